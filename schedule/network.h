@@ -1,0 +1,49 @@
+// The measured network that a plan is made for: nodes with their speed and memory, and directed links between them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace skippipe {
+
+struct NetworkNode {
+  std::string name;
+  std::string region;
+  std::string device = "cpu";
+  // Seconds of a forward pass per transformer layer and sample (a sequence of the planned length).
+  double forward_s = 0;
+  double backward_over_forward = 1.5;
+  // Loss (LM head, cross-entropy and their gradients) of a sample over the forward pass of the node's whole stage.
+  double loss_over_forward = 0.25;
+  // Optimizer step, seconds per byte of the stage's gradients.
+  double step_s_per_byte = 0;
+  // Microbatches whose activations the node holds at once (T1).
+  int slots = 3;
+};
+
+// A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that.
+struct Link {
+  double latency_s = 0;
+  double bandwidth_bytes_per_s = 0;  // 0: infinite
+  double overhead_s = 0;             // fixed, per message
+
+  double occupied_s(double bytes) const { return bandwidth_bytes_per_s > 0 ? bytes / bandwidth_bytes_per_s : 0; }
+  double transfer_s(double bytes) const { return latency_s + overhead_s + occupied_s(bytes); }
+};
+
+struct Network {
+  std::vector<NetworkNode> nodes;
+  std::vector<Link> links;  // nodes x nodes, row = from, column = to
+
+  int size() const { return static_cast<int>(nodes.size()); }
+  const Link& link(int from, int to) const { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
+  Link& link(int from, int to) { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
+};
+
+// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError.
+Network load_network(const std::filesystem::path& path);
+void save_network(const Network& network, const std::filesystem::path& path);
+
+}  // namespace skippipe
