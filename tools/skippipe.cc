@@ -1,0 +1,34 @@
+// The `skippipe` program: parses the command line, runs one verb, turns errors into one line and an exit code.
+#include <exception>
+#include <iostream>
+
+#include "base/error.h"
+#include "tools/verbs.h"
+
+int main(int argc, char** argv) {
+  using namespace skippipe;
+  CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", SKIPPIPE_VERSION);
+  app.failure_message(CLI::FailureMessage::simple);
+  add_tokenizer_verb(app);
+  add_tokenize_verb(app);
+  add_plan_verb(app);
+  add_simulate_verb(app);
+  add_probe_verb(app);
+  add_train_verb(app);
+  add_launch_verb(app);
+  add_eval_verb(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const UsageError& error) {
+    std::cerr << "skippipe: " << error.what() << "\n";
+    return 2;
+  } catch (const std::exception& error) {
+    std::cerr << "skippipe: " << error.what() << "\n";
+    return 1;
+  }
+  return 0;
+}

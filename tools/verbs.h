@@ -1,0 +1,18 @@
+// The verbs of the `skippipe` program. Each adds its subcommand, with options, one example and a callback, to the app;
+// the work is done by the folders below. Callbacks throw Error (exit code 1) or UsageError (2).
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace skippipe {
+
+void add_tokenizer_verb(CLI::App& app);
+void add_tokenize_verb(CLI::App& app);
+void add_plan_verb(CLI::App& app);
+void add_simulate_verb(CLI::App& app);
+void add_probe_verb(CLI::App& app);
+void add_train_verb(CLI::App& app);
+void add_launch_verb(CLI::App& app);
+void add_eval_verb(CLI::App& app);
+
+}  // namespace skippipe
