@@ -1,0 +1,58 @@
+// The shape of a Llama model, read from Hugging Face's `config.json`.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace skippipe {
+
+// Llama 3's change of the rotary frequencies for long contexts ("rope_type": "llama3").
+struct RopeScaling {
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 4;
+  int64_t original_max_position_embeddings = 8192;
+};
+
+// Comments name the field of config.json where the names differ.
+struct ModelConfig {
+  int64_t channels = 0;       // C, hidden_size
+  int64_t feed_forward = 0;   // F, intermediate_size
+  int64_t layers = 0;         // L, num_hidden_layers
+  int64_t heads = 0;          // H, num_attention_heads
+  int64_t kv_heads = 0;       // K, num_key_value_heads
+  int64_t head_dim = 0;       // D
+  int64_t vocabulary = 0;     // V, vocab_size
+  int64_t max_positions = 0;  // max_position_embeddings
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 10000;
+  std::optional<RopeScaling> rope_scaling;
+  bool tied_embeddings = false;  // tie_word_embeddings
+  double initializer_range = 0.02;
+
+  // Columns of the merged query, key and value projection: (H + 2K) D.
+  int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
+
+  int64_t layer_parameters() const;      // one transformer layer with its two norms
+  int64_t embedding_parameters() const;  // V C
+  int64_t head_parameters() const;       // final norm, and the LM head's V C unless it is tied
+  int64_t parameters() const;            // the whole model
+
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
+};
+
+// Reads a config.json of LlamaForCausalLM; fields that do not touch the computation are ignored. Throws FileError if
+// the file is not readable or a field is missing, of the wrong type or out of range, ConfigError if the model is one
+// that this engine does not compute (another architecture, biases, another activation, an unknown rope type). Messages
+// name the file and the field, what was found and what was expected.
+ModelConfig load_model_config(const std::filesystem::path& path);
+// The same for text; `name` stands for the file in messages.
+ModelConfig parse_model_config(std::string_view text, const std::string& name);
+// Writes a config.json that Hugging Face and load_model_config read back. Throws FileError.
+void save_model_config(const std::filesystem::path& path, const ModelConfig& config);
+
+}  // namespace skippipe
