@@ -15,6 +15,8 @@ struct RopeScaling {
   double low_freq_factor = 1;
   double high_freq_factor = 4;
   int64_t original_max_position_embeddings = 8192;
+
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
 
 // Comments name the field of config.json where the names differ.
@@ -41,7 +43,6 @@ struct ModelConfig {
   int64_t head_parameters() const;       // final norm, and the LM head's V C unless it is tied
   int64_t parameters() const;            // the whole model
 
-  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
