@@ -38,7 +38,9 @@ struct Network {
   std::vector<Link> links;  // nodes x nodes, row = from, column = to
 
   int size() const { return static_cast<int>(nodes.size()); }
-  const Link& link(int from, int to) const { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
+  const Link& link(int from, int to) const {
+    return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)];
+  }
   Link& link(int from, int to) { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
 };
 

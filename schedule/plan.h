@@ -10,26 +10,26 @@ namespace skippipe {
 
 // The rules C1-C4 and T1 (arXiv:2502.19913) that a plan was made under.
 struct PlanRules {
-  double skip_ratio = 0;      // r: each path visits P = S - round(r * S) stages
-  int max_swaps = 2;          // C3: visits behind the furthest stage reached
-  int max_swap_distance = 1;  // C3: how far behind
-  int max_jump = 4;           // C3: how far past the furthest stage reached a visit may go
+  double skip_ratio = 0;       // r: each path visits P = S - round(r * S) stages
+  int max_swaps = 2;           // C3: visits behind the furthest stage reached
+  int max_swap_distance = 1;   // C3: how far behind
+  int max_jump = 4;            // C3: how far past the furthest stage reached a visit may go
   bool equal_exposure = true;  // C4
 };
 
 // What one iteration computes and moves, so that a plan can be simulated from its file and a network alone.
 struct Workload {
-  int samples = 1;                      // per microbatch
-  int64_t activation_bytes = 0;         // of one message between stages, forward or backward
-  std::vector<int> stage_layers;        // transformer layers per stage
+  int samples = 1;                // per microbatch
+  int64_t activation_bytes = 0;   // of one message between stages, forward or backward
+  std::vector<int> stage_layers;  // transformer layers per stage
   std::vector<int64_t> stage_gradient_bytes;
-  bool exchange_norm = true;            // gradient clipping: a round of small messages between all nodes
+  bool exchange_norm = true;  // gradient clipping: a round of small messages between all nodes
 };
 
 struct PlannedVisit {
   int node = 0;
-  int rank = 0;               // place in the order in which the node admits visits
-  int forward_priority = 0;   // among tasks that may run, a node runs the one of highest priority
+  int rank = 0;              // place in the order in which the node admits visits
+  int forward_priority = 0;  // among tasks that may run, a node runs the one of highest priority
   int backward_priority = 0;
 };
 
@@ -43,9 +43,9 @@ struct PlannedMicrobatch {
 struct Prediction {
   double iteration_s = 0;         // from the start of one iteration to the last node's optimizer step
   double steady_iteration_s = 0;  // between the ends of consecutive iterations of a long run
-  double waiting_share = 0;       // share of the iteration that nodes are neither computing nor reducing, mean over nodes
+  double waiting_share = 0;  // share of the iteration that nodes are neither computing nor reducing, mean over nodes
   std::vector<double> busy_share;  // per node: computing
-  double bytes_sent = 0;          // by all nodes in one iteration
+  double bytes_sent = 0;           // by all nodes in one iteration
 };
 
 struct Plan {
@@ -55,7 +55,7 @@ struct Plan {
   Workload workload;
   std::vector<std::string> node_names;
   std::vector<int> node_slots;
-  std::vector<std::vector<int>> stages;        // per stage the indices of its nodes
+  std::vector<std::vector<int>> stages;         // per stage the indices of its nodes
   std::vector<PlannedMicrobatch> microbatches;  // in start order
   Prediction predicted;
 

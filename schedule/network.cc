@@ -1,0 +1,170 @@
+#include "schedule/network.h"
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json_reader.h"
+
+namespace skippipe {
+namespace {
+
+constexpr const char* kFormat = "skippipe-network";
+constexpr int kVersion = 1;
+constexpr size_t kMaxNodes = 1024;
+constexpr size_t kMaxNameBytes = 256;
+constexpr double kMaxSeconds = 1e6;
+constexpr double kBytesPerSecondOfMbit = 1e6 / 8;
+
+void check_format(const JsonReader& root) {
+  if (root.at("format").as_string() != kFormat) root.at("format").fail(fmt::format("\"{}\"", kFormat));
+  root.at("version").as_int(kVersion, kVersion);
+}
+
+std::string read_name(const JsonReader& field) {
+  std::string name = field.as_string();
+  if (name.empty() || name.size() > kMaxNameBytes) field.fail(fmt::format("a name of 1 to {} bytes", kMaxNameBytes));
+  return name;
+}
+
+NetworkNode read_node(const JsonReader& json) {
+  NetworkNode node;
+  node.name = read_name(json.at("name"));
+  node.region = json.get_string("region", "");
+  node.device = json.get_string("device", node.device);
+  node.forward_s = json.at("forward_s").as_double(0, kMaxSeconds);
+  node.backward_over_forward = json.get_double("backward_over_forward", node.backward_over_forward, 0, 1000);
+  node.loss_over_forward = json.get_double("loss_over_forward", node.loss_over_forward, 0, 1000);
+  node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
+  node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
+  return node;
+}
+
+Link read_link(const JsonReader& json) {
+  return {.latency_s = json.at("latency_ms").as_double(0, kMaxSeconds * 1e3) / 1e3,
+          .bandwidth_bytes_per_s = json.get_double("bandwidth_mbit_per_s", 0, 0, 1e12) * kBytesPerSecondOfMbit,
+          .overhead_s = json.get_double("overhead_ms", 0, 0, kMaxSeconds * 1e3) / 1e3};
+}
+
+// Links by pairs of names: of nodes, or of regions.
+class LinkTable {
+ public:
+  explicit LinkTable(std::map<std::string, int> ids) : ids_(std::move(ids)) {}
+
+  void read(const JsonReader& list, const char* what) {
+    for (const JsonReader& entry : list.items()) {
+      const int from = id(entry.at("from"), what);
+      const int to = id(entry.at("to"), what);
+      const Link link = read_link(entry);
+      put(entry, from, to, link);
+      if (from != to && entry.get_bool("symmetric", true)) put(entry, to, from, link);
+    }
+  }
+
+  const Link* find(int from, int to) const {
+    const auto found = links_.find({from, to});
+    return found == links_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  int id(const JsonReader& field, const char* what) const {
+    const auto found = ids_.find(field.as_string());
+    if (found == ids_.end()) field.fail(fmt::format("the name of a {}", what));
+    return found->second;
+  }
+  void put(const JsonReader& entry, int from, int to, const Link& link) {
+    if (!links_.try_emplace({from, to}, link).second)
+      entry.fail("one link for each direction (this one is given twice)");
+  }
+
+  std::map<std::string, int> ids_;
+  std::map<std::pair<int, int>, Link> links_;
+};
+
+void fill_links(Network& network, const LinkTable& by_node, const LinkTable& by_region,
+                const std::map<std::string, int>& regions, const std::string& file) {
+  const int n = network.size();
+  network.links.assign(static_cast<size_t>(n) * static_cast<size_t>(n), Link{});
+  for (int from = 0; from < n; ++from) {
+    for (int to = 0; to < n; ++to) {
+      if (from == to) continue;
+      const NetworkNode& a = network.nodes[static_cast<size_t>(from)];
+      const NetworkNode& b = network.nodes[static_cast<size_t>(to)];
+      const Link* link = by_node.find(from, to);
+      if (!link) link = by_region.find(regions.at(a.region), regions.at(b.region));
+      if (!link)
+        throw PlanError("{}: no link from '{}' to '{}', expected one in 'links' or 'region_links'", file, a.name,
+                        b.name);
+      network.link(from, to) = *link;
+    }
+  }
+}
+
+nlohmann::ordered_json link_json(const std::string& from, const std::string& to, const Link& link) {
+  return {{"from", from},
+          {"to", to},
+          {"latency_ms", link.latency_s * 1e3},
+          {"bandwidth_mbit_per_s", link.bandwidth_bytes_per_s / kBytesPerSecondOfMbit},
+          {"overhead_ms", link.overhead_s * 1e3},
+          {"symmetric", false}};
+}
+
+std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {
+  std::string text;
+  for (size_t i = 0; i < values.size(); ++i)
+    text += fmt::format("    {}{}\n", values[i].dump(), i + 1 < values.size() ? "," : "");
+  return text;
+}
+
+}  // namespace
+
+Network load_network(const std::filesystem::path& path) {
+  const nlohmann::json document = load_json(path);
+  const JsonReader root(document, path.string());
+  check_format(root);
+
+  Network network;
+  std::map<std::string, int> names, regions;
+  const JsonReader nodes_field = root.at("nodes");
+  const std::vector<JsonReader> nodes = nodes_field.items();
+  if (nodes.empty() || nodes.size() > kMaxNodes) nodes_field.fail(fmt::format("1 to {} nodes", kMaxNodes));
+  for (const JsonReader& json : nodes) {
+    network.nodes.push_back(read_node(json));
+    const NetworkNode& node = network.nodes.back();
+    if (!names.try_emplace(node.name, static_cast<int>(names.size())).second)
+      json.at("name").fail("a name that no other node has");
+    regions.try_emplace(node.region, static_cast<int>(regions.size()));
+  }
+
+  LinkTable by_node(names), by_region(regions);
+  if (const auto list = root.find("links")) by_node.read(*list, "node");
+  if (const auto list = root.find("region_links")) by_region.read(*list, "node's region");
+  fill_links(network, by_node, by_region, regions, path.string());
+  return network;
+}
+
+void save_network(const Network& network, const std::filesystem::path& path) {
+  std::vector<nlohmann::ordered_json> nodes, links;
+  for (const NetworkNode& node : network.nodes) {
+    nodes.push_back({{"name", node.name},
+                     {"region", node.region},
+                     {"device", node.device},
+                     {"forward_s", node.forward_s},
+                     {"backward_over_forward", node.backward_over_forward},
+                     {"loss_over_forward", node.loss_over_forward},
+                     {"step_s_per_byte", node.step_s_per_byte},
+                     {"slots", node.slots}});
+  }
+  for (int from = 0; from < network.size(); ++from)
+    for (int to = 0; to < network.size(); ++to)
+      if (from != to)
+        links.push_back(link_json(network.nodes[static_cast<size_t>(from)].name,
+                                  network.nodes[static_cast<size_t>(to)].name, network.link(from, to)));
+  write_file_atomically(path, fmt::format("{{\n  \"format\": \"{}\",\n  \"version\": {},\n  \"nodes\": [\n{}  ],\n"
+                                          "  \"links\": [\n{}  ]\n}}\n",
+                                          kFormat, kVersion, join_lines(nodes), join_lines(links)));
+}
+
+}  // namespace skippipe

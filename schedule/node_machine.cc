@@ -1,0 +1,419 @@
+#include "schedule/node_machine.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace skippipe {
+namespace {
+
+const char* name_of(Phase phase) { return phase == Phase::kForward ? "forward" : "backward"; }
+
+}  // namespace
+
+MachineVisit machine_visit(const Plan& plan, size_t microbatch, size_t position) {
+  const PlannedMicrobatch& planned = plan.microbatches[microbatch];
+  const std::vector<PlannedVisit>& path = planned.visits;
+  const size_t last = path.size() - 1;
+  MachineVisit visit;
+  visit.microbatch = static_cast<int32_t>(microbatch);
+  visit.rank = path[position].rank;
+  visit.is_data = position == 0;
+  if (last > 0) {
+    visit.next_node = position == last ? path.front().node : path[position + 1].node;
+    if (visit.is_data) visit.loss_gradient_node = path[last].node;
+  }
+  if (position > 0) visit.previous_node = path[position - 1].node;
+  visit.forward_priority = path[position].forward_priority;
+  visit.loss_priority = planned.loss_priority;
+  visit.backward_priority = path[position].backward_priority;
+  return visit;
+}
+
+MachineConfig machine_config(const Plan& plan, int node, uint32_t first_iteration, uint32_t last_iteration) {
+  MachineConfig config;
+  config.node = node;
+  config.replicas = 0;
+  for (const std::vector<int>& stage : plan.stages)
+    if (std::find(stage.begin(), stage.end(), node) != stage.end())
+      config.replicas = static_cast<int32_t>(stage.size());
+  if (config.replicas == 0) throw PlanError("node {} is in no stage of the plan", node);
+  config.slots = plan.node_slots[static_cast<size_t>(node)];
+  config.microbatches = static_cast<int32_t>(plan.microbatches.size());
+  config.first_iteration = first_iteration;
+  config.last_iteration = last_iteration;
+  config.exchange_norm = plan.workload.exchange_norm;
+  for (size_t m = 0; m < plan.microbatches.size(); ++m)
+    for (size_t i = 0; i < plan.microbatches[m].visits.size(); ++i)
+      if (plan.microbatches[m].visits[i].node == node) config.visits.push_back(machine_visit(plan, m, i));
+  return config;
+}
+
+NodeMachine::NodeMachine(MachineConfig config) { reset(config); }
+
+void NodeMachine::reset(const MachineConfig& config) {
+  const size_t visits = config.visits.size();
+  config_ = config;  // vectors keep their capacity
+  state_ = State::kBefore;
+  iteration_ = config.first_iteration;
+  open_ = ended_ = 0;
+  running_ = -1;
+  last_event_s_ = 0;
+  why_.clear();
+
+  if (config.slots < 1) throw PlanError("node {}: {} slots, expected at least 1", config.node, config.slots);
+  visit_of_.assign(static_cast<size_t>(config.microbatches), -1);
+  for (int32_t v = 0; v < visit_count(); ++v) {
+    const int32_t microbatch = visit(v).microbatch;
+    if (microbatch < 0 || microbatch >= config.microbatches || visit_of_[static_cast<size_t>(microbatch)] != -1)
+      throw PlanError("node {}: microbatch {} visits twice or is not one of {}", config.node, microbatch,
+                      config.microbatches);
+    visit_of_[static_cast<size_t>(microbatch)] = v;
+  }
+  if (config.admission == Admission::kRanked) {
+    visit_of_rank_.assign(visits, -1);
+    for (int32_t v = 0; v < visit_count(); ++v) {
+      const int32_t rank = visit(v).rank;
+      if (rank < 0 || rank >= visit_count() || visit_of_rank_[static_cast<size_t>(rank)] != -1)
+        throw PlanError("node {}: rank {} of microbatch {} is taken or not below {}", config.node, rank,
+                        visit(v).microbatch, visits);
+      visit_of_rank_[static_cast<size_t>(rank)] = v;
+    }
+  }
+  visit_states_.assign(visits, VisitState{});
+  admitted_.clear();
+  admitted_.reserve(visits);
+  free_slots_.reset(config.slots, true);
+  order_tasks();
+}
+
+// Sorts all tasks of an iteration by priority, so that the next one to run is the first of a bit set. Of equal
+// priorities, later phases and then earlier visits go first.
+void NodeMachine::order_tasks() {
+  const auto count = static_cast<uint64_t>(visit_count());
+  keys_.clear();
+  const auto add = [&](uint64_t v, TaskKind kind, int32_t priority) {
+    const auto descending = static_cast<uint64_t>(int64_t{std::numeric_limits<int32_t>::max()} - priority);
+    keys_.push_back(descending << 32 | ((3 - static_cast<uint64_t>(kind)) * count + v));
+  };
+  for (uint64_t v = 0; v < count; ++v) {
+    const MachineVisit& planned = config_.visits[v];
+    add(v, TaskKind::kForward, planned.forward_priority);
+    if (planned.is_data) add(v, TaskKind::kLoss, planned.loss_priority);
+    add(v, TaskKind::kBackward, planned.backward_priority);
+  }
+  std::sort(keys_.begin(), keys_.end());
+  positions_.assign(count * 3, -1);
+  tasks_.clear();
+  for (const uint64_t key : keys_) {
+    const uint64_t index = key & 0xffffffffu;
+    const auto visit_index = static_cast<int32_t>(index % count);
+    const auto kind = static_cast<TaskKind>(3 - index / count);
+    position(visit_index, kind) = static_cast<int32_t>(tasks_.size());
+    tasks_.push_back({visit_index, kind});
+  }
+  const auto tasks = static_cast<int32_t>(tasks_.size());
+  ready_.reset(tasks, false);
+  waiting_.reset(tasks, false);
+}
+
+void NodeMachine::start(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ != State::kBefore) return fail("started twice", out);
+  if (iteration_ >= config_.last_iteration) {
+    state_ = State::kFinished;
+    out.push({.kind = Action::Kind::kFinish, .iteration = iteration_});
+    return;
+  }
+  begin_iteration(out);
+}
+
+void NodeMachine::begin_iteration(ActionList& out) {
+  state_ = State::kVisiting;
+  open_ = ended_ = 0;
+  admitted_.clear();
+  for (int32_t v = 0; v < visit_count(); ++v) {
+    VisitState& state = state_of(v);
+    state.progress = visit(v).is_data || state.early ? Progress::kWaiting : Progress::kAbsent;
+    state.early = false;
+    if (state.progress == Progress::kWaiting) waiting_.insert(position(v, TaskKind::kForward));
+  }
+  if (visit_count() == 0) return finish_visits(out);
+  if (config_.admission == Admission::kRanked) {
+    for (int32_t rank = 0; rank < std::min(config_.slots, visit_count()); ++rank) {
+      const int32_t v = visit_of_rank_[static_cast<size_t>(rank)];
+      if (state_of(v).progress == Progress::kWaiting) let_in(v, out);
+    }
+  } else {
+    while (open_ < config_.slots && waiting_.first() >= 0) let_in_waiting(out);
+  }
+  run_next(out);
+}
+
+void NodeMachine::let_in(int32_t v, ActionList& out) {
+  VisitState& state = state_of(v);
+  state.slot = free_slots_.first();
+  free_slots_.erase(state.slot);
+  waiting_.erase(position(v, TaskKind::kForward));
+  ++open_;
+  admitted_.push_back(visit(v).microbatch);
+  if (visit(v).is_data) {
+    state.progress = Progress::kForward;
+    make_ready(v, TaskKind::kForward);
+  } else {
+    state.progress = Progress::kReceivingInput;
+    push_visit_action(Action::Kind::kReceive, v, TaskKind::kForward, Phase::kForward, visit(v).previous_node, out);
+  }
+}
+
+void NodeMachine::let_in_waiting(ActionList& out) {
+  const int32_t task = waiting_.first();
+  if (task >= 0) let_in(tasks_[static_cast<size_t>(task)].visit, out);
+}
+
+void NodeMachine::message_announced(double now, uint32_t iteration, int32_t microbatch, Phase phase, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  const int32_t v = visit_of(microbatch);
+  const uint32_t upcoming = state_ == State::kBefore ? iteration_ : iteration_ + 1;
+  if (v < 0 || state_ == State::kFinished)
+    return fail_message("is not for this node", iteration, microbatch, phase, out);
+  VisitState& state = state_of(v);
+  const bool is_input = phase == Phase::kForward && !visit(v).is_data;
+  if (iteration == upcoming && upcoming < config_.last_iteration) {
+    if (!is_input || state.early) return fail_message("came too early", iteration, microbatch, phase, out);
+    state.early = true;
+    return;
+  }
+  if (iteration != iteration_ || state_ != State::kVisiting)
+    return fail_message("is of another iteration", iteration, microbatch, phase, out);
+
+  if (is_input && state.progress == Progress::kAbsent) {
+    state.progress = Progress::kWaiting;
+    const bool may_enter =
+        config_.admission == Admission::kRanked ? visit(v).rank < ended_ + config_.slots : open_ < config_.slots;
+    if (may_enter) {
+      let_in(v, out);
+    } else {
+      waiting_.insert(position(v, TaskKind::kForward));
+    }
+  } else if (phase == Phase::kForward && state.progress == Progress::kAwaitingOutput) {
+    state.progress = Progress::kReceivingOutput;
+    push_visit_action(Action::Kind::kReceive, v, TaskKind::kLoss, phase, visit(v).loss_gradient_node, out);
+  } else if (phase == Phase::kBackward && state.progress == Progress::kAwaitingGradient) {
+    state.progress = Progress::kReceivingGradient;
+    push_visit_action(Action::Kind::kReceive, v, TaskKind::kBackward, phase, visit(v).next_node, out);
+  } else {
+    fail_message("was not expected", iteration, microbatch, phase, out);
+  }
+}
+
+void NodeMachine::message_received(double now, uint32_t iteration, int32_t microbatch, Phase phase, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  const int32_t v = visit_of(microbatch);
+  if (v < 0 || state_ != State::kVisiting || iteration != iteration_)
+    return fail_message("was received unasked", iteration, microbatch, phase, out);
+  const Progress progress = state_of(v).progress;
+  if (phase == Phase::kForward && progress == Progress::kReceivingInput) {
+    make_ready(v, TaskKind::kForward);
+    state_of(v).progress = Progress::kForward;
+  } else if (phase == Phase::kForward && progress == Progress::kReceivingOutput) {
+    make_ready(v, TaskKind::kLoss);
+    state_of(v).progress = Progress::kLoss;
+  } else if (phase == Phase::kBackward && progress == Progress::kReceivingGradient) {
+    make_ready(v, TaskKind::kBackward);
+    state_of(v).progress = Progress::kBackward;
+  } else {
+    return fail_message("was received unasked", iteration, microbatch, phase, out);
+  }
+  run_next(out);
+}
+
+void NodeMachine::task_finished(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  if (running_ < 0) return fail("a task finished that was not running", out);
+  const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
+  running_ = -1;
+  const MachineVisit& planned = visit(v);
+  Progress& progress = state_of(v).progress;
+  switch (kind) {
+    case TaskKind::kForward:
+      if (planned.next_node >= 0) {
+        progress = planned.is_data ? Progress::kAwaitingOutput : Progress::kAwaitingGradient;
+        push_visit_action(Action::Kind::kSend, v, kind, Phase::kForward, planned.next_node, out);
+      } else {
+        progress = Progress::kLoss;
+        make_ready(v, TaskKind::kLoss);
+      }
+      break;
+    case TaskKind::kLoss:
+      if (planned.loss_gradient_node >= 0) {
+        progress = Progress::kAwaitingGradient;
+        push_visit_action(Action::Kind::kSend, v, kind, Phase::kBackward, planned.loss_gradient_node, out);
+      } else {
+        progress = Progress::kBackward;
+        make_ready(v, TaskKind::kBackward);
+      }
+      break;
+    case TaskKind::kBackward:
+      if (planned.previous_node >= 0)
+        push_visit_action(Action::Kind::kSend, v, kind, Phase::kBackward, planned.previous_node, out);
+      end_visit(v, out);
+      if (ended_ == visit_count()) return finish_visits(out);
+      break;
+  }
+  run_next(out);
+}
+
+void NodeMachine::end_visit(int32_t v, ActionList& out) {
+  VisitState& state = state_of(v);
+  state.progress = Progress::kEnded;
+  free_slots_.insert(state.slot);
+  state.slot = -1;
+  --open_;
+  ++ended_;
+  if (config_.admission == Admission::kAnySlot) return let_in_waiting(out);
+  // One more ended visit admits exactly one more rank.
+  const int32_t rank = ended_ + config_.slots - 1;
+  if (rank >= visit_count()) return;
+  const int32_t next = visit_of_rank_[static_cast<size_t>(rank)];
+  if (state_of(next).progress == Progress::kWaiting) let_in(next, out);
+}
+
+void NodeMachine::finish_visits(ActionList& out) {
+  if (config_.replicas <= 1) return after_reduction(out);
+  state_ = State::kReducing;
+  out.push({.kind = Action::Kind::kReduce, .iteration = iteration_});
+}
+
+void NodeMachine::reduced(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  if (state_ != State::kReducing) return fail("a reduction ended that was not asked for", out);
+  after_reduction(out);
+}
+
+void NodeMachine::after_reduction(ActionList& out) {
+  if (config_.exchange_norm) {
+    state_ = State::kExchangingNorm;
+    out.push({.kind = Action::Kind::kExchangeNorm, .iteration = iteration_});
+  } else {
+    state_ = State::kStepping;
+    out.push({.kind = Action::Kind::kStep, .iteration = iteration_, .contributions = ended_});
+  }
+}
+
+void NodeMachine::norm_exchanged(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  if (state_ != State::kExchangingNorm) return fail("a norm was exchanged that was not asked for", out);
+  state_ = State::kStepping;
+  out.push({.kind = Action::Kind::kStep, .iteration = iteration_, .contributions = ended_});
+}
+
+void NodeMachine::stepped(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  if (state_ != State::kStepping) return fail("a step ended that was not asked for", out);
+  ++iteration_;
+  if (iteration_ < config_.last_iteration) return begin_iteration(out);
+  state_ = State::kFinished;
+  out.push({.kind = Action::Kind::kFinish, .iteration = iteration_});
+}
+
+void NodeMachine::peer_failed(double now, int32_t node, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed || state_ == State::kFinished) return;
+  fail(fmt::format("node {} failed in iteration {}", node, iteration_), out);
+}
+
+void NodeMachine::make_ready(int32_t v, TaskKind kind) { ready_.insert(position(v, kind)); }
+
+void NodeMachine::run_next(ActionList& out) {
+  if (running_ >= 0) return;
+  running_ = ready_.first();
+  if (running_ < 0) return;
+  ready_.erase(running_);
+  const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
+  const Phase phase = kind == TaskKind::kBackward ? Phase::kBackward : Phase::kForward;
+  push_visit_action(Action::Kind::kRun, v, kind, phase, -1, out);
+}
+
+void NodeMachine::push_visit_action(Action::Kind kind, int32_t v, TaskKind task, Phase phase, int32_t peer,
+                                    ActionList& out) {
+  out.push({.kind = kind,
+            .task = task,
+            .phase = phase,
+            .slot = state_of(v).slot,
+            .microbatch = visit(v).microbatch,
+            .peer = peer,
+            .iteration = iteration_});
+}
+
+void NodeMachine::fail(std::string why, ActionList& out) {
+  if (state_ == State::kFailed) return;
+  why_ = std::move(why);
+  state_ = State::kFailed;
+  out.push({.kind = Action::Kind::kFail, .iteration = iteration_});
+}
+
+void NodeMachine::fail_message(const char* event, uint32_t iteration, int32_t microbatch, Phase phase,
+                               ActionList& out) {
+  fail(fmt::format("node {} in iteration {}: the {} message of microbatch {} of iteration {} {}", config_.node,
+                   iteration_, name_of(phase), microbatch, iteration, event),
+       out);
+}
+
+std::string NodeMachine::waiting_for() const {
+  const auto line = [&](const std::string& what) {
+    return fmt::format("iteration {}: {}, since {:.3f} s", iteration_, what, last_event_s_);
+  };
+  switch (state_) {
+    case State::kBefore:
+      return "the start";
+    case State::kReducing:
+      return line("the reduction of the stage's gradients");
+    case State::kExchangingNorm:
+      return line("the other nodes' gradient norms");
+    case State::kStepping:
+      return line("the optimizer step");
+    case State::kFinished:
+      return "nothing: finished";
+    case State::kFailed:
+      return "nothing: " + why_;
+    case State::kVisiting:
+      break;
+  }
+  if (running_ >= 0) {
+    const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
+    const char* task = kind == TaskKind::kLoss ? "loss" : kind == TaskKind::kForward ? "forward" : "backward";
+    return line(fmt::format("its {} of microbatch {}", task, config_.visits[static_cast<size_t>(v)].microbatch));
+  }
+  // The oldest thing missing: open visits before those that never came.
+  const auto describe = [&](int32_t v) {
+    const MachineVisit& planned = config_.visits[static_cast<size_t>(v)];
+    switch (visit_states_[static_cast<size_t>(v)].progress) {
+      case Progress::kWaiting:
+        return fmt::format("a slot for microbatch {}", planned.microbatch);
+      case Progress::kAwaitingOutput:
+      case Progress::kReceivingOutput:
+        return fmt::format("forward of microbatch {} from node {}", planned.microbatch, planned.loss_gradient_node);
+      case Progress::kAwaitingGradient:
+      case Progress::kReceivingGradient:
+        return fmt::format("backward of microbatch {} from node {}", planned.microbatch, planned.next_node);
+      default:
+        return fmt::format("forward of microbatch {} from node {}", planned.microbatch, planned.previous_node);
+    }
+  };
+  for (const int32_t microbatch : admitted_)
+    if (const int32_t v = visit_of(microbatch); visit_states_[static_cast<size_t>(v)].progress != Progress::kEnded)
+      return line(describe(v));
+  for (int32_t v = 0; v < visit_count(); ++v)
+    if (visit_states_[static_cast<size_t>(v)].progress != Progress::kEnded) return line(describe(v));
+  return line("nothing");
+}
+
+}  // namespace skippipe
