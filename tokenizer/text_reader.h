@@ -1,0 +1,75 @@
+// Streams documents out of text files: plain UTF-8, or JSON lines with a `text` field (*.jsonl).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace skippipe {
+
+// Where a document of a plain text file ends, besides the end of the file. In JSON lines every line is a document.
+struct DocumentRules {
+  std::optional<std::string> separator;  // a line equal to this one, which belongs to no document; "": a blank line
+  uint64_t lines = 0;                    // after so many lines; 0: no such limit
+};
+
+// A part of a document. Documents are cut at line ends where possible, so that memory stays bounded.
+struct TextPiece {
+  std::string_view text;       // valid UTF-8; stays until the next call of next()
+  bool ends_document = false;  // the last piece of a document may be empty
+};
+
+// Reads the files one after the other. Empty documents are left out. One thread.
+class TextReader {
+ public:
+  static constexpr size_t kPieceBytes = 1 << 20;
+  static constexpr size_t kMaxJsonLineBytes = 64 << 20;
+
+  // Throws FileError if a file does not exist.
+  TextReader(std::vector<std::filesystem::path> files, DocumentRules rules);
+
+  // False at the end. Throws FileError: invalid UTF-8 (with the byte offset), bad JSON (with the line).
+  bool next(TextPiece& piece);
+
+  uint64_t bytes_read() const { return bytes_read_; }
+  // Of the files whose size is known: a pipe counts nothing.
+  uint64_t total_bytes() const { return total_bytes_; }
+
+ private:
+  struct Line {
+    std::string_view text;  // with its line end; valid until the next read
+    bool complete = false;  // false: the line goes on
+  };
+
+  bool open_next_file();
+  const std::filesystem::path& file() const { return files_[next_file_ - 1]; }
+  bool read_block();
+  bool read_line(Line& line, size_t max_bytes);
+  bool next_json(TextPiece& piece);
+  bool next_plain(TextPiece& piece);
+  bool is_separator(const Line& line) const;
+
+  std::vector<std::filesystem::path> files_;
+  DocumentRules rules_;
+  uint64_t total_bytes_ = 0;
+  uint64_t bytes_read_ = 0;
+
+  size_t next_file_ = 0;
+  std::ifstream stream_;
+  bool is_json_ = false;
+  uint64_t file_offset_ = 0;  // of buffer_[begin_]
+  uint64_t line_number_ = 0;  // of the line read last, from 1
+  bool at_line_start_ = true;
+  std::string buffer_;  // read, not handed out
+  size_t begin_ = 0;
+
+  std::string piece_;
+  uint64_t document_lines_ = 0;     // complete lines of the document so far
+  bool document_has_text_ = false;  // some piece of this document was handed out
+};
+
+}  // namespace skippipe
