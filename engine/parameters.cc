@@ -1,0 +1,152 @@
+#include "engine/parameters.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/random.h"
+#include "kernels/elementwise.h"
+
+namespace skippipe {
+namespace {
+
+// A tensor as it lies in memory: one or several of Hugging Face's below each other.
+struct StoredTensor {
+  struct Part {
+    std::string name;
+    int64_t rows;
+  };
+  std::vector<Part> parts;
+  int64_t columns = 0;  // 0: a norm, one dimension
+
+  bool is_norm() const { return columns == 0; }
+  Dims shape() const {
+    int64_t rows = 0;
+    for (const Part& part : parts) rows += part.rows;
+    return is_norm() ? Dims{rows} : Dims{rows, columns};
+  }
+};
+
+constexpr int kTensorsPerLayer = 6;
+
+void append_layer(std::vector<StoredTensor>& tensors, const ModelConfig& config, int layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
+  const int64_t channels = config.channels, feed_forward = config.feed_forward;
+  const int64_t query_rows = config.heads * config.head_dim, key_rows = config.kv_heads * config.head_dim;
+  tensors.push_back({{{prefix + "input_layernorm.weight", channels}}, 0});
+  tensors.push_back({{{attention + "q_proj.weight", query_rows},
+                      {attention + "k_proj.weight", key_rows},
+                      {attention + "v_proj.weight", key_rows}},
+                     channels});
+  tensors.push_back({{{attention + "o_proj.weight", channels}}, query_rows});
+  tensors.push_back({{{prefix + "post_attention_layernorm.weight", channels}}, 0});
+  tensors.push_back({{{mlp + "gate_proj.weight", feed_forward}, {mlp + "up_proj.weight", feed_forward}}, channels});
+  tensors.push_back({{{mlp + "down_proj.weight", channels}}, feed_forward});
+}
+
+// The layers' tensors in the order of LayerWeights' members; on stage 0 those of EdgeWeights follow.
+std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const StageLayout& layout) {
+  std::vector<StoredTensor> tensors;
+  for (int layer = 0; layer < layout.layer_count; ++layer) append_layer(tensors, config, layout.first_layer + layer);
+  if (layout.index != 0) return tensors;
+  tensors.push_back({{{"model.embed_tokens.weight", config.vocabulary}}, config.channels});
+  tensors.push_back({{{"model.norm.weight", config.channels}}, 0});
+  if (!config.tied_embeddings) tensors.push_back({{{"lm_head.weight", config.vocabulary}}, config.channels});
+  return tensors;
+}
+
+// A view of each tensor, in their order; matrices are placed first. Returns how many elements these take.
+int64_t place(Arena& arena, std::vector<Tensor>& views, const std::vector<StoredTensor>& tensors) {
+  views.resize(tensors.size());
+  const auto place_kind = [&](bool norms) {
+    for (size_t i = 0; i < tensors.size(); ++i)
+      if (tensors[i].is_norm() == norms) views[i] = arena.take(tensors[i].shape(), Dtype::kF32);
+    return arena.used_bytes() / dtype_bytes(Dtype::kF32);
+  };
+  const int64_t matrix_elements = place_kind(false);
+  place_kind(true);
+  return matrix_elements;
+}
+
+Tensor flat(std::span<std::byte> block) {
+  return {block.data(), {static_cast<int64_t>(block.size()) / dtype_bytes(Dtype::kF32)}, Dtype::kF32};
+}
+
+// 64-bit FNV-1a: tells tensors apart, nothing more.
+uint64_t hash_name(std::string_view name) {
+  uint64_t hash = 0xcbf29ce484222325ull;
+  for (const char letter : name) hash = (hash ^ static_cast<uint8_t>(letter)) * 0x100000001b3ull;
+  return hash;
+}
+
+}  // namespace
+
+void Parameters::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout) {
+  Arena arena;
+  std::vector<Tensor> views;
+  place(arena, views, stored_tensors(config, layout));
+  plan.add(Region::kWeights, "weights", arena.used_bytes(),
+           fmt::format("f32, {} layers{}", layout.layer_count, layout.index == 0 ? ", embedding, head" : ""));
+  plan.add(Region::kGradients, "gradients", arena.used_bytes(), "f32");
+  plan.add(Region::kOptimizer, "first moments", arena.used_bytes(), "AdamW, f32");
+  plan.add(Region::kOptimizer, "second moments", arena.used_bytes(), "AdamW, f32");
+}
+
+Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab) {
+  const std::vector<StoredTensor> tensors = stored_tensors(config, layout);
+  const auto take = [&](std::vector<Tensor>& views, Region region, const char* name) {
+    const std::span<std::byte> block = slab.take(region, name);
+    Arena arena(block);
+    matrix_elements_ = place(arena, views, tensors);
+    return flat(block);
+  };
+  std::vector<Tensor> values, gradients, first, second;
+  weights_ = take(values, Region::kWeights, "weights");
+  gradients_ = take(gradients, Region::kGradients, "gradients");
+  first_moments_ = take(first, Region::kOptimizer, "first moments");
+  second_moments_ = take(second, Region::kOptimizer, "second moments");
+
+  const auto weight = [&](size_t i) { return Weight{values[i], gradients[i]}; };
+  size_t next = 0;
+  for (int layer = 0; layer < layout.layer_count; ++layer, next += kTensorsPerLayer)
+    layers_.push_back(
+        {weight(next), weight(next + 1), weight(next + 2), weight(next + 3), weight(next + 4), weight(next + 5)});
+  if (layout.index == 0)
+    edge_ = {weight(next), weight(next + 1), weight(config.tied_embeddings ? next : next + 2)};
+
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    int64_t row = 0;
+    for (const auto& [name, rows] : tensors[i].parts) {
+      list_.push_back({name, values[i].slice(0, row, rows), gradients[i].slice(0, row, rows),
+                       first[i].slice(0, row, rows), second[i].slice(0, row, rows)});
+      row += rows;
+    }
+  }
+}
+
+void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
+  for (const Tensor& all : {weights_, gradients_, first_moments_, second_moments_}) fill_zero(ctx, all);
+  for (const Parameter& parameter : list_) {
+    const std::span<float> values(parameter.weight.as<float>(), static_cast<size_t>(parameter.weight.elements()));
+    Random random(seed, {hash_name(parameter.name)});
+    if (parameter.weight.rank() == 1)
+      std::fill(values.begin(), values.end(), 1.0f);
+    else
+      std::generate(values.begin(), values.end(), [&] { return static_cast<float>(range * random.normal()); });
+  }
+}
+
+void Parameters::step(Context& ctx, const AdamWStep& step) {
+  AdamWStep without_decay = step;
+  without_decay.weight_decay = 0;
+  const int64_t all = weights_.elements();
+  const auto step_range = [&](int64_t begin, int64_t count, const AdamWStep& how) {
+    if (count == 0) return;
+    adamw_step(ctx, weights_.slice(0, begin, count), first_moments_.slice(0, begin, count),
+               second_moments_.slice(0, begin, count), gradients_.slice(0, begin, count), how);
+  };
+  step_range(0, matrix_elements_, step);
+  step_range(matrix_elements_, all - matrix_elements_, without_decay);
+}
+
+}  // namespace skippipe

@@ -1,0 +1,66 @@
+// The weights of one stage with their gradients and optimizer moments.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/memory.h"
+#include "engine/model_config.h"
+#include "engine/stage.h"
+#include "kernels/adamw.h"
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace skippipe {
+
+struct Weight {
+  Tensor value;
+  Tensor gradient;
+};
+
+// Query, key and value lie in one matrix, gate and up in another, so that one product serves each; the tensors that
+// Hugging Face names are their rows.
+struct LayerWeights {
+  Weight input_norm;        // (C)
+  Weight qkv;               // ((H+2K)D, C)
+  Weight attention_output;  // (C, HD)
+  Weight middle_norm;       // (C), "post_attention_layernorm"
+  Weight gate_up;           // (2F, C)
+  Weight down;              // (C, F)
+};
+
+// Stage 0 only.
+struct EdgeWeights {
+  Weight embedding;   // (V, C)
+  Weight final_norm;  // (C)
+  Weight head;        // (V, C); the embedding itself where they are tied
+};
+
+// Four blocks of one layout: weights, gradients, first and second moments. Matrices lie first and norms behind them, so
+// that a step over all tensors is two operations, with and without weight decay. Used by the stage's thread.
+class Parameters {
+ public:
+  static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout);
+  Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab);
+
+  const LayerWeights& layer(int index) const { return layers_[static_cast<size_t>(index)]; }  // within the stage
+  const EdgeWeights& edge() const { return edge_; }
+  const std::vector<Parameter>& list() const { return list_; }
+
+  Tensor weights() const { return weights_; }      // (all), f32
+  Tensor gradients() const { return gradients_; }  // (all), f32
+
+  void initialize(Context& ctx, uint64_t seed, double range);
+  void step(Context& ctx, const AdamWStep& step);
+
+ private:
+  Tensor weights_, gradients_, first_moments_, second_moments_;  // (all)
+  int64_t matrix_elements_ = 0;                                  // of each; the norms follow
+  std::vector<LayerWeights> layers_;
+  EdgeWeights edge_;
+  std::vector<Parameter> list_;
+};
+
+}  // namespace skippipe
