@@ -111,8 +111,7 @@ Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Sla
   for (int layer = 0; layer < layout.layer_count; ++layer, next += kTensorsPerLayer)
     layers_.push_back(
         {weight(next), weight(next + 1), weight(next + 2), weight(next + 3), weight(next + 4), weight(next + 5)});
-  if (layout.index == 0)
-    edge_ = {weight(next), weight(next + 1), weight(config.tied_embeddings ? next : next + 2)};
+  if (layout.index == 0) edge_ = {weight(next), weight(next + 1), weight(config.tied_embeddings ? next : next + 2)};
 
   for (size_t i = 0; i < tensors.size(); ++i) {
     int64_t row = 0;

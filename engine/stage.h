@@ -53,6 +53,10 @@ struct LossSum {
   double mean() const { return tokens == 0 ? 0 : sum / static_cast<double>(tokens); }
 };
 
+// A slot takes 4 B T bytes times 2C + layers x (2C + (H+2K)D + HD + 2F + H + 2), and on stage 0 another
+// 2C + 2: hidden states at the borders, the residual streams and what attention and MLP need for backward. Outputs of
+// norms and SwiGLU are computed again.
+//
 // Owned by whoever made it, who keeps the slab alive. Tasks (everything that computes) belong to one thread at a time.
 // The buffers of a slot have fixed addresses; another thread may read or write those of a slot that no task is using.
 class Stage {

@@ -1,0 +1,53 @@
+// One transformer layer of a stage: what it keeps of a microbatch, forward and backward.
+#pragma once
+
+#include "engine/memory.h"
+#include "engine/model_config.h"
+#include "engine/parameters.h"
+#include "engine/stage.h"
+#include "kernels/context.h"
+#include "kernels/tensor.h"
+
+namespace skippipe {
+
+// What a layer's forward keeps for its backward, N = B*T rows. Besides `input`, which belongs to the stage, that is
+// 4 N (C + (H+2K)D + HD + 2F + H + 2) bytes. The outputs of norms and SwiGLU are cheaper to compute again than to keep.
+struct LayerActivations {
+  LayerActivations(Arena& arena, const ModelConfig& config, const BatchShape& batch);
+
+  Tensor input;        // (N,C), the residual stream
+  Tensor input_rrms;   // (N)
+  Tensor qkv;          // (N,(H+2K)D), queries and keys rotated
+  Tensor attention;    // (N,HD)
+  Tensor lse;          // (B,H,T)
+  Tensor middle;       // (N,C), the residual stream after attention
+  Tensor middle_rrms;  // (N)
+  Tensor gate_up;      // (N,2F)
+};
+
+// What lives within a task only. Tensors under one comment share memory.
+struct LayerScratch {
+  LayerScratch(Arena& arena, const ModelConfig& config, const BatchShape& batch);
+
+  Tensor normed;  // (N,C), output of the norm that comes next
+  // What a branch adds to the residual stream, or its gradient.
+  Tensor branch;              // (N,C)
+  Tensor attention_gradient;  // (N,HD)
+  // The widest things.
+  Tensor activated;     // (N,F), output of SwiGLU or its gradient
+  Tensor qkv_gradient;  // (N,(H+2K)D)
+
+  Tensor cos, sin;  // (T,D/2), constants
+};
+
+// Reads scratch.normed (the input's norm) and activations.input; leaves in scratch.branch what the MLP adds to
+// activations.middle.
+void layer_forward(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
+                   const ModelConfig& config, const BatchShape& batch);
+
+// dy (N,C) is the gradient of the layer's output; writes that of its input to dx (N,C), which may be dy. Adds to the
+// weights' gradients. Overwrites activations.gate_up.
+void layer_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,
+                    const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch);
+
+}  // namespace skippipe

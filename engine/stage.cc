@@ -1,0 +1,290 @@
+#include "engine/stage.h"
+
+#include <algorithm>
+
+#include "engine/layer.h"
+#include "engine/parameters.h"
+#include "engine/rope_table.h"
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/lm_head.h"
+#include "kernels/rmsnorm.h"
+
+namespace skippipe {
+namespace {
+
+// The memory for one microbatch.
+struct Slot {
+  Slot(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch) {
+    const int64_t rows = batch.samples * batch.tokens;
+    const Dims hidden = {rows, config.channels};
+    stream.push_back(arena.take(hidden, Dtype::kF32));
+    for (int i = 0; i < layout.layer_count; ++i) {
+      layers.emplace_back(arena, config, batch).input = stream.back();
+      stream.push_back(arena.take(hidden, Dtype::kF32));
+    }
+    output_gradient = arena.take(hidden, Dtype::kF32);
+    if (layout.index != 0) return;
+    tokens = arena.take({rows}, Dtype::kI32);
+    targets = arena.take({rows}, Dtype::kI32);
+    returned = arena.take(hidden, Dtype::kF32);
+    loss_gradient = arena.take(hidden, Dtype::kF32);
+  }
+
+  std::vector<Tensor> stream;  // (N,C): the input of each layer, and the stage's output
+  std::vector<LayerActivations> layers;
+  // Not shared with others, though their lives do not overlap without failures: a neighbour that redoes a lost visit
+  // asks for what was sent to it once more.
+  Tensor output_gradient;
+  Tensor tokens, targets, returned, loss_gradient;
+};
+
+// What lives within a task only, shared by all slots.
+struct Workspace {
+  Workspace(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
+            const Context& context)
+      : layer(arena, config, batch) {
+    const int64_t rows = batch.samples * batch.tokens;
+    int64_t kernel_bytes =
+        std::max({attention_workspace_bytes(context, batch.samples, batch.tokens, config.heads, config.kv_heads,
+                                            config.head_dim),
+                  rmsnorm_backward_workspace_bytes(context, config.channels), squared_norm_workspace_bytes(context)});
+    scalar = arena.take({1}, Dtype::kF32);
+    if (layout.index == 0) {
+      stream_gradient = arena.take({rows, config.channels}, Dtype::kF32);
+      final_rrms = arena.take({rows}, Dtype::kF32);
+      logits_lse = arena.take({rows}, Dtype::kF32);
+      kernel_bytes = std::max(kernel_bytes, lm_head_workspace_bytes(context, rows, config.channels, config.vocabulary));
+    }
+    kernels = arena.take({aligned_bytes(kernel_bytes) / dtype_bytes(Dtype::kF32)}, Dtype::kF32);
+  }
+
+  LayerScratch layer;
+  Tensor scalar;           // (1), results on their way to the host
+  Tensor stream_gradient;  // (N,C), stage 0: the gradient on its way down to the embedding
+  Tensor final_rrms;       // (N)
+  Tensor logits_lse;       // (N)
+  Tensor kernels;          // the context's workspace
+};
+
+void check_arguments(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots) {
+  if (layout.index < 0 || layout.first_layer < 0 || layout.layer_count < (layout.index == 0 ? 0 : 1) ||
+      layout.layer_count > config.layers - layout.first_layer)
+    throw ConfigError("stage {} holds {} layers from layer {} on, expected layers of a model of {}", layout.index,
+                      layout.layer_count, layout.first_layer, config.layers);
+  constexpr int64_t kMaxRows = int64_t{1} << 31;
+  if (batch.samples < 1 || batch.tokens < 1 || batch.samples > kMaxRows / batch.tokens)
+    throw ConfigError("a microbatch of {} samples of {} tokens, expected at least 1 of each and at most {} tokens",
+                      batch.samples, batch.tokens, kMaxRows);
+  if (batch.tokens > config.max_positions)
+    throw ConfigError("samples of {} tokens, expected at most the model's max_position_embeddings, which is {}",
+                      batch.tokens, config.max_positions);
+  if (slots < 1) throw ConfigError("{} slots, expected at least 1", slots);
+}
+
+}  // namespace
+
+std::vector<StageLayout> stage_layouts(const ModelConfig& config, std::span<const int> layers_per_stage) {
+  std::vector<StageLayout> layouts;
+  int64_t layers = 0;
+  for (const int count : layers_per_stage) {
+    const int index = static_cast<int>(layouts.size());
+    if (count < (index == 0 ? 0 : 1) || count > config.layers - layers)
+      throw ConfigError("stage {} is to hold {} layers, but {} of the model's {} are left", index, count,
+                        config.layers - layers, config.layers);
+    layouts.push_back({index, static_cast<int>(layers), count});
+    layers += count;
+  }
+  if (layers != config.layers)
+    throw ConfigError("the stages hold {} layers, expected all of the model's {}", layers, config.layers);
+  return layouts;
+}
+
+std::vector<int> even_layers_per_stage(const ModelConfig& config, int stages) {
+  if (stages < 1 || stages > config.layers)
+    throw ConfigError("{} stages, expected 1 to {}, one layer each", stages, config.layers);
+  std::vector<int> counts;
+  for (int64_t s = 0; s < stages; ++s)
+    counts.push_back(static_cast<int>((s + 1) * config.layers / stages - s * config.layers / stages));
+  return counts;
+}
+
+class Stage::Impl {
+ public:
+  Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
+       const Context& context);
+
+  Slot& slot(int index) {
+    SKP_CHECK(index >= 0 && index < static_cast<int>(slots_.size()), "slot {} of {}", index, slots_.size());
+    return slots_[static_cast<size_t>(index)];
+  }
+  Tensor hidden_view(const Tensor& rows) const {
+    return rows.empty() ? rows : rows.reshape({batch_.samples, batch_.tokens, config_.channels});
+  }
+  Tensor tokens_view(const Tensor& rows) const {
+    return rows.empty() ? rows : rows.reshape({batch_.samples, batch_.tokens});
+  }
+
+  void forward(int slot_index);
+  LossSum loss(int slot_index, ConstTensor hidden);
+  void backward(int slot_index, ConstTensor dy, Tensor dx);
+  LossSum loss_forward(const Slot& slot, ConstTensor hidden);
+  double squared_gradient_norm();
+
+  ModelConfig config_;
+  StageLayout layout_;
+  BatchShape batch_;
+  Context ctx_;
+  Parameters parameters_;
+  std::vector<Slot> slots_;
+  std::unique_ptr<Workspace> workspace_;
+
+ private:
+  Dims hidden_rows() const { return {batch_.samples * batch_.tokens, config_.channels}; }
+};
+
+Stage::Impl::Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
+                  const Context& context)
+    : config_(config), layout_(layout), batch_(batch), ctx_(context), parameters_(config, layout, slab) {
+  Arena activations(slab.take(Region::kActivations, "slots"));
+  for (int i = 0; i < slots; ++i) slots_.emplace_back(activations, config, layout, batch);
+  Arena scratch(slab.take(Region::kWorkspace, "stage"));
+  workspace_ = std::make_unique<Workspace>(scratch, config, layout, batch, context);
+  const Tensor& kernels = workspace_->kernels;
+  ctx_.workspace = {kernels.as<std::byte>(), static_cast<size_t>(kernels.bytes())};
+  fill_rope_table(workspace_->layer.cos, workspace_->layer.sin, config);
+}
+
+void Stage::Impl::forward(int slot_index) {
+  Slot& slot = this->slot(slot_index);
+  LayerScratch& scratch = workspace_->layer;
+  const float eps = static_cast<float>(config_.rms_norm_eps);
+  if (layout_.index == 0) embedding_forward(ctx_, slot.stream[0], slot.tokens, parameters_.edge().embedding.value);
+  if (slot.layers.empty()) return;
+
+  rmsnorm_forward(ctx_, scratch.normed, slot.layers[0].input_rrms, slot.stream[0],
+                  parameters_.layer(0).input_norm.value, eps);
+  for (int i = 0; i < layout_.layer_count; ++i) {
+    LayerActivations& layer = slot.layers[static_cast<size_t>(i)];
+    const Tensor output = slot.stream[static_cast<size_t>(i) + 1];
+    layer_forward(ctx_, layer, scratch, parameters_.layer(i), config_, batch_);
+    if (i + 1 == layout_.layer_count)
+      add(ctx_, output, scratch.branch, layer.middle);
+    else
+      add_rmsnorm_forward(ctx_, scratch.normed, output, slot.layers[static_cast<size_t>(i) + 1].input_rrms,
+                          scratch.branch, layer.middle, parameters_.layer(i + 1).input_norm.value, eps);
+  }
+}
+
+void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
+  Slot& slot = this->slot(slot_index);
+  SKP_CHECK(dx.empty() == (layout_.index == 0), "backward of stage {}: dx is {}", layout_.index,
+            dx.empty() ? "missing" : "not wanted, tokens have no gradient");
+  const Tensor stream = dx.empty() ? workspace_->stream_gradient : dx.reshape(hidden_rows());
+  ConstTensor upstream = dy.reshape(hidden_rows());
+  for (int i = layout_.layer_count - 1; i >= 0; --i) {
+    layer_backward(ctx_, stream, upstream, slot.layers[static_cast<size_t>(i)], workspace_->layer, parameters_.layer(i),
+                   config_, batch_);
+    upstream = stream;
+  }
+  if (layout_.index == 0) embedding_backward(ctx_, parameters_.edge().embedding.gradient, upstream, slot.tokens);
+}
+
+// Leaves the final norm's output in scratch.normed, its rrms and the logits' lse in the workspace.
+LossSum Stage::Impl::loss_forward(const Slot& slot, ConstTensor hidden) {
+  SKP_CHECK(layout_.index == 0, "stage {} has no LM head", layout_.index);
+  const EdgeWeights& edge = parameters_.edge();
+  const Tensor normed = workspace_->layer.normed;
+  rmsnorm_forward(ctx_, normed, workspace_->final_rrms, hidden, edge.final_norm.value,
+                  static_cast<float>(config_.rms_norm_eps));
+  lm_head_loss_forward(ctx_, workspace_->scalar, workspace_->logits_lse, normed, edge.head.value, slot.targets);
+  const std::span<const int32_t> targets(slot.targets.as<int32_t>(), static_cast<size_t>(slot.targets.elements()));
+  return {*workspace_->scalar.as<float>(), std::ranges::count_if(targets, [](int32_t t) { return t >= 0; })};
+}
+
+LossSum Stage::Impl::loss(int slot_index, ConstTensor hidden) {
+  Slot& slot = this->slot(slot_index);
+  const ConstTensor rows = hidden.reshape(hidden_rows());
+  const LossSum result = loss_forward(slot, rows);
+  const EdgeWeights& edge = parameters_.edge();
+  const Tensor normed = workspace_->layer.normed, normed_gradient = workspace_->layer.branch;
+  const float scale = result.tokens == 0 ? 0.0f : 1.0f / static_cast<float>(result.tokens);
+  lm_head_loss_backward(ctx_, normed_gradient, edge.head.gradient, normed, edge.head.value, slot.targets,
+                        workspace_->logits_lse, scale);
+  rmsnorm_backward(ctx_, slot.loss_gradient, edge.final_norm.gradient, normed_gradient, rows, edge.final_norm.value,
+                   workspace_->final_rrms, {});
+  return result;
+}
+
+double Stage::Impl::squared_gradient_norm() {
+  squared_norm(ctx_, workspace_->scalar, parameters_.gradients());
+  return *workspace_->scalar.as<float>();
+}
+
+void Stage::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
+                        int slots, const Context& context) {
+  check_arguments(config, layout, batch, slots);
+  Parameters::plan_memory(plan, config, layout);
+  Arena slot, scratch;
+  Slot(slot, config, layout, batch);
+  Workspace(scratch, config, layout, batch, context);
+  int64_t slots_bytes = 0;
+  if (__builtin_mul_overflow(slot.used_bytes(), slots, &slots_bytes))
+    throw MemoryError("{} slots of {} bytes need more than 2^63 bytes", slots, slot.used_bytes());
+  plan.add(Region::kActivations, "slots", slots_bytes,
+           fmt::format("{} of {}, each for {} x {} tokens", slots, human_bytes(slot.used_bytes()), batch.samples,
+                       batch.tokens));
+  plan.add(Region::kWorkspace, "stage", scratch.used_bytes(), "scratch of a task, rotary tables");
+}
+
+Stage::Stage(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
+             const Context& context) {
+  check_arguments(config, layout, batch, slots);
+  impl_ = std::make_unique<Impl>(config, layout, batch, slots, slab, context);
+}
+
+Stage::~Stage() = default;
+
+const ModelConfig& Stage::config() const { return impl_->config_; }
+const StageLayout& Stage::layout() const { return impl_->layout_; }
+const BatchShape& Stage::batch() const { return impl_->batch_; }
+int Stage::slots() const { return static_cast<int>(impl_->slots_.size()); }
+
+void Stage::initialize(uint64_t seed) {
+  impl_->parameters_.initialize(impl_->ctx_, seed, impl_->config_.initializer_range);
+}
+
+void Stage::forward(int slot) { impl_->forward(slot); }
+LossSum Stage::loss(int slot, ConstTensor hidden) { return impl_->loss(slot, hidden); }
+void Stage::backward(int slot, ConstTensor dy, Tensor dx) { impl_->backward(slot, dy, dx); }
+
+LossSum Stage::evaluate_loss(int slot, ConstTensor hidden) {
+  const BatchShape& shape = batch();
+  return impl_->loss_forward(impl_->slot(slot), hidden.reshape({shape.samples * shape.tokens, config().channels}));
+}
+
+Tensor Stage::tokens(int slot) const { return impl_->tokens_view(impl_->slot(slot).tokens); }
+Tensor Stage::targets(int slot) const { return impl_->tokens_view(impl_->slot(slot).targets); }
+Tensor Stage::input(int slot) const { return impl_->hidden_view(impl_->slot(slot).stream.front()); }
+Tensor Stage::output(int slot) const { return impl_->hidden_view(impl_->slot(slot).stream.back()); }
+Tensor Stage::returned(int slot) const { return impl_->hidden_view(impl_->slot(slot).returned); }
+Tensor Stage::loss_gradient(int slot) const { return impl_->hidden_view(impl_->slot(slot).loss_gradient); }
+Tensor Stage::output_gradient(int slot) const { return impl_->hidden_view(impl_->slot(slot).output_gradient); }
+
+std::span<float> Stage::weights() const {
+  const Tensor all = impl_->parameters_.weights();
+  return {all.as<float>(), static_cast<size_t>(all.elements())};
+}
+
+std::span<float> Stage::gradients() const {
+  const Tensor all = impl_->parameters_.gradients();
+  return {all.as<float>(), static_cast<size_t>(all.elements())};
+}
+
+void Stage::zero_gradients() { fill_zero(impl_->ctx_, impl_->parameters_.gradients()); }
+double Stage::squared_gradient_norm() { return impl_->squared_gradient_norm(); }
+void Stage::step(const AdamWStep& step) { impl_->parameters_.step(impl_->ctx_, step); }
+const std::vector<Parameter>& Stage::parameters() const { return impl_->parameters_.list(); }
+
+}  // namespace skippipe
