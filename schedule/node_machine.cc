@@ -330,6 +330,12 @@ void NodeMachine::peer_failed(double now, int32_t node, ActionList& out) {
   fail(fmt::format("node {} failed in iteration {}", node, iteration_), out);
 }
 
+void NodeMachine::end_after(uint32_t iteration) {
+  SKP_CHECK(iteration >= iteration_, "node {} in iteration {}: cannot end after iteration {}", config_.node, iteration_,
+            iteration);
+  config_.last_iteration = std::min(config_.last_iteration, iteration + 1);
+}
+
 void NodeMachine::make_ready(int32_t v, TaskKind kind) { ready_.insert(position(v, kind)); }
 
 void NodeMachine::run_next(ActionList& out) {

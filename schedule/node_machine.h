@@ -109,6 +109,8 @@ class NodeMachine {
   void norm_exchanged(double now, ActionList& out);
   void stepped(double now, ActionList& out);
   void peer_failed(double now, int32_t node, ActionList& out);
+  // The nodes agreed that `iteration`, the current one or a later one, is the last. Causes no action by itself.
+  void end_after(uint32_t iteration);
 
   // For reports and tests.
   uint32_t iteration() const { return iteration_; }
