@@ -1,0 +1,251 @@
+#include "engine/safetensors.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "base/json_reader.h"
+
+namespace skippipe {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "tensors are written as they lie in memory");
+
+constexpr uint64_t kLengthBytes = 8;
+constexpr char kMetadataKey[] = "__metadata__";
+
+struct DtypeEntry {
+  SafeDtype dtype;
+  const char* name;
+  int64_t bytes;
+};
+constexpr std::array<DtypeEntry, 10> kDtypes = {{{SafeDtype::kF64, "F64", 8},
+                                                 {SafeDtype::kF32, "F32", 4},
+                                                 {SafeDtype::kF16, "F16", 2},
+                                                 {SafeDtype::kBf16, "BF16", 2},
+                                                 {SafeDtype::kI64, "I64", 8},
+                                                 {SafeDtype::kI32, "I32", 4},
+                                                 {SafeDtype::kI16, "I16", 2},
+                                                 {SafeDtype::kI8, "I8", 1},
+                                                 {SafeDtype::kU8, "U8", 1},
+                                                 {SafeDtype::kBool, "BOOL", 1}}};
+
+const DtypeEntry& entry_of(SafeDtype dtype) { return kDtypes[static_cast<size_t>(dtype)]; }
+
+SafeDtype read_dtype(const JsonReader& field) {
+  const std::string name = field.as_string();
+  for (const DtypeEntry& entry : kDtypes)
+    if (name == entry.name) return entry.dtype;
+  field.fail("one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL");
+}
+
+std::vector<int64_t> read_shape(const JsonReader& field) {
+  const auto items = field.items();
+  if (items.size() > SafetensorsFile::kMaxTensorRank)
+    field.fail(fmt::format("at most {} dimensions", SafetensorsFile::kMaxTensorRank));
+  std::vector<int64_t> shape;
+  for (const JsonReader& item : items) shape.push_back(item.as_int(0));
+  return shape;
+}
+
+// Throws FileError if an extent is negative or the product overflows. A zero makes the product zero whatever the other
+// extents are, but they must still be sane.
+uint64_t byte_count(const SafeTensor& tensor, const std::string& where) {
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 62;
+  auto bytes = static_cast<uint64_t>(safe_dtype_bytes(tensor.dtype));
+  bool zero = false;
+  for (const int64_t extent : tensor.shape) {
+    zero = zero || extent == 0;
+    const bool overflow =
+        extent < 0 || __builtin_mul_overflow(bytes, std::max<uint64_t>(static_cast<uint64_t>(extent), 1), &bytes);
+    if (overflow || bytes > kMaxBytes)
+      throw FileError("{} has the shape ({}), which is negative or too large", where, fmt::join(tensor.shape, ", "));
+  }
+  return zero ? 0 : bytes;
+}
+
+struct Place {
+  SafeTensor tensor;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+Place read_place(const JsonReader& field, const std::string& name) {
+  Place place;
+  place.tensor = {name, read_dtype(field.at("dtype")), read_shape(field.at("shape"))};
+  const JsonReader offsets = field.at("data_offsets");
+  const auto items = offsets.items();
+  if (items.size() != 2) offsets.fail("begin and end");
+  place.begin = static_cast<uint64_t>(items[0].as_int(0));
+  place.end = static_cast<uint64_t>(items[1].as_int(0));
+  return place;
+}
+
+// Sorts by place; throws FileError unless the tensors cover the data without gap or overlap.
+void check_places(std::vector<Place>& places, uint64_t data_bytes, const std::string& file) {
+  std::stable_sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  uint64_t expected_begin = 0;
+  for (const Place& place : places) {
+    const std::string where = fmt::format("{}: tensor '{}'", file, place.tensor.name);
+    if (place.end < place.begin || place.end > data_bytes)
+      throw FileError("{} lies at {} to {}, expected within the {} bytes of data", where, place.begin, place.end,
+                      data_bytes);
+    if (place.begin != expected_begin)
+      throw FileError("{} begins at {}, expected {}, where the one before ends", where, place.begin, expected_begin);
+    const uint64_t bytes = byte_count(place.tensor, where);
+    if (place.end - place.begin != bytes)
+      throw FileError("{} has {} bytes, expected {} for {} ({})", where, place.end - place.begin, bytes,
+                      safe_dtype_name(place.tensor.dtype), fmt::join(place.tensor.shape, ", "));
+    expected_begin = place.end;
+  }
+  if (expected_begin != data_bytes)
+    throw FileError("{}: {} bytes of data, expected {}, where the last tensor ends", file, data_bytes, expected_begin);
+}
+
+float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = (half >> 10) & 0x1fu;
+  const uint32_t mantissa = half & 0x3ffu;
+  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
+    const float magnitude = static_cast<float>(mantissa) * 0x1.0p-24f;
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  const uint32_t wide_exponent = exponent == 0x1f ? 0xff : exponent + 127 - 15;
+  return std::bit_cast<float>(sign | wide_exponent << 23 | mantissa << 13);
+}
+
+float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+void widen(std::span<const std::byte> bytes, float (*convert)(uint16_t), std::span<float> values) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, bytes.data() + 2 * i, sizeof bits);
+    values[i] = convert(bits);
+  }
+}
+
+std::string header_of(const std::vector<SafeTensor>& tensors, const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header[kMetadataKey] = metadata;
+  uint64_t begin = 0;
+  for (const SafeTensor& tensor : tensors) {
+    const uint64_t end = begin + tensor.bytes();
+    header[tensor.name] = {
+        {"dtype", safe_dtype_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
+    begin = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  return text;
+}
+
+}  // namespace
+
+const char* safe_dtype_name(SafeDtype dtype) { return entry_of(dtype).name; }
+int64_t safe_dtype_bytes(SafeDtype dtype) { return entry_of(dtype).bytes; }
+
+uint64_t SafeTensor::bytes() const { return byte_count(*this, fmt::format("tensor '{}'", name)); }
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
+  const std::string name = path.string();
+  const auto bytes = file_.bytes();
+  if (bytes.size() < kLengthBytes) throw FileError("{}: {} bytes, too short for safetensors", name, bytes.size());
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  if (header_bytes > kMaxHeaderBytes)
+    throw FileError("{}: a header of {} bytes, expected at most {}", name, header_bytes, kMaxHeaderBytes);
+  if (header_bytes > bytes.size() - kLengthBytes)
+    throw FileError("{}: a header of {} bytes in a file of {}", name, header_bytes, bytes.size());
+  data_offset_ = kLengthBytes + header_bytes;
+
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kLengthBytes, header_bytes);
+  const nlohmann::json header = parse_json(text, name);
+  const JsonReader root(header, name);
+  std::vector<Place> places;
+  for (const std::string& key : root.keys()) {
+    const JsonReader field = root.at(key);
+    if (key == kMetadataKey) {
+      for (const std::string& entry : field.keys()) metadata_[entry] = field.at(entry).as_string();
+    } else {
+      places.push_back(read_place(field, key));
+    }
+  }
+  check_places(places, bytes.size() - data_offset_, name);
+  for (Place& place : places) {
+    index_[place.tensor.name] = tensors_.size();
+    begins_.push_back(place.begin);
+    tensors_.push_back(std::move(place.tensor));
+  }
+}
+
+int64_t SafetensorsFile::find(std::string_view name) const {
+  const auto found = index_.find(name);
+  return found == index_.end() ? -1 : static_cast<int64_t>(found->second);
+}
+
+std::span<const std::byte> SafetensorsFile::data(size_t index) const {
+  return file_.bytes().subspan(data_offset_ + begins_.at(index), tensors_[index].bytes());
+}
+
+void SafetensorsFile::read_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> values) const {
+  const int64_t index = find(name);
+  if (index < 0) throw FileError("{}: tensor '{}' is missing", path_.string(), name);
+  const SafeTensor& tensor = tensors_[static_cast<size_t>(index)];
+  if (!std::ranges::equal(tensor.shape, shape))
+    throw FileError("{}: tensor '{}' has the shape ({}), expected ({})", path_.string(), name,
+                    fmt::join(tensor.shape, ", "), fmt::join(shape, ", "));
+  const auto bytes = data(static_cast<size_t>(index));
+  SKP_CHECK(values.size() == bytes.size() / static_cast<size_t>(safe_dtype_bytes(tensor.dtype)),
+            "{} values for tensor '{}'", values.size(), name);
+  switch (tensor.dtype) {
+    case SafeDtype::kF32:
+      std::memcpy(values.data(), bytes.data(), bytes.size());
+      return;
+    case SafeDtype::kF16:
+      widen(bytes, half_to_float, values);
+      return;
+    case SafeDtype::kBf16:
+      widen(bytes, bf16_to_float, values);
+      return;
+    default:
+      throw FileError("{}: tensor '{}' is {}, expected F32, F16 or BF16", path_.string(), name,
+                      safe_dtype_name(tensor.dtype));
+  }
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(path), tensors_(std::move(tensors)), file_(path) {
+  std::set<std::string_view> names = {kMetadataKey};
+  for (const SafeTensor& tensor : tensors_)
+    if (!names.insert(tensor.name).second)
+      throw FileError("{}: two tensors are named '{}'", path.string(), tensor.name);
+  const std::string header = header_of(tensors_, metadata);
+  const uint64_t header_bytes = header.size();
+  file_.write(std::as_bytes(std::span(&header_bytes, 1)));
+  file_.write(std::as_bytes(std::span(header)));
+}
+
+void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  SKP_CHECK(next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
+  const SafeTensor& tensor = tensors_[next_++];
+  SKP_CHECK(bytes.size() == tensor.bytes(), "{}: {} bytes for tensor '{}' of {}", path_.string(), bytes.size(),
+            tensor.name, tensor.bytes());
+  file_.write(bytes);
+}
+
+void SafetensorsWriter::finish() {
+  SKP_CHECK(next_ == tensors_.size(), "{}: {} of {} tensors were written", path_.string(), next_, tensors_.size());
+  file_.publish();
+}
+
+}  // namespace skippipe
