@@ -33,12 +33,12 @@ struct MessageHeader {
   uint16_t source = 0;
   uint16_t destination = 0;
   WireDtype dtype = WireDtype::kF32;
-  uint8_t rank = 0;                    // dimensions used, at most 4
-  std::array<uint32_t, 4> shape{};     // unused dimensions are 0
-  uint64_t payload_bytes = 0;          // product of the shape times the element size
+  uint8_t rank = 0;                 // dimensions used, at most 4
+  std::array<uint32_t, 4> shape{};  // unused dimensions are 0
+  uint64_t payload_bytes = 0;       // product of the shape times the element size
   // Filled in by the transport:
-  uint64_t sequence = 0;               // counts the messages from source to destination, from 0
-  uint64_t payload_checksum = 0;       // XXH3-64 of the payload; 0 where checksums are off
+  uint64_t sequence = 0;          // counts the messages from source to destination, from 0
+  uint64_t payload_checksum = 0;  // XXH3-64 of the payload; 0 where checksums are off
 
   friend bool operator==(const MessageHeader&, const MessageHeader&) = default;
   std::string to_string() const;  // "forward of iteration 3, microbatch 5, from node 2 to node 4"
