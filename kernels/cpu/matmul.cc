@@ -1,0 +1,103 @@
+#include "kernels/cpu/matmul.h"
+
+#include <omp.h>
+
+#include <new>
+
+#include "base/error.h"
+#include "kernels/cpu/backend_impl.h"
+
+namespace skippipe::cpu {
+namespace {
+
+constexpr std::align_val_t kScratchAlignment{64};
+
+// oneDNN takes the number of threads from the calling thread's OpenMP setting.
+class ScopedOmpThreads {
+ public:
+  explicit ScopedOmpThreads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~ScopedOmpThreads() { omp_set_num_threads(before_); }
+  ScopedOmpThreads(const ScopedOmpThreads&) = delete;
+  ScopedOmpThreads& operator=(const ScopedOmpThreads&) = delete;
+
+ private:
+  int before_;
+};
+
+template <typename Element>
+dnnl::memory::desc descriptor(const Matrix<Element>& m) {
+  return {{m.rows, m.columns}, dnnl::memory::data_type::f32, {m.row_stride, m.column_stride}};
+}
+
+void check(dnnl_status_t status, const char* what) {
+  SKP_CHECK(status == dnnl_success, "oneDNN: {} returned {}", what, static_cast<int>(status));
+}
+
+}  // namespace
+
+void MatmulCache::Free::operator()(std::byte* p) const { ::operator delete(p, kScratchAlignment); }
+
+MatmulCache::MatmulCache() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+
+MatmulCache::Product MatmulCache::make_product(const Matrix<float>& c, const Matrix<const float>& a,
+                                               const Matrix<const float>& b, bool accumulate) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (accumulate) {
+    dnnl::post_ops post;
+    post.append_sum(1.0f);
+    attributes.set_post_ops(post);
+  }
+  const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(descriptor(a), descriptor(b), descriptor(c)),
+                                                 attributes, engine_);
+  const size_t needed = description.scratchpad_desc().get_size();
+  if (needed > scratch_bytes_) {
+    scratch_.reset(static_cast<std::byte*>(::operator new(needed, kScratchAlignment)));
+    scratch_bytes_ = needed;
+  }
+  const auto unset = [&](const dnnl::memory::desc& desc) { return dnnl::memory(desc, engine_, DNNL_MEMORY_NONE); };
+  return {dnnl::matmul(description), unset(description.src_desc()), unset(description.weights_desc()),
+          unset(description.dst_desc()), unset(description.scratchpad_desc())};
+}
+
+void MatmulCache::multiply(int threads, const Matrix<float>& c, const Matrix<const float>& a,
+                           const Matrix<const float>& b, bool accumulate) try {
+  const ScopedOmpThreads scoped(threads);
+  const Key key{c.rows,          c.columns,    a.columns,       a.row_stride, a.column_stride, b.row_stride,
+                b.column_stride, c.row_stride, c.column_stride, accumulate,   threads};
+  auto found = products_.find(key);
+  if (found == products_.end()) found = products_.emplace(key, make_product(c, a, b, accumulate)).first;
+  Product& product = found->second;
+  // The C interface: its C++ wrapper would build a map and a vector at each call.
+  const auto bind = [](dnnl::memory& memory, int argument, const void* data) {
+    check(dnnl_memory_set_data_handle(memory.get(), const_cast<void*>(data)), "set_data_handle");
+    return dnnl_exec_arg_t{argument, memory.get()};
+  };
+  const dnnl_exec_arg_t arguments[] = {bind(product.a, DNNL_ARG_SRC, a.data), bind(product.b, DNNL_ARG_WEIGHTS, b.data),
+                                       bind(product.c, DNNL_ARG_DST, c.data),
+                                       bind(product.scratch, DNNL_ARG_SCRATCHPAD, scratch_.get())};
+  check(dnnl_primitive_execute(product.primitive.get(), stream_.get(), std::size(arguments), arguments), "execute");
+} catch (const dnnl::error& error) {
+  throw InternalError("oneDNN: ({}, {}) x ({}, {}): {}", a.rows, a.columns, b.rows, b.columns, error.what());
+}
+
+namespace {
+
+Matrix<float> matrix(const Tensor& t) { return {t.as<float>(), t.dim(0), t.dim(1), t.stride(0), 1}; }
+Matrix<const float> matrix(const ConstTensor& t) { return {t.as<float>(), t.dim(0), t.dim(1), t.stride(0), 1}; }
+
+}  // namespace
+
+void CpuBackend::linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) {
+  matmuls_.multiply(ctx.threads, matrix(y), matrix(x), matrix(w).transposed(), false);
+}
+
+void CpuBackend::linear_backward_input(Context& ctx, Tensor dx, ConstTensor dy, ConstTensor w, bool accumulate) {
+  matmuls_.multiply(ctx.threads, matrix(dx), matrix(dy), matrix(w), accumulate);
+}
+
+void CpuBackend::linear_backward_weight(Context& ctx, Tensor dw, ConstTensor dy, ConstTensor x) {
+  matmuls_.multiply(ctx.threads, matrix(dw), matrix(dy).transposed(), matrix(x), true);
+}
+
+}  // namespace skippipe::cpu
