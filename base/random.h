@@ -25,7 +25,8 @@ class Random {
   explicit constexpr Random(uint64_t seed) : key_(mix_bits(seed)) {}
   // An independent stream for each list of words, e.g. Random(seed, {iteration, microbatch}).
   constexpr Random(uint64_t seed, std::initializer_list<uint64_t> stream) : key_(mix_bits(seed)) {
-    for (const uint64_t word : stream) key_ = mix_bits(key_ ^ mix_bits(word));
+    // The second mixing of the key keeps seed and word apart: (a, {b}) is another stream than (b, {a}).
+    for (const uint64_t word : stream) key_ = mix_bits(mix_bits(key_) ^ mix_bits(word));
   }
 
   static constexpr uint64_t min() { return 0; }
