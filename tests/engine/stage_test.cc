@@ -1,0 +1,412 @@
+#include "engine/stage.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <regex>
+
+#include "base/error.h"
+#include "engine/rope_table.h"
+#include "tests/engine/allocation_counter.h"
+#include "tests/engine/test_model.h"
+
+namespace skippipe {
+namespace {
+
+using test::TestModel;
+using test::tiny_config;
+using test::values_of;
+
+constexpr BatchShape kBatch = {2, 7};
+constexpr uint64_t kSeed = 20250219;
+
+double dot(std::span<const float> a, std::span<const float> b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return sum;
+}
+
+// A direction in which the gradient is seen from two sides: along itself and across.
+std::vector<float> mixed_direction(std::span<const float> gradient, uint64_t seed) {
+  Random random(seed);
+  std::vector<float> direction(gradient.size());
+  for (float& value : direction) value = static_cast<float>(random.normal());
+  const double gradient_norm = std::sqrt(dot(gradient, gradient)), norm = std::sqrt(dot(direction, direction));
+  for (size_t i = 0; i < direction.size(); ++i)
+    direction[i] = static_cast<float>(direction[i] / norm + gradient[i] / (gradient_norm + 1e-30));
+  return direction;
+}
+
+// Compares gradient . direction with the central difference of f when `values` move along the direction.
+template <typename Function>
+void expect_slope(std::span<float> values, std::span<const float> gradient, Function f, const std::string& name) {
+  const std::vector<float> kept(values.begin(), values.end());
+  const std::vector<float> direction = mixed_direction(gradient, kSeed);
+  constexpr double kStep = 1e-2;
+  const auto at = [&](double step) {
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(kept[i] + step * direction[i]);
+    return f();
+  };
+  const double slope = (at(kStep) - at(-kStep)) / (2 * kStep);
+  const double finer = (at(kStep / 2) - at(-kStep / 2)) / kStep;
+  std::ranges::copy(kept, values.begin());
+  const double extrapolated = (4 * finer - slope) / 3;  // Richardson: the error falls from step^2 to step^4
+  EXPECT_NEAR(extrapolated, dot(gradient, direction), 2e-3 * std::sqrt(dot(gradient, gradient)) + 2e-5) << name;
+}
+
+TEST(Stage, GradientsOfTheWholeModelAgreeWithFiniteDifferences) {
+  for (const bool tied : {false, true}) {
+    ModelConfig config = tiny_config(2);
+    config.tied_embeddings = tied;
+    TestModel model(config, {1, 1}, kBatch);
+    model.initialize(kSeed);
+    model.fill_random_tokens(0, kSeed);
+    model.stage(0).targets(0).as<int32_t>()[3] = -1;
+    const std::vector<int> path = model.full_path();
+    model.run(0, path);
+    const auto gradients = model.gradients();
+    const auto loss = [&] {
+      model.forward(0, path);
+      return model.stage(0).evaluate_loss(0, model.stage(0).returned(0)).mean();
+    };
+    for (const auto& [name, parameter] : model.parameters())
+      expect_slope(values_of(parameter.weight), gradients.at(name), loss, name);
+  }
+}
+
+TEST(Stage, GradientOfAMiddleStagesInputAgreesWithFiniteDifferences) {
+  TestModel model(tiny_config(3), {1, 2}, kBatch);
+  model.initialize(kSeed);
+  Stage& stage = model.stage(1);
+  Random random(kSeed);
+  const std::span<float> input = values_of(stage.input(0)), gradient = values_of(stage.output_gradient(0));
+  for (float& value : input) value = static_cast<float>(random.normal());
+  for (float& value : gradient) value = static_cast<float>(0.1 * random.normal());
+  const std::vector<float> probe(gradient.begin(), gradient.end());
+  stage.forward(0);
+  stage.backward(0, stage.output_gradient(0), stage.output_gradient(0));
+  const auto probed = [&] {
+    stage.forward(0);
+    return dot(values_of(stage.output(0)), probe);
+  };
+  expect_slope(input, std::vector<float>(gradient.begin(), gradient.end()), probed, "input");
+}
+
+TEST(Stage, BackwardIntoAnotherBufferEqualsInPlaceAndLeavesItsInput) {
+  TestModel model(tiny_config(2), {1, 1}, kBatch, 2);
+  model.initialize(kSeed);
+  Stage& stage = model.stage(1);
+  Random random(kSeed);
+  for (float& value : values_of(stage.input(0))) value = static_cast<float>(random.normal());
+  test::copy_values(stage.input(1), stage.input(0));
+  for (float& value : values_of(stage.output_gradient(0))) value = static_cast<float>(random.normal());
+  test::copy_values(stage.output_gradient(1), stage.output_gradient(0));
+  const auto kept =
+      std::vector<float>(values_of(stage.output_gradient(0)).begin(), values_of(stage.output_gradient(0)).end());
+  std::vector<float> elsewhere(kept.size(), std::nanf(""));
+  stage.forward(0);
+  stage.backward(0, stage.output_gradient(0), Tensor(elsewhere.data(), stage.input(0).shape(), Dtype::kF32));
+  stage.forward(1);
+  stage.backward(1, stage.output_gradient(1), stage.output_gradient(1));
+  EXPECT_TRUE(std::ranges::equal(values_of(stage.output_gradient(0)), kept));
+  EXPECT_TRUE(std::ranges::equal(values_of(stage.output_gradient(1)), elsewhere));
+}
+
+// "model.layers.5.x" with the layer's place in the path's order of layers.
+std::string renumbered(const std::string& name, const std::map<int, int>& new_number) {
+  std::smatch match;
+  if (!std::regex_match(name, match, std::regex(R"((model\.layers\.)(\d+)(\..*))"))) return name;
+  const auto found = new_number.find(std::stoi(match[2]));
+  return found == new_number.end() ? "" : match[1].str() + std::to_string(found->second) + match[3].str();
+}
+
+// A path that skips or swaps stages computes what a model made of just those layers in that order computes.
+void expect_path_equals_model_of_its_layers(const std::vector<int>& layers_per_stage, const std::vector<int>& path) {
+  TestModel model(tiny_config(std::accumulate(layers_per_stage.begin(), layers_per_stage.end(), 0)), layers_per_stage,
+                  kBatch);
+  model.initialize(kSeed);
+  std::map<int, int> new_number;
+  for (const int stage : path) {
+    const StageLayout& layout = model.stage(stage).layout();
+    for (int layer = 0; layer < layout.layer_count; ++layer)
+      new_number.emplace(layout.first_layer + layer, static_cast<int>(new_number.size()));
+  }
+  TestModel reference(tiny_config(static_cast<int64_t>(new_number.size())), {static_cast<int>(new_number.size())},
+                      kBatch);
+  auto reference_parameters = reference.parameters();
+  for (const auto& [name, parameter] : model.parameters())
+    if (const std::string target = renumbered(name, new_number); !target.empty())
+      test::copy_values(reference_parameters.at(target).weight, parameter.weight);
+  model.fill_random_tokens(0, kSeed);
+  reference.fill_random_tokens(0, kSeed);
+  const LossSum loss = model.run(0, path), expected = reference.run(0, reference.full_path());
+  EXPECT_NEAR(loss.mean(), expected.mean(), 1e-5);
+  EXPECT_EQ(loss.tokens, expected.tokens);
+  for (const auto& [name, parameter] : model.parameters()) {
+    const std::string target = renumbered(name, new_number);
+    const std::span<float> gradient = values_of(parameter.gradient);
+    if (target.empty()) {
+      EXPECT_EQ(dot(gradient, gradient), 0) << name << " is on no path";
+      continue;
+    }
+    const std::span<float> wanted = values_of(reference_parameters.at(target).gradient);
+    const double scale = std::sqrt(dot(wanted, wanted));
+    ASSERT_GT(scale, 0) << name;
+    for (size_t i = 0; i < wanted.size(); ++i) ASSERT_NEAR(gradient[i], wanted[i], 1e-5 * scale) << name << " at " << i;
+  }
+}
+
+TEST(Stage, SkippedAndSwappedStagesEqualAModelOfThoseLayers) {
+  expect_path_equals_model_of_its_layers({1, 1, 2}, {0, 1, 2});
+  expect_path_equals_model_of_its_layers({1, 1, 2}, {0, 2});
+  expect_path_equals_model_of_its_layers({1, 1, 2}, {0, 2, 1});
+  expect_path_equals_model_of_its_layers({0, 2, 1}, {0, 2, 1});  // an embedding alone may be stage 0
+  expect_path_equals_model_of_its_layers({2, 1}, {0});
+}
+
+TEST(Stage, WeightsDoNotDependOnTheCut) {
+  TestModel whole(tiny_config(3), {3}, kBatch), cut(tiny_config(3), {1, 1, 1}, kBatch);
+  whole.initialize(kSeed);
+  cut.initialize(kSeed);
+  const auto expected = whole.parameters();
+  const auto found = cut.parameters();
+  ASSERT_EQ(expected.size(), found.size());
+  for (const auto& [name, parameter] : expected)
+    EXPECT_TRUE(std::ranges::equal(values_of(parameter.weight), values_of(found.at(name).weight))) << name;
+  EXPECT_FALSE(std::ranges::equal(values_of(expected.at("model.layers.0.mlp.up_proj.weight").weight),
+                                  values_of(expected.at("model.layers.1.mlp.up_proj.weight").weight)));
+}
+
+TEST(Stage, InitialWeightsHaveTheConfiguredSpread) {
+  TestModel model(tiny_config(3), {3}, kBatch);
+  model.initialize(kSeed);
+  for (const auto& [name, parameter] : model.parameters()) {
+    const std::span<float> values = values_of(parameter.weight);
+    if (parameter.weight.rank() == 1) {
+      EXPECT_TRUE(std::ranges::all_of(values, [](float v) { return v == 1; })) << name;
+    } else {
+      const double count = static_cast<double>(values.size());
+      const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
+      EXPECT_NEAR(mean, 0, 0.2 * 5 / std::sqrt(count)) << name;
+      EXPECT_NEAR(std::sqrt(dot(values, values) / count), 0.2, 0.2 * 4 / std::sqrt(2 * count)) << name;
+    }
+  }
+}
+
+TEST(Stage, SlotsAreIndependent) {
+  constexpr int kSlots = 3;
+  TestModel model(tiny_config(3), {1, 1, 1}, kBatch, kSlots);
+  model.initialize(kSeed);
+  const std::vector<std::vector<int>> paths = {{0, 1, 2}, {0, 2}, {0, 2, 1}};
+  const auto run_alone = [&] {
+    for (int m = 0; m < kSlots; ++m) {
+      model.fill_random_tokens(0, static_cast<uint64_t>(m));
+      model.run(0, paths[static_cast<size_t>(m)]);
+    }
+    return model.gradients();
+  };
+  const auto run_interleaved = [&] {
+    for (int m = kSlots - 1; m >= 0; --m) model.fill_random_tokens(m, static_cast<uint64_t>(m));
+    for (int m = kSlots - 1; m >= 0; --m) model.forward(m, paths[static_cast<size_t>(m)]);
+    for (int m = 0; m < kSlots; ++m) model.loss(m);
+    for (int m = 0; m < kSlots; ++m) model.backward(m, paths[static_cast<size_t>(m)]);
+    return model.gradients();
+  };
+  const auto alone = run_alone();
+  model.zero_gradients();
+  EXPECT_EQ(alone, run_interleaved());  // bitwise: sums of each tensor go in the order of microbatches
+}
+
+TEST(Stage, NothingOfAnEarlierMicrobatchIsLeft) {
+  TestModel model(tiny_config(2), {1, 1}, kBatch);
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  model.run(0, model.full_path());
+  const auto clean = model.gradients();
+  // Weights of NaN make every activation and every scratch buffer NaN.
+  for (int s = 0; s < model.stages(); ++s) std::ranges::fill(model.stage(s).weights(), std::nanf(""));
+  EXPECT_TRUE(std::isnan(model.run(0, model.full_path()).sum));
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  EXPECT_TRUE(std::isfinite(model.run(0, model.full_path()).sum));
+  EXPECT_EQ(model.gradients(), clean);
+}
+
+TEST(Stage, GradientsAddUpAndTheirNormIsThatOfAllTensors) {
+  TestModel model(tiny_config(2), {2}, kBatch);
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  model.run(0, model.full_path());
+  const auto once = model.gradients();
+  model.run(0, model.full_path());
+  double squares = 0;
+  for (const auto& [name, twice] : model.gradients()) {
+    squares += dot(twice, twice);
+    const double scale = std::sqrt(dot(twice, twice));
+    for (size_t i = 0; i < twice.size(); ++i) ASSERT_NEAR(twice[i], 2 * once.at(name)[i], 1e-6 * scale) << name;
+  }
+  EXPECT_NEAR(model.stage(0).squared_gradient_norm(), squares, 1e-5 * squares);
+  model.zero_gradients();
+  EXPECT_EQ(model.stage(0).squared_gradient_norm(), 0);
+}
+
+TEST(Stage, IgnoredTargetsAddNothing) {
+  TestModel model(tiny_config(1), {1}, kBatch);
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  const Tensor targets = model.stage(0).targets(0);
+  std::fill_n(targets.as<int32_t>(), targets.elements(), -1);
+  const LossSum loss = model.run(0, model.full_path());
+  EXPECT_EQ(loss.sum, 0);
+  EXPECT_EQ(loss.tokens, 0);
+  EXPECT_EQ(loss.mean(), 0);
+  EXPECT_EQ(model.stage(0).squared_gradient_norm(), 0);
+}
+
+TEST(Stage, LearnsAFixedBatch) {
+  TestModel model(tiny_config(2), {1, 1}, kBatch);
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  double loss = 0;
+  for (int64_t step = 1; step <= 60; ++step) {
+    model.zero_gradients();
+    loss = model.run(0, model.full_path()).mean();
+    AdamWStep adamw;
+    adamw.learning_rate = 0.01f;
+    adamw.weight_decay = 0.01f;
+    adamw.step = step;
+    model.step(adamw);
+  }
+  EXPECT_LT(loss, 0.1);  // from about ln 37 = 3.6
+}
+
+TEST(Stage, PaddingStaysZero) {
+  ModelConfig config = tiny_config(1);
+  config.channels = 6;  // a norm fills 24 of 64 bytes
+  TestModel model(config, {1}, kBatch);
+  model.initialize(kSeed);
+  model.fill_random_tokens(0, kSeed);
+  model.run(0, model.full_path());
+  AdamWStep adamw;
+  adamw.learning_rate = 0.1f;
+  model.step(adamw);
+  int64_t nonzero = 0, elements = 0;
+  for (const float weight : model.stage(0).weights()) nonzero += weight != 0;
+  for (const auto& [name, parameter] : model.parameters()) elements += parameter.weight.elements();
+  EXPECT_EQ(elements, config.parameters());
+  EXPECT_LT(elements, static_cast<int64_t>(model.stage(0).weights().size()));
+  EXPECT_LE(nonzero, elements);
+}
+
+TEST(AllocationCounter, Counts) {
+  const test::AllocationCounter allocations;
+  ::operator delete(::operator new(8));
+  EXPECT_EQ(allocations.count(), 1);
+}
+
+TEST(Stage, TakesWhatTheTableSaysAndAllocatesNothingAfterStart) {
+  TestModel model(tiny_config(3), {1, 2}, kBatch, 2, 2);
+  model.initialize(kSeed);
+  const std::vector<int> path = model.full_path();
+  const auto iterate = [&] {
+    model.zero_gradients();
+    for (const int slot : {0, 1}) model.run(slot, path);
+    AdamWStep adamw;
+    adamw.learning_rate = 1e-3f;
+    adamw.grad_scale = static_cast<float>(1 / std::sqrt(model.stage(0).squared_gradient_norm()));
+    model.step(adamw);
+    return model.stage(0).evaluate_loss(0, model.stage(0).returned(0)).mean();
+  };
+  for (const int slot : {0, 1}) model.fill_random_tokens(slot, kSeed);
+  iterate();  // primitives of the matrix products are made once
+  double loss = 0;
+  {
+    const test::AllocationCounter allocations;
+    loss = iterate();
+    EXPECT_EQ(allocations.count(), 0);
+  }
+  EXPECT_TRUE(std::isfinite(loss));
+  for (int s = 0; s < model.stages(); ++s) {
+    EXPECT_EQ(model.slab(s).device_allocations(), 1);
+    EXPECT_EQ(model.slab(s).bytes(), model.plan(s).total_bytes());
+  }
+}
+
+TEST(Stage, BuffersOfStageZeroAndOfOthers) {
+  TestModel model(tiny_config(2), {1, 1}, kBatch, 2);
+  const Dims hidden = {2, 7, 24};
+  for (const int s : {0, 1}) {
+    EXPECT_EQ(model.stage(s).input(1).shape(), hidden);
+    EXPECT_EQ(model.stage(s).output(1).shape(), hidden);
+    EXPECT_EQ(model.stage(s).output_gradient(1).shape(), hidden);
+    EXPECT_NE(model.stage(s).input(0).data(), model.stage(s).input(1).data());
+  }
+  EXPECT_EQ(model.stage(0).tokens(0).shape(), (Dims{2, 7}));
+  EXPECT_EQ(model.stage(0).targets(0).dtype(), Dtype::kI32);
+  EXPECT_EQ(model.stage(0).returned(0).shape(), hidden);
+  EXPECT_EQ(model.stage(0).loss_gradient(0).shape(), hidden);
+  EXPECT_TRUE(model.stage(1).tokens(0).empty());
+  EXPECT_TRUE(model.stage(1).returned(0).empty());
+}
+
+TEST(Stage, RefusesWrongUse) {
+  TestModel model(tiny_config(2), {1, 1}, kBatch);
+  Stage &first = model.stage(0), &second = model.stage(1);
+  EXPECT_THROW(first.forward(1), InternalError);
+  EXPECT_THROW(first.forward(-1), InternalError);
+  EXPECT_THROW(second.loss(0, second.output(0)), InternalError);
+  EXPECT_THROW(second.backward(0, second.output_gradient(0), {}), InternalError);
+  EXPECT_THROW(first.backward(0, first.output_gradient(0), first.output_gradient(0)), InternalError);
+  EXPECT_THROW(first.loss(0, first.output(0).slice(0, 0, 1)), ShapeError);
+}
+
+TEST(Stage, RefusesLayoutsAndBatchesThatDoNotFitTheModel) {
+  const ModelConfig config = tiny_config(3);
+  const auto refused = [&](const StageLayout& layout, const BatchShape& batch, int slots) {
+    MemoryPlan plan;
+    EXPECT_THROW(Stage::plan_memory(plan, config, layout, batch, slots, Context{}), ConfigError);
+  };
+  refused({0, 0, 4}, kBatch, 1);
+  refused({1, 3, 1}, kBatch, 1);
+  refused({1, 1, 0}, kBatch, 1);
+  refused({-1, 0, 1}, kBatch, 1);
+  refused({0, 0, 3}, {0, 7}, 1);
+  refused({0, 0, 3}, {1, -7}, 1);
+  refused({0, 0, 3}, {1, 65}, 1);  // more than max_position_embeddings
+  refused({0, 0, 3}, {std::numeric_limits<int64_t>::max(), 2}, 1);
+  refused({0, 0, 3}, kBatch, 0);
+}
+
+TEST(StageLayouts, CoverTheModel) {
+  const ModelConfig config = tiny_config(7);
+  EXPECT_EQ(even_layers_per_stage(config, 3), (std::vector<int>{2, 2, 3}));
+  EXPECT_EQ(even_layers_per_stage(config, 7), std::vector<int>(7, 1));
+  EXPECT_THROW(even_layers_per_stage(config, 8), ConfigError);
+  EXPECT_THROW(even_layers_per_stage(config, 0), ConfigError);
+  const auto layouts = stage_layouts(config, std::vector<int>{0, 4, 3});
+  EXPECT_EQ(layouts[2].first_layer, 4);
+  EXPECT_EQ(layouts[2].layer_count, 3);
+  EXPECT_THROW(stage_layouts(config, std::vector<int>{4, 4}), ConfigError);
+  EXPECT_THROW(stage_layouts(config, std::vector<int>{4, 2}), ConfigError);
+  EXPECT_THROW(stage_layouts(config, std::vector<int>{4, 0, 3}), ConfigError);
+  EXPECT_THROW(stage_layouts(config, std::vector<int>{8, -1}), ConfigError);
+}
+
+TEST(RopeTable, StretchesLongWavesAndKeepsShortOnes) {
+  ModelConfig config = tiny_config();
+  config.head_dim = 64;
+  const std::vector<float> plain = rope_frequencies(config);
+  config.rope_scaling = RopeScaling{8, 1, 4, 128};
+  const std::vector<float> scaled = rope_frequencies(config);
+  ASSERT_EQ(plain.size(), 32u);
+  EXPECT_EQ(plain[0], 1);
+  EXPECT_FLOAT_EQ(plain[16], 0.01f);  // 10000^-0.5
+  EXPECT_EQ(scaled[0], plain[0]);     // 20 turns in 128 positions
+  EXPECT_FLOAT_EQ(scaled[31], plain[31] / 8);
+  for (size_t i = 1; i < scaled.size(); ++i) EXPECT_LT(scaled[i], scaled[i - 1]) << i;
+}
+
+}  // namespace
+}  // namespace skippipe
