@@ -13,8 +13,9 @@ namespace skippipe {
 
 // Where a document of a plain text file ends, besides the end of the file. In JSON lines every line is a document.
 struct DocumentRules {
-  std::optional<std::string> separator;  // a line equal to this one, which belongs to no document; "": a blank line
-  uint64_t lines = 0;                    // after so many lines; 0: no such limit
+  std::optional<std::string> separator =
+      {};              // a line equal to this one, which belongs to no document; "": a blank line
+  uint64_t lines = 0;  // after so many lines; 0: no such limit
 };
 
 // A part of a document. Documents are cut at line ends where possible, so that memory stays bounded.

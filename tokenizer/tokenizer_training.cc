@@ -85,10 +85,11 @@ std::string train_tokenizer(TextReader& text, const TokenizerTraining& settings,
     throw ConfigError("tokenizer: a vocabulary of {}, expected at least {}", settings.vocabulary, kSmallestVocabulary);
   Sentences sentences(text, settings, progress);
   if (sentences.done()) throw ConfigError("tokenizer: the files hold no text to learn from");
+  // The model records these settings, so they must not depend on the machine.
   const std::unordered_map<std::string, std::string> options = {
       {"model_type", "bpe"},
       {"vocab_size", std::to_string(settings.vocabulary)},
-      {"num_threads", std::to_string(settings.threads)},
+      {"num_threads", "8"},
       {"byte_fallback", "true"},
       {"character_coverage", "0.9995"},
       {"normalization_rule_name", "identity"},

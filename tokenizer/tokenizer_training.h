@@ -11,7 +11,6 @@ namespace skippipe {
 
 struct TokenizerTraining {
   int32_t vocabulary = 0;  // pieces, with the 3 special ones (unknown, BOS, EOS) and the 256 bytes
-  int threads = 1;         // the model does not depend on it
   uint64_t seed = 0;       // chooses the lines to learn from where there are too many
   // Learn from about so many bytes; SentencePiece holds them in memory, several times over.
   uint64_t max_bytes = 512ull << 20;

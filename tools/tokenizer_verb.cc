@@ -1,9 +1,7 @@
 // skippipe tokenizer: learns a vocabulary from text files.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
-#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -39,7 +37,6 @@ void run(const Options& options) {
 void add_tokenizer_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("tokenizer", "Learn a vocabulary (SentencePiece, byte-pair encoding) from text");
   auto options = std::make_shared<Options>();
-  options->training.threads = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 64u));
   verb->add_option("--vocabulary", options->training.vocabulary, "Number of pieces")
       ->required()
       ->check(CLI::Range(260, 1 << 20));
