@@ -11,9 +11,6 @@
 namespace skippipe {
 namespace {
 
-// Large pages spare the matrix products most of their misses in the page table.
-constexpr int64_t kHugePageBytes = int64_t{2} << 20;
-
 int64_t add_bytes(int64_t a, int64_t b) {
   int64_t sum = 0;
   if (__builtin_add_overflow(a, b, &sum)) throw MemoryError("the sizes in memory add up to more than 2^63 bytes");
@@ -126,17 +123,18 @@ Slab::Slab(const MemoryPlan& plan) : bytes_(plan.total_bytes()) {
     entries_.push_back({block, offset, false});
     offset += block.bytes;
   }
-  const int64_t padded = add_bytes(bytes_, kHugePageBytes) / kHugePageBytes * kHugePageBytes;
-  const int64_t alignment = bytes_ < kHugePageBytes ? kBlockAlignment : kHugePageBytes;
-  const int64_t taken = bytes_ < kHugePageBytes ? std::max(bytes_, kBlockAlignment) : padded;
-  data_.reset(static_cast<std::byte*>(std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(taken))));
-  if (!data_) throw MemoryError("the host refused {} ({} bytes) for the slab", human_bytes(bytes_), bytes_);
+  const size_t taken = static_cast<size_t>(std::max(bytes_, kBlockAlignment));  // an empty map is an error
+  void* memory = mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED)
+    throw MemoryError("the host refused {} ({} bytes) for the slab", human_bytes(bytes_), bytes_);
+  data_ = {static_cast<std::byte*>(memory), Unmap{taken}};
   ++device_allocations_;
-  madvise(data_.get(), static_cast<size_t>(taken), MADV_HUGEPAGE);  // a wish; without it the slab is only slower
-  std::memset(data_.get(), 0, static_cast<size_t>(bytes_));         // every page is there from now on
+  // Large pages spare the matrix products most of their misses in the page table; a wish that may be refused.
+  madvise(memory, taken, MADV_HUGEPAGE);
+  std::memset(memory, 0, taken);  // every page is there from now on
 }
 
-void Slab::Free::operator()(std::byte* data) const { std::free(data); }
+void Slab::Unmap::operator()(std::byte* data) const { munmap(data, bytes); }
 
 std::span<std::byte> Slab::take(Region region, std::string_view name) {
   for (Entry& entry : entries_) {

@@ -82,14 +82,15 @@ class Slab {
     int64_t offset;
     bool taken;
   };
-  struct Free {
+  struct Unmap {
+    size_t bytes;
     void operator()(std::byte* data) const;
   };
 
   std::vector<Entry> entries_;
   int64_t bytes_ = 0;
   int device_allocations_ = 0;
-  std::unique_ptr<std::byte, Free> data_;
+  std::unique_ptr<std::byte, Unmap> data_;
 };
 
 // Carves tensors out of one block, each at a multiple of kBlockAlignment. Without a block it only measures: the same

@@ -59,7 +59,12 @@ void* operator new[](size_t bytes, std::align_val_t alignment) {
   note(__builtin_return_address(0));
   return allocate_aligned(bytes, alignment);
 }
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  note(__builtin_return_address(0));
+  return std::malloc(bytes == 0 ? 1 : bytes);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, size_t) noexcept { std::free(memory); }

@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <limits>
-#include <regex>
 
 #include "base/error.h"
 #include "engine/rope_table.h"
@@ -114,12 +113,13 @@ TEST(Stage, BackwardIntoAnotherBufferEqualsInPlaceAndLeavesItsInput) {
   EXPECT_TRUE(std::ranges::equal(values_of(stage.output_gradient(1)), elsewhere));
 }
 
-// "model.layers.5.x" with the layer's place in the path's order of layers.
+// "model.layers.5.x" with layer 5's place among the path's layers; empty if the path leaves it out.
 std::string renumbered(const std::string& name, const std::map<int, int>& new_number) {
-  std::smatch match;
-  if (!std::regex_match(name, match, std::regex(R"((model\.layers\.)(\d+)(\..*))"))) return name;
-  const auto found = new_number.find(std::stoi(match[2]));
-  return found == new_number.end() ? "" : match[1].str() + std::to_string(found->second) + match[3].str();
+  const std::string prefix = "model.layers.";
+  if (!name.starts_with(prefix)) return name;
+  const size_t end = name.find('.', prefix.size());
+  const auto found = new_number.find(std::stoi(name.substr(prefix.size(), end - prefix.size())));
+  return found == new_number.end() ? "" : prefix + std::to_string(found->second) + name.substr(end);
 }
 
 // A path that skips or swaps stages computes what a model made of just those layers in that order computes.
