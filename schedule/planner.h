@@ -1,0 +1,53 @@
+// Planners: from a network and a workload to a plan. All behind one interface; make_planner() knows them by name.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "schedule/network.h"
+#include "schedule/plan.h"
+
+namespace skippipe {
+
+struct PlanRequest {
+  Network network;
+  PlanRules rules;
+  Workload workload;  // its lists say the number of stages
+  // Nodes of each stage. Empty: the planner spreads all nodes evenly and searches for the best places.
+  std::vector<std::vector<int>> stages;
+  int data_nodes = 0;  // size of stage 0 when `stages` is empty; 0: as even as the rest
+  int microbatches = 1;
+  uint64_t seed = 0;
+  int evaluations = 20000;  // simulated candidates
+  // Called now and then with evaluations done and the best seconds per iteration so far (infinite: none yet).
+  std::function<void(int done, double best_s)> progress;
+
+  int stage_count() const { return static_cast<int>(workload.stage_layers.size()); }
+};
+
+// A plan, or the rule that can't be met.
+struct PlanResult {
+  std::optional<Plan> plan = std::nullopt;
+  std::string rule = {};
+  std::string why = {};  // one line with the numbers
+};
+
+class Planner {
+ public:
+  virtual ~Planner() = default;
+  // Deterministic in the request. Throws ConfigError for a request that makes no sense (no microbatch, lists of
+  // different lengths); rules that can't be met are a result.
+  virtual PlanResult plan(const PlanRequest& request) const = 0;
+};
+
+// "full": every path visits all the stages in order; a data node's microbatches share one chain of replicas.
+// "skip": each microbatch has a path of its own under C1-C4 (arXiv:2502.19913). Both search by simulated time.
+// Throws ConfigError for an unknown name.
+std::unique_ptr<Planner> make_planner(std::string_view method);
+
+}  // namespace skippipe

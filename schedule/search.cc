@@ -1,0 +1,175 @@
+#include "schedule/search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/error.h"
+#include "schedule/ranking.h"
+#include "schedule/simulator.h"
+
+namespace skippipe {
+namespace {
+
+constexpr size_t kLateness = 64;  // a candidate must beat the current plan or the one this many steps ago
+constexpr int kEvaluationsPerReport = 500;
+
+// Lower is better: first of all no deadlock.
+struct Cost {
+  int unfinished = 0;
+  double seconds = 0;
+
+  auto operator<=>(const Cost&) const = default;
+};
+
+// The parts of a plan that moves change; copied without allocation once capacities have settled.
+void copy_paths(Plan& to, const Plan& from) {
+  to.stages = from.stages;
+  to.microbatches = from.microbatches;
+}
+
+void check_given_stages(const PlanRequest& request) {
+  if (request.stages.size() != static_cast<size_t>(request.stage_count()))
+    throw ConfigError("{} stages of nodes are given for {} stages of layers", request.stages.size(),
+                      request.stage_count());
+  std::vector<bool> used(request.network.nodes.size(), false);
+  for (size_t s = 0; s < request.stages.size(); ++s) {
+    if (request.stages[s].empty()) throw ConfigError("stage {} has no node", s);
+    for (const int node : request.stages[s]) {
+      if (node < 0 || node >= request.network.size() || used[static_cast<size_t>(node)])
+        throw ConfigError("stage {}: node {} is used twice or not one of {}", s, node, request.network.size());
+      used[static_cast<size_t>(node)] = true;
+    }
+  }
+}
+
+std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random) {
+  std::vector<int> nodes(request.network.nodes.size());
+  std::iota(nodes.begin(), nodes.end(), 0);
+  random.shuffle(nodes);
+  std::vector<std::vector<int>> stages(static_cast<size_t>(request.stage_count()));
+  size_t next = 0;
+  while (stages[0].size() < static_cast<size_t>(request.data_nodes)) stages[0].push_back(nodes[next++]);
+  const size_t first = request.data_nodes > 0 && stages.size() > 1 ? 1 : 0;
+  for (size_t s = first; next < nodes.size(); s = s + 1 < stages.size() ? s + 1 : first)
+    stages[s].push_back(nodes[next++]);
+  for (std::vector<int>& stage : stages) std::sort(stage.begin(), stage.end());
+  return stages;
+}
+
+void exchange(int& node, int a, int b) {
+  if (node == a) {
+    node = b;
+  } else if (node == b) {
+    node = a;
+  }
+}
+
+}  // namespace
+
+std::optional<PlanResult> check_request(const PlanRequest& request) {
+  const int nodes = request.network.size();
+  const int stages = request.stage_count();
+  if (stages < 1) throw ConfigError("{} stages, expected at least 1", stages);
+  if (request.workload.stage_gradient_bytes.size() != static_cast<size_t>(stages))
+    throw ConfigError("gradient bytes of {} stages, expected {}", request.workload.stage_gradient_bytes.size(), stages);
+  if (request.microbatches < 1) throw ConfigError("{} microbatches, expected at least 1", request.microbatches);
+  if (request.rules.skip_ratio < 0 || request.rules.skip_ratio > 1)
+    throw ConfigError("skip ratio {}, expected 0 to 1", request.rules.skip_ratio);
+  if (request.evaluations < 1) throw ConfigError("{} evaluations, expected at least 1", request.evaluations);
+  if (!request.stages.empty()) {
+    check_given_stages(request);
+  } else if (stages > nodes) {
+    return PlanResult{.rule = "C1",
+                      .why = fmt::format("{} stages need at least as many nodes, found {}", stages, nodes)};
+  } else if (request.data_nodes < 0 || request.data_nodes > nodes - (stages - 1)) {
+    return PlanResult{.rule = "C1",
+                      .why = fmt::format("{} data nodes of {} nodes leave fewer than {} for the other stages",
+                                         request.data_nodes, nodes, stages - 1)};
+  }
+  return std::nullopt;
+}
+
+int path_length(const PlanRequest& request) {
+  return request.stage_count() - static_cast<int>(std::lround(request.rules.skip_ratio * request.stage_count()));
+}
+
+Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length,
+                Random& random) {
+  Plan plan;
+  plan.method = method;
+  plan.seed = request.seed;
+  plan.rules = rules;
+  plan.workload = request.workload;
+  for (const NetworkNode& node : request.network.nodes) {
+    plan.node_names.push_back(node.name);
+    plan.node_slots.push_back(node.slots);
+  }
+  plan.stages = request.stages.empty() ? random_stages(request, random) : request.stages;
+  plan.microbatches.resize(static_cast<size_t>(request.microbatches));
+  for (PlannedMicrobatch& microbatch : plan.microbatches) microbatch.visits.resize(static_cast<size_t>(length));
+  assign_priorities(plan);
+  return plan;
+}
+
+bool exchange_nodes(Plan& plan, Random& random, bool across_stages) {
+  const size_t stage_a = random.below(plan.stages.size());
+  const size_t stage_b = across_stages ? random.below(plan.stages.size()) : stage_a;
+  int& a = plan.stages[stage_a][random.below(plan.stages[stage_a].size())];
+  int& b = plan.stages[stage_b][random.below(plan.stages[stage_b].size())];
+  if (a == b) return false;
+  for (PlannedMicrobatch& microbatch : plan.microbatches)
+    for (PlannedVisit& visit : microbatch.visits) exchange(visit.node, a, b);
+  std::swap(a, b);
+  return true;
+}
+
+PlanResult search(const PlanRequest& request, Plan start, const Move& move, Random& random) {
+  Simulator simulator(request.network);
+  int evaluations = 0;
+  const auto evaluate = [&](const Plan& plan) {
+    ++evaluations;
+    const Simulation& simulation = simulator.run(plan, {.admission = Admission::kAnySlot});
+    return Cost{simulation.deadlock ? simulation.unfinished_tasks : 0, simulation.iteration_s};
+  };
+  Plan current = std::move(start);
+  Cost current_cost = evaluate(current);
+  Plan candidate = current, best = current;
+  Cost best_cost = current_cost;
+  std::vector<Cost> history(kLateness, current_cost);
+  // A move that finds nothing to change counts as a step, so that the search ends on tiny instances.
+  for (int step = 0; evaluations < request.evaluations && step < 4 * request.evaluations; ++step) {
+    copy_paths(candidate, current);
+    if (!move(candidate, random)) continue;
+    const Cost cost = evaluate(candidate);
+    Cost& late = history[static_cast<size_t>(step) % kLateness];
+    if (cost <= current_cost || cost <= late) {
+      std::swap(current.stages, candidate.stages);
+      std::swap(current.microbatches, candidate.microbatches);
+      current_cost = cost;
+      if (cost < best_cost) {
+        best_cost = cost;
+        copy_paths(best, current);
+      }
+    }
+    late = std::min(late, current_cost);
+    if (request.progress && evaluations % kEvaluationsPerReport == 0)
+      request.progress(evaluations,
+                       best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds);
+  }
+  if (!complete_plan(best, simulator))
+    return {.rule = "T1",
+            .why = fmt::format("all {} candidates deadlock on full slots; the best leaves {} tasks: more slots, fewer "
+                               "swaps or fewer microbatches are needed",
+                               evaluations, best_cost.unfinished)};
+  return {.plan = std::move(best)};
+}
+
+std::unique_ptr<Planner> make_planner(std::string_view method) {
+  if (method == "full") return make_full_planner();
+  if (method == "skip") return make_skip_planner();
+  throw ConfigError("planning method '{}', expected full or skip", method);
+}
+
+}  // namespace skippipe

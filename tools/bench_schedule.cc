@@ -1,0 +1,187 @@
+// Benchmarks of schedule/: nanoseconds per node-machine event, evaluations per second of the planners' objective, and
+// allocations on both. Verifies before it times; prints the machine, the command, median and spread.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "schedule/planner.h"
+#include "schedule/simulator.h"
+#include "schedule/validator.h"
+
+namespace {
+uint64_t allocations = 0;  // single-threaded
+}
+
+void* operator new(size_t bytes) {
+  ++allocations;
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace skippipe {
+namespace {
+
+constexpr int kNodes = 20;
+constexpr int kStages = 6;
+constexpr int kMicrobatches = 30;
+constexpr int kRepeats = 21;
+constexpr int kEvaluationsPerRepeat = 1000;
+
+Network make_network() {
+  Random random(1);
+  Network network;
+  for (int i = 0; i < kNodes; ++i) {
+    NetworkNode& node = network.nodes.emplace_back();
+    node.name = fmt::format("node-{}", i);
+    node.forward_s = random.uniform(0.3, 0.6);
+  }
+  for (int i = 0; i < kNodes * kNodes; ++i)
+    network.links.push_back({.latency_s = random.uniform(0.01, 0.2),
+                             .bandwidth_bytes_per_s = random.uniform(1e7, 1e8),
+                             .overhead_s = 0.001});
+  return network;
+}
+
+PlanRequest make_request(const Network& network) {
+  PlanRequest request;
+  request.network = network;
+  request.rules.skip_ratio = 1.0 / 3;
+  request.workload.activation_bytes = 1 << 24;
+  request.workload.stage_layers.assign(kStages, 1);
+  request.workload.stage_gradient_bytes.assign(kStages, 1 << 26);
+  request.microbatches = kMicrobatches;
+  request.data_nodes = 5;
+  request.evaluations = 200;
+  return request;
+}
+
+std::string cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
+}
+
+struct Spread {
+  double low, median, high;
+};
+
+Spread spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {values[values.size() / 10], values[values.size() / 2], values[values.size() * 9 / 10]};
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Timing {
+  std::vector<double> evaluations_per_s;
+  uint64_t events = 0;       // of one evaluation
+  uint64_t allocations = 0;  // of all
+};
+
+Timing time_evaluations(Simulator& simulator, const Plan& plan, Admission admission) {
+  Timing timing;
+  timing.events = simulator.run(plan, {.admission = admission}).machine_events;
+  timing.evaluations_per_s.reserve(kRepeats);
+  const uint64_t before = allocations;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kEvaluationsPerRepeat; ++i) simulator.run(plan, {.admission = admission});
+    timing.evaluations_per_s.push_back(kEvaluationsPerRepeat / seconds_since(start));
+  }
+  timing.allocations = allocations - before;
+  return timing;
+}
+
+// A machine alone: one node that visits every microbatch in a path of one stage, so that nothing but it takes time.
+void time_machine() {
+  constexpr int kVisits = 1024;
+  MachineConfig config;
+  config.slots = 3;
+  config.microbatches = kVisits;
+  config.last_iteration = kRepeats + 1;
+  config.exchange_norm = false;
+  for (int i = 0; i < kVisits; ++i)
+    config.visits.push_back({.microbatch = i,
+                             .rank = i,
+                             .next_node = 1,
+                             .previous_node = 2,
+                             .forward_priority = kVisits - i,
+                             .backward_priority = 2 * kVisits - i});
+  NodeMachine machine(config);
+  ActionList actions(NodeMachine::max_actions(kVisits));
+  machine.start(0, actions);
+  std::vector<double> ns_per_event;
+  ns_per_event.reserve(kRepeats);
+  const uint64_t before = allocations;
+  for (uint32_t repeat = 0; repeat < kRepeats; ++repeat) {
+    uint64_t events = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (int m = 0; m < kVisits; ++m) {
+      for (const Phase phase : {Phase::kForward, Phase::kBackward}) {
+        actions.clear();
+        machine.message_announced(0, repeat, m, phase, actions);
+        machine.message_received(0, repeat, m, phase, actions);
+        machine.task_finished(0, actions);
+        events += 3;
+      }
+    }
+    SKP_CHECK(actions.view().back().kind == Action::Kind::kStep, "iteration {} did not end", repeat);
+    actions.clear();
+    machine.stepped(0, actions);
+    ns_per_event.push_back(seconds_since(start) * 1e9 / static_cast<double>(events + 1));
+  }
+  const uint64_t allocated = allocations - before;
+  const Spread ns = spread(ns_per_event);
+  std::printf("node machine alone, %d visits:     %6.1f ns/event (10-90%%: %.1f-%.1f), %llu allocations\n", kVisits,
+              ns.median, ns.low, ns.high, static_cast<unsigned long long>(allocated));
+}
+
+void report(const char* name, const Timing& timing) {
+  const Spread rate = spread(timing.evaluations_per_s);
+  std::printf(
+      "%-35s %6.0f evaluations/s (10-90%%: %.0f-%.0f), %llu machine events each, %.1f ns/event, %llu allocations\n",
+      name, rate.median, rate.low, rate.high, static_cast<unsigned long long>(timing.events),
+      1e9 / rate.median / static_cast<double>(timing.events), static_cast<unsigned long long>(timing.allocations));
+}
+
+void run(const char* command) {
+  std::printf(
+      "machine: %s\ncommand: %s\n%d nodes, %d stages, %d microbatches; one core, %d repeats of %d evaluations\n",
+      cpu_name().c_str(), command, kNodes, kStages, kMicrobatches, kRepeats, kEvaluationsPerRepeat);
+  const Network network = make_network();
+  time_machine();
+  Simulator simulator(network);
+  for (const char* method : {"skip", "full"}) {
+    const PlanResult result = make_planner(method)->plan(make_request(network));
+    SKP_CHECK(result.plan.has_value(), "{}: {}", result.rule, result.why);
+    require_valid(validate(*result.plan, network), method);
+    report(fmt::format("{}, any slot (search):", method).c_str(),
+           time_evaluations(simulator, *result.plan, Admission::kAnySlot));
+    report(fmt::format("{}, ranked:", method).c_str(), time_evaluations(simulator, *result.plan, Admission::kRanked));
+  }
+}
+
+}  // namespace
+}  // namespace skippipe
+
+int main(int, char** argv) {
+  try {
+    skippipe::run(argv[0]);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench_schedule: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
