@@ -117,7 +117,7 @@ TEST_P(GoldenTest, LogitsLossGradientsAndTwoStepsAgree) {
 
 std::string case_name(const testing::TestParamInfo<GoldenCase>& info) {
   std::string name = info.param.name;
-  for (const int layers : info.param.layers_per_stage) name += "_" + std::to_string(layers);
+  for (const int layers : info.param.layers_per_stage) name += fmt::format("_{}", layers);
   return name;
 }
 
