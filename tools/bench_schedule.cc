@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -14,18 +12,7 @@
 #include "schedule/planner.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
-
-namespace {
-uint64_t allocations = 0;  // single-threaded
-}
-
-void* operator new(size_t bytes) {
-  ++allocations;
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "tests/schedule/counted_new.h"
 
 namespace skippipe {
 namespace {
@@ -94,13 +81,13 @@ Timing time_evaluations(Simulator& simulator, const Plan& plan, Admission admiss
   Timing timing;
   timing.events = simulator.run(plan, {.admission = admission}).machine_events;
   timing.evaluations_per_s.reserve(kRepeats);
-  const uint64_t before = allocations;
+  const uint64_t before = test::allocations();
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < kEvaluationsPerRepeat; ++i) simulator.run(plan, {.admission = admission});
     timing.evaluations_per_s.push_back(kEvaluationsPerRepeat / seconds_since(start));
   }
-  timing.allocations = allocations - before;
+  timing.allocations = test::allocations() - before;
   return timing;
 }
 
@@ -124,7 +111,7 @@ void time_machine() {
   machine.start(0, actions);
   std::vector<double> ns_per_event;
   ns_per_event.reserve(kRepeats);
-  const uint64_t before = allocations;
+  const uint64_t before = test::allocations();
   for (uint32_t repeat = 0; repeat < kRepeats; ++repeat) {
     uint64_t events = 0;
     const auto start = std::chrono::steady_clock::now();
@@ -142,7 +129,7 @@ void time_machine() {
     machine.stepped(0, actions);
     ns_per_event.push_back(seconds_since(start) * 1e9 / static_cast<double>(events + 1));
   }
-  const uint64_t allocated = allocations - before;
+  const uint64_t allocated = test::allocations() - before;
   const Spread ns = spread(ns_per_event);
   std::printf("node machine alone, %d visits:     %6.1f ns/event (10-90%%: %.1f-%.1f), %llu allocations\n", kVisits,
               ns.median, ns.low, ns.high, static_cast<unsigned long long>(allocated));

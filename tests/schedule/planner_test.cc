@@ -1,0 +1,201 @@
+// The planners: valid plans for every request that can be met, the rule and numbers for those that can't, and what the
+// best of all plans says about theirs.
+#include "schedule/planner.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <set>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "schedule/ranking.h"
+#include "schedule/simulator.h"
+#include "schedule/validator.h"
+#include "tests/schedule/random_plans.h"
+
+namespace skippipe {
+namespace {
+
+using testing::HasSubstr;
+
+PlanRequest make_request(uint64_t seed, int nodes, int stages, int microbatches) {
+  PlanRequest request;
+  request.network = test::random_network(seed, nodes);
+  for (NetworkNode& node : request.network.nodes) node.slots = std::max(node.slots, 2);
+  request.rules.skip_ratio = 1.0 / 3;
+  request.workload.activation_bytes = 1 << 20;
+  request.workload.stage_layers.assign(static_cast<size_t>(stages), 1);
+  request.workload.stage_gradient_bytes.assign(static_cast<size_t>(stages), 1 << 20);
+  request.microbatches = microbatches;
+  request.seed = seed;
+  request.evaluations = 100;
+  return request;
+}
+
+TEST(Planner, EveryPlanIsValid) {
+  int plans = 0;
+  for (const uint64_t seed : test::seeds(60)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    Random random(seed, {4});
+    const int stages = 1 + static_cast<int>(random.below(6));
+    const int nodes = stages + static_cast<int>(random.below(8));
+    PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
+    request.rules.equal_exposure = random.below(3) > 0;
+    request.rules.max_swaps = static_cast<int>(random.below(3));
+    for (const char* method : {"full", "skip"}) {
+      const PlanResult result = make_planner(method)->plan(request);
+      if (!result.plan) {
+        EXPECT_FALSE(result.rule.empty());
+        continue;
+      }
+      ++plans;
+      for (const Violation& violation : validate(*result.plan, request.network))
+        ADD_FAILURE() << method << " " << violation.rule << ": " << violation.what;
+      Simulator simulator(request.network);
+      EXPECT_EQ(simulator.run(*result.plan).iteration_s, result.plan->predicted.iteration_s);
+    }
+  }
+  EXPECT_GT(plans, 0);
+}
+
+TEST(Planner, FullVisitsAllStagesInOrder) {
+  PlanRequest request = make_request(1, 9, 4, 12);
+  const PlanResult result = make_planner("full")->plan(request);
+  ASSERT_TRUE(result.plan.has_value());
+  const std::vector<int> stage_of = result.plan->stage_of_nodes();
+  std::map<int, std::set<std::vector<int>>> chains;
+  for (const PlannedMicrobatch& microbatch : result.plan->microbatches) {
+    std::vector<int> path;
+    for (size_t i = 0; i < microbatch.visits.size(); ++i) {
+      path.push_back(microbatch.visits[i].node);
+      EXPECT_EQ(stage_of[static_cast<size_t>(path.back())], static_cast<int>(i));
+    }
+    chains[microbatch.data_node()].insert(path);
+  }
+  EXPECT_EQ(chains.size(), 3u) << "9 nodes in 4 stages: 3 data nodes";
+  for (const auto& [data_node, paths] : chains) EXPECT_EQ(paths.size(), 1u) << "one chain per data node";
+}
+
+TEST(Planner, SameSeedSamePlan) {
+  const PlanRequest request = make_request(5, 10, 4, 8);
+  for (const char* method : {"full", "skip"}) {
+    const PlanResult a = make_planner(method)->plan(request);
+    const PlanResult b = make_planner(method)->plan(request);
+    ASSERT_TRUE(a.plan && b.plan);
+    EXPECT_EQ(a.plan->stages, b.plan->stages);
+    EXPECT_EQ(a.plan->predicted.iteration_s, b.plan->predicted.iteration_s);
+  }
+}
+
+TEST(Planner, SearchHelps) {
+  for (const char* method : {"full", "skip"}) {
+    PlanRequest request = make_request(6, 12, 4, 12);
+    request.evaluations = 1;
+    const PlanResult first = make_planner(method)->plan(request);
+    request.evaluations = 3000;
+    int reports = 0;
+    request.progress = [&](int, double) { ++reports; };
+    const PlanResult searched = make_planner(method)->plan(request);
+    ASSERT_TRUE(first.plan && searched.plan);
+    EXPECT_LT(searched.plan->predicted.iteration_s, 0.95 * first.plan->predicted.iteration_s) << method;
+    EXPECT_GT(reports, 0);
+  }
+}
+
+TEST(Planner, KeepsGivenStages) {
+  PlanRequest request = make_request(2, 6, 3, 6);
+  request.stages = {{4, 1}, {0, 5}, {2, 3}};
+  for (const char* method : {"full", "skip"}) {
+    const PlanResult result = make_planner(method)->plan(request);
+    ASSERT_TRUE(result.plan.has_value());
+    const std::vector<int> stage_of = result.plan->stage_of_nodes();
+    EXPECT_EQ(stage_of, (std::vector<int>{1, 0, 2, 2, 0, 1}));
+  }
+  request.stages.clear();
+  request.data_nodes = 4;
+  const PlanResult result = make_planner("skip")->plan(request);
+  ASSERT_TRUE(result.plan.has_value());
+  EXPECT_EQ(result.plan->stages[0].size(), 4u);
+}
+
+TEST(Planner, SaysWhichRuleCannotBeMet) {
+  const auto infeasible = [](const PlanRequest& request, const std::string& rule, const std::string& part) {
+    const PlanResult result = make_planner("skip")->plan(request);
+    EXPECT_FALSE(result.plan.has_value());
+    EXPECT_EQ(result.rule, rule);
+    EXPECT_THAT(result.why, HasSubstr(part));
+  };
+  PlanRequest request = make_request(1, 3, 4, 4);
+  infeasible(request, "C1", "4 stages need at least as many nodes, found 3");
+  request = make_request(1, 6, 4, 4);
+  request.data_nodes = 4;
+  infeasible(request, "C1", "4 data nodes of 6");
+  request.data_nodes = 0;
+  request.rules.skip_ratio = 1;
+  infeasible(request, "C2", "0 of 4 stages");
+  // Two visits of ten stages reach at most stage 4, so that the later ones serve nobody.
+  request = make_request(1, 10, 10, 9);
+  request.rules.skip_ratio = 0.8;
+  infeasible(request, "C4", "jumps of at most 4");
+}
+
+TEST(Planner, RefusesRequestsThatMakeNoSense) {
+  const auto refuses = [](const std::function<void(PlanRequest&)>& change) {
+    PlanRequest request = make_request(1, 6, 3, 4);
+    change(request);
+    EXPECT_THROW((void)make_planner("skip")->plan(request), ConfigError);
+  };
+  refuses([](PlanRequest& r) { r.microbatches = 0; });
+  refuses([](PlanRequest& r) { r.evaluations = 0; });
+  refuses([](PlanRequest& r) { r.workload.stage_layers.clear(); });
+  refuses([](PlanRequest& r) { r.workload.stage_gradient_bytes.pop_back(); });
+  refuses([](PlanRequest& r) { r.rules.skip_ratio = -0.1; });
+  refuses([](PlanRequest& r) { r.stages = {{0}, {1}}; });
+  refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {1}}; });
+  refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {6}}; });
+  EXPECT_THROW(make_planner("fastest"), ConfigError);
+}
+
+// All paths of 2 of 3 stages behind given stages, for all microbatches: what is the best the objective can be?
+double best_of_all(const PlanRequest& request, Plan plan, size_t microbatch, Simulator& simulator) {
+  if (microbatch == plan.microbatches.size()) {
+    const Simulation& result = simulator.run(plan, {.admission = Admission::kAnySlot});
+    if (result.deadlock) return INFINITY;
+    const double seconds = result.iteration_s;
+    if (!complete_plan(plan, simulator) || !validate(plan, request.network).empty()) return INFINITY;
+    return seconds;
+  }
+  double best = INFINITY;
+  for (const int data_node : request.stages[0]) {
+    for (size_t stage = 1; stage < request.stages.size(); ++stage) {
+      for (const int node : request.stages[stage]) {
+        plan.microbatches[microbatch].visits[0].node = data_node;
+        plan.microbatches[microbatch].visits[1].node = node;
+        best = std::min(best, best_of_all(request, plan, microbatch + 1, simulator));
+      }
+    }
+  }
+  return best;
+}
+
+TEST(Planner, ComesCloseToTheBestOfAllPlans) {
+  for (const uint64_t seed : test::seeds(4)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    PlanRequest request = make_request(seed, 5, 3, 4);
+    request.stages = {{0, 1}, {2}, {3, 4}};
+    request.evaluations = 2000;
+    const PlanResult result = make_planner("skip")->plan(request);
+    ASSERT_TRUE(result.plan.has_value());
+    Simulator simulator(request.network);
+    const double best = best_of_all(request, *result.plan, 0, simulator);
+    EXPECT_GE(result.plan->predicted.iteration_s, best * (1 - 1e-12));
+    EXPECT_LE(result.plan->predicted.iteration_s, best * 1.02);
+  }
+}
+
+}  // namespace
+}  // namespace skippipe

@@ -1,0 +1,250 @@
+// The simulator: hand-computed times, random plans and timings, replay by ranks, no allocation.
+#include "schedule/simulator.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+#include "base/json_reader.h"
+#include "base/random.h"
+#include "schedule/ranking.h"
+#include "tests/schedule/counted_new.h"
+#include "tests/schedule/random_plans.h"
+
+namespace skippipe {
+namespace {
+
+using test::Case;
+using Work = SimulationRecord::Work;
+
+// One microbatch over two nodes: forward 1 s and 2 s (2 layers), loss a quarter, backward half as much again.
+Case chain() {
+  Case result;
+  for (int i = 0; i < 2; ++i) {
+    NetworkNode& node = result.network.nodes.emplace_back();
+    node.name = fmt::format("node-{}", i);
+    node.forward_s = 1;
+    node.step_s_per_byte = 0.001;
+  }
+  // 100 bytes: 0.5 s of link, 0.25 s later.
+  result.network.links.assign(4, {.latency_s = 0.2, .bandwidth_bytes_per_s = 200, .overhead_s = 0.05});
+  result.plan.node_names = {"node-0", "node-1"};
+  result.plan.node_slots = {3, 3};
+  result.plan.stages = {{0}, {1}};
+  result.plan.workload = {
+      .activation_bytes = 100, .stage_layers = {1, 2}, .stage_gradient_bytes = {1000, 3000}, .exchange_norm = false};
+  result.plan.microbatches = {{.visits = {{.node = 0}, {.node = 1}}}};
+  assign_priorities(result.plan);
+  return result;
+}
+
+TEST(Simulator, AddsUpOneMicrobatchByHand) {
+  const Case c = chain();
+  Simulator simulator(c.network);
+  const double hop_s = 0.75;
+  // forward 1, hop, forward 2, hop, loss 0.25, hop, backward 3, hop, backward 1.5, step 1; node 1 steps meanwhile (3
+  // s).
+  const double data_end_s = 1 + hop_s + 2 + hop_s + 0.25 + hop_s + 3 + hop_s + 1.5 + 1;
+  const double other_end_s = 1 + hop_s + 2 + hop_s + 0.25 + hop_s + 3 + 3;
+  const Simulation& result = simulator.run(c.plan);
+  EXPECT_FALSE(result.deadlock);
+  EXPECT_NEAR(result.iteration_s, std::max(data_end_s, other_end_s), 1e-12);
+  EXPECT_EQ(result.bytes_sent, 400);
+  EXPECT_NEAR(result.busy_share[0], 3.75 / result.iteration_s, 1e-12);
+  EXPECT_NEAR(result.busy_share[1], 8 / result.iteration_s, 1e-12);
+  EXPECT_NEAR(result.waiting_share, 1 - (3.75 + 8) / 2 / result.iteration_s, 1e-12);
+}
+
+TEST(Simulator, ExchangesNormsBeforeTheStep) {
+  Case c = chain();
+  c.plan.workload.exchange_norm = true;
+  Simulator simulator(c.network);
+  const double backward_end_s = 1 + 0.75 + 2 + 0.75 + 0.25 + 0.75 + 3 + 0.75 + 1.5;
+  const double norm_s = 0.25 + 64.0 / 200;
+  EXPECT_NEAR(simulator.run(c.plan).iteration_s, backward_end_s + norm_s + 3, 1e-12);
+  EXPECT_EQ(simulator.run(c.plan).bytes_sent, 400 + 2 * 64);
+}
+
+TEST(Simulator, MessagesQueueForTheirLink) {
+  Case c = chain();
+  c.plan.microbatches.push_back(c.plan.microbatches[0]);
+  c.network.nodes[0].forward_s = 0.125;
+  c.network.nodes[1].forward_s = 0;
+  assign_priorities(c.plan);
+  Simulator simulator(c.network);
+  SimulationRecord record;
+  simulator.run(c.plan, {.admission = Admission::kAnySlot, .record = &record});
+  std::vector<double> starts;
+  for (const auto& t : record.transfers)
+    if (t.from == 0 && t.kind == SimulationRecord::Transfer::Kind::kForward) starts.push_back(t.start_s);
+  ASSERT_EQ(starts.size(), 2u);
+  EXPECT_DOUBLE_EQ(starts[0], 0.125);
+  EXPECT_DOUBLE_EQ(starts[1], 0.625) << "the second waits for the first to leave, not for its arrival";
+}
+
+TEST(Simulator, ReducesByScatterAndGather) {
+  // Two replicas of the only stage; gradients of 200 bytes: shards of 100 cross in 0.75 s, twice.
+  Case c = chain();
+  c.plan.stages = {{0, 1}};
+  c.plan.workload = {.stage_layers = {1}, .stage_gradient_bytes = {200}, .exchange_norm = false};
+  c.plan.microbatches = {{.visits = {{.node = 0}}}};
+  assign_priorities(c.plan);
+  Simulator simulator(c.network);
+  // Node 1 has no visit and sends at once; node 0's shard leaves after forward, loss and backward.
+  const double start_s = 1 + 0.25 + 1.5;
+  const double node_1_sums_s = start_s + 0.75;
+  EXPECT_NEAR(simulator.run(c.plan).iteration_s, node_1_sums_s + 0.75 + 0.2, 1e-12);
+  EXPECT_EQ(simulator.run(c.plan).bytes_sent, 400);
+}
+
+TEST(Simulator, IterationsOverlap) {
+  const Case c = test::small_case();
+  Simulator simulator(c.network);
+  const double single_s = simulator.run(c.plan).iteration_s;
+  const Simulation& result = simulator.run(c.plan, {.iterations = 4});
+  EXPECT_DOUBLE_EQ(result.iteration_s, single_s);
+  EXPECT_LE(result.steady_iteration_s, single_s * (1 + 1e-12));
+  EXPECT_GT(result.steady_iteration_s, 0);
+}
+
+// What must hold of every run: each visit's tasks once, in order along the path, one task at a time on a node, slots.
+void check_record(const Plan& plan, const SimulationRecord& record, uint32_t iterations) {
+  std::map<std::tuple<uint32_t, int, int, Work::Kind>, const Work*> tasks;
+  std::map<int, double> node_free_s;
+  std::map<std::pair<int, int>, std::pair<int, uint32_t>> slot_owner;
+  std::vector<Work> work = record.work;
+  std::erase_if(work, [](const Work& w) { return w.microbatch < 0; });
+  std::stable_sort(work.begin(), work.end(), [](const Work& a, const Work& b) { return a.start_s < b.start_s; });
+  for (const Work& w : work) {
+    ASSERT_TRUE(tasks.try_emplace({w.iteration, w.node, w.microbatch, w.kind}, &w).second) << "a task ran twice";
+    ASSERT_GE(w.start_s, node_free_s[w.node]) << "two tasks at once on node " << w.node;
+    node_free_s[w.node] = w.end_s;
+    ASSERT_GE(w.slot, 0);
+    ASSERT_LT(w.slot, plan.node_slots[static_cast<size_t>(w.node)]);
+    const std::pair owner(w.microbatch, w.iteration);
+    if (w.kind == Work::Kind::kForward) {
+      ASSERT_TRUE(slot_owner.try_emplace({w.node, w.slot}, owner).second) << "slot taken twice on node " << w.node;
+    }
+    ASSERT_EQ(slot_owner.at({w.node, w.slot}), owner);
+    if (w.kind == Work::Kind::kBackward) slot_owner.erase({w.node, w.slot});
+  }
+  size_t expected = 0;
+  for (uint32_t iteration = 0; iteration < iterations; ++iteration) {
+    for (size_t m = 0; m < plan.microbatches.size(); ++m) {
+      const auto& visits = plan.microbatches[m].visits;
+      expected += 2 * visits.size() + 1;
+      std::vector<std::pair<int, Work::Kind>> order;
+      for (const PlannedVisit& visit : visits) order.emplace_back(visit.node, Work::Kind::kForward);
+      order.emplace_back(visits.front().node, Work::Kind::kLoss);
+      for (auto visit = visits.rbegin(); visit != visits.rend(); ++visit)
+        order.emplace_back(visit->node, Work::Kind::kBackward);
+      double last_end_s = 0;
+      for (const auto& [node, kind] : order) {
+        const auto found = tasks.find({iteration, node, static_cast<int>(m), kind});
+        ASSERT_NE(found, tasks.end()) << "a task never ran";
+        ASSERT_GE(found->second->start_s, last_end_s) << "microbatch " << m << " out of order";
+        last_end_s = found->second->end_s;
+      }
+    }
+  }
+  ASSERT_EQ(tasks.size(), expected);
+}
+
+TEST(Simulator, RandomPlansFinishWhateverTheTiming) {
+  constexpr uint32_t kIterations = 2;
+  for (const uint64_t seed : test::seeds(2000)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    const std::optional<Case> c = test::random_case(seed);
+    if (!c) continue;
+    Simulator simulator(c->network);
+    for (const double jitter : {1.0, 2.0, 10.0}) {
+      SimulationRecord record;
+      const Simulation& result =
+          simulator.run(c->plan, {.iterations = kIterations, .jitter = jitter, .seed = seed, .record = &record});
+      ASSERT_FALSE(result.deadlock) << simulator.describe_deadlock();
+      check_record(c->plan, record, kIterations);
+      if (HasFailure()) return;
+    }
+  }
+}
+
+TEST(Simulator, RankedReplayTakesTheTimeOfThePlanningRun) {
+  for (const uint64_t seed : test::seeds(500)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    const std::optional<Case> c = test::random_case(seed);
+    if (!c) continue;
+    Simulator simulator(c->network);
+    SimulationRecord planned, replayed;
+    const double planned_s = simulator.run(c->plan, {.admission = Admission::kAnySlot, .record = &planned}).iteration_s;
+    ASSERT_EQ(simulator.run(c->plan, {.record = &replayed}).iteration_s, planned_s);
+    ASSERT_EQ(c->plan.predicted.iteration_s, planned_s);
+    ASSERT_EQ(planned.work.size(), replayed.work.size());
+    for (size_t i = 0; i < planned.work.size(); ++i) {
+      ASSERT_EQ(planned.work[i].start_s, replayed.work[i].start_s);
+      ASSERT_EQ(planned.work[i].microbatch, replayed.work[i].microbatch);
+      ASSERT_EQ(planned.work[i].slot, replayed.work[i].slot);
+    }
+  }
+}
+
+TEST(Simulator, SameSeedSameRun) {
+  const Case c = test::small_case();
+  Simulator a(c.network), b(c.network);
+  EXPECT_EQ(a.run(c.plan, {.jitter = 3, .seed = 5}).iteration_s, b.run(c.plan, {.jitter = 3, .seed = 5}).iteration_s);
+  EXPECT_NE(a.run(c.plan, {.jitter = 3, .seed = 5}).iteration_s, b.run(c.plan, {.jitter = 3, .seed = 6}).iteration_s);
+}
+
+TEST(Simulator, ReportsADeadlock) {
+  // Two nodes with one slot each; each microbatch holds one and wants the other.
+  Case c = chain();
+  c.network.nodes.push_back(c.network.nodes[1]);
+  c.network.links.assign(9, {.latency_s = 0.1});
+  c.plan.node_names.push_back("node-2");
+  c.plan.node_slots = {2, 1, 1};
+  c.plan.stages = {{0}, {1}, {2}};
+  c.plan.workload.stage_layers = {1, 1, 1};
+  c.plan.workload.stage_gradient_bytes = {1, 1, 1};
+  c.plan.microbatches = {{.visits = {{.node = 0}, {.node = 1}, {.node = 2}}},
+                         {.visits = {{.node = 0}, {.node = 2}, {.node = 1}}}};
+  assign_priorities(c.plan);
+  Simulator simulator(c.network);
+  const Simulation& result = simulator.run(c.plan, {.admission = Admission::kAnySlot});
+  EXPECT_TRUE(result.deadlock);
+  EXPECT_EQ(result.unfinished_tasks, 14 - 4);
+  EXPECT_NE(simulator.describe_deadlock().find("node 'node-1' waits in iteration 0"), std::string::npos);
+  EXPECT_FALSE(complete_plan(c.plan, simulator));
+}
+
+TEST(Simulator, RefusesPlansOfOtherShape) {
+  Case c = chain();
+  Simulator simulator(c.network);
+  Plan plan = c.plan;
+  plan.node_names.push_back("one more");
+  EXPECT_THROW(simulator.run(plan), PlanError);
+  plan = c.plan;
+  plan.workload.stage_layers.pop_back();
+  EXPECT_THROW(simulator.run(plan), PlanError);
+  plan = c.plan;
+  plan.microbatches[0].visits[1].node = 9;
+  EXPECT_THROW(simulator.run(plan), PlanError);
+}
+
+TEST(Simulator, AllocatesNothingAfterTheFirstRun) {
+  const std::optional<Case> c = test::random_case(11);
+  ASSERT_TRUE(c.has_value());
+  Simulator simulator(c->network);
+  for (const uint32_t iterations : {1u, 4u}) {
+    simulator.run(c->plan, {.iterations = iterations});
+    simulator.run(c->plan, {.admission = Admission::kAnySlot, .iterations = iterations});
+    const uint64_t before = test::allocations();
+    simulator.run(c->plan, {.iterations = iterations});
+    simulator.run(c->plan, {.admission = Admission::kAnySlot, .iterations = iterations});
+    simulator.run(c->plan, {.iterations = iterations, .jitter = 1.5, .seed = 3});
+    EXPECT_EQ(test::allocations(), before);
+  }
+}
+
+}  // namespace
+}  // namespace skippipe
