@@ -1,0 +1,75 @@
+#include "kernels/attention.h"
+
+#include <cmath>
+
+#include "tests/kernels/harness.h"
+
+namespace skippipe::testing {
+namespace {
+
+SKP_INSTANTIATE_KERNEL_TEST(AttentionTest, all_cases());
+
+using reference::AttentionShape;
+
+struct Shape {
+  AttentionShape at;
+  int64_t gap;
+};
+constexpr Shape kShapes[] = {{{1, 1, 1, 1, 1}, 0},    {{2, 5, 2, 1, 3}, 0},    {{1, 31, 3, 3, 32}, 7},
+                             {{1, 32, 2, 2, 33}, 0},  {{3, 33, 4, 2, 31}, 64}, {{2, 64, 2, 1, 16}, 0},
+                             {{1, 65, 2, 2, 64}, 32}, {{1, 130, 6, 2, 20}, 0}, {{1, 200, 1, 1, 80}, 3}};
+
+struct Inputs {
+  Array q, k, v, dy;
+};
+
+class Problem {
+ public:
+  explicit Problem(const AttentionShape& at)
+      : query{at.batch, at.tokens, at.heads, at.head_dim},
+        key{at.batch, at.tokens, at.kv_heads, at.head_dim},
+        lse{at.batch, at.heads, at.tokens},
+        scale(1 / std::sqrt(static_cast<float>(at.head_dim))) {}
+
+  Dims query, key, lse;
+  float scale;
+};
+
+TEST_P(AttentionTest, Forward) {
+  for (const auto& [at, gap] : kShapes) {
+    const Problem problem(at);
+    // Wide enough that a row's maximum moves from tile to tile.
+    const Array q = random(element_count(problem.query), -4, 4), k = random(element_count(problem.key), -4, 4),
+                v = random(element_count(problem.key));
+    TestTensor q_t = real(problem.query, q, gap), k_t = real(problem.key, k, gap), v_t = real(problem.key, v, gap);
+    TestTensor y_t = real_output(problem.query, gap), lse_t = f32_output(problem.lse);
+    use_workspace(attention_workspace_bytes(context(), at.batch, at.tokens, at.heads, at.kv_heads, at.head_dim));
+    const reference::Attention expected = reference::attention(q, k, v, at, problem.scale);
+    verify({{"y", &y_t, expected.y}, {"lse", &lse_t, expected.lse}}, [&](Context& ctx) {
+      attention_forward(ctx, y_t.view(), lse_t.view(), q_t.view(), k_t.view(), v_t.view(), problem.scale);
+    });
+  }
+}
+
+TEST_P(AttentionTest, Backward) {
+  for (const auto& [at, gap] : kShapes) {
+    const Problem problem(at);
+    const Array q = random(element_count(problem.query), -2, 2), k = random(element_count(problem.key), -2, 2),
+                v = random(element_count(problem.key)), dy = random(element_count(problem.query));
+    const reference::Attention forward = reference::attention(q, k, v, at, problem.scale);
+    TestTensor q_t = real(problem.query, q, gap), k_t = real(problem.key, k, gap), v_t = real(problem.key, v, gap);
+    TestTensor y_t = real(problem.query, forward.y, gap), dy_t = real(problem.query, dy, gap);
+    TestTensor lse_t = f32(problem.lse, forward.lse);
+    TestTensor dq_t = real_output(problem.query, gap), dk_t = real_output(problem.key, gap),
+               dv_t = real_output(problem.key, gap);
+    use_workspace(attention_workspace_bytes(context(), at.batch, at.tokens, at.heads, at.kv_heads, at.head_dim));
+    const reference::AttentionGrad expected = reference::attention_grad(dy, q, k, v, at, problem.scale);
+    verify({{"dq", &dq_t, expected.dq}, {"dk", &dk_t, expected.dk}, {"dv", &dv_t, expected.dv}}, [&](Context& ctx) {
+      attention_backward(ctx, dq_t.view(), dk_t.view(), dv_t.view(), dy_t.view(), q_t.view(), k_t.view(), v_t.view(),
+                         y_t.view(), lse_t.view(), problem.scale);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace skippipe::testing

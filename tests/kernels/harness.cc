@@ -1,0 +1,255 @@
+#include "tests/kernels/harness.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+namespace skippipe::testing {
+namespace {
+
+constexpr std::byte kGuard{0xA5};
+constexpr size_t kGuardBytes = 256;
+constexpr uint64_t kSeed = 20250219;
+
+// Relative error that an operation may make, beyond rounding its result. One table; f32 sums of some hundred terms.
+double tolerance(Dtype dtype) { return dtype == Dtype::kBf16 ? 1e-2 : 1e-5; }
+
+uint16_t bf16_bits(double value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+double rounded(double value, Dtype dtype) {
+  if (dtype == Dtype::kBf16) return std::bit_cast<float>(static_cast<uint32_t>(bf16_bits(value)) << 16);
+  return static_cast<float>(value);
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& name) {
+  if (name == "cpu") return make_cpu_backend();
+  throw InternalError("no backend {}", name);
+}
+
+// Remembers which suites instantiated which backends and which of them verified an output, and fails at the end of the
+// program when a suite that ran tests never did so with a backend that it names.
+class Coverage : public ::testing::Environment {
+ public:
+  void named(const std::string& suite, const std::string& backend) { named_.insert({suite, backend}); }
+  void verified(const std::string& suite, const std::string& backend) { verified_.insert({suite, backend}); }
+  void TearDown() override {
+    for (const auto& entry : named_)
+      EXPECT_TRUE(verified_.contains(entry)) << entry.first << " never verified an output of backend " << entry.second;
+  }
+
+ private:
+  std::set<std::pair<std::string, std::string>> named_, verified_;
+};
+
+Coverage& coverage() {
+  static auto* environment =
+      static_cast<Coverage*>(::testing::AddGlobalTestEnvironment(new Coverage));  // owned by GoogleTest
+  return *environment;
+}
+
+std::string current_suite() { return ::testing::UnitTest::GetInstance()->current_test_info()->test_suite_name(); }
+
+}  // namespace
+
+TestTensor::TestTensor(const Dims& shape, const Dims& strides, Dtype dtype)
+    : shape_(shape), strides_(strides), dtype_(dtype) {
+  int64_t last = 0;
+  for (int i = 0; i < shape.rank(); ++i) last += (shape[i] - 1) * strides[i];
+  const size_t span = element_count(shape) == 0 ? 0 : static_cast<size_t>((last + 1) * dtype_bytes(dtype));
+  bytes_.assign(span + 2 * kGuardBytes, kGuard);
+  first_ = kGuardBytes;
+  fill_nan();
+}
+
+void TestTensor::for_each(const std::function<void(size_t)>& body) const {
+  const int64_t count = element_count(shape_);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t rest = i, offset = 0;
+    for (int d = shape_.rank() - 1; d >= 0; --d) {
+      offset += rest % shape_[d] * strides_[d];
+      rest /= shape_[d];
+    }
+    body(first_ + static_cast<size_t>(offset * dtype_bytes(dtype_)));
+  }
+}
+
+double TestTensor::read(size_t offset) const {
+  uint32_t bits = 0;
+  std::memcpy(&bits, &bytes_[offset], static_cast<size_t>(dtype_bytes(dtype_)));
+  if (dtype_ == Dtype::kI32) return static_cast<int32_t>(bits);
+  return std::bit_cast<float>(dtype_ == Dtype::kBf16 ? bits << 16 : bits);
+}
+
+void TestTensor::write(size_t offset, double value) {
+  uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  if (dtype_ == Dtype::kBf16) bits = std::isnan(value) ? 0x7fc0 : bf16_bits(value);
+  if (dtype_ == Dtype::kI32) bits = static_cast<uint32_t>(static_cast<int32_t>(value));
+  std::memcpy(&bytes_[offset], &bits, static_cast<size_t>(dtype_bytes(dtype_)));
+}
+
+void TestTensor::fill_nan() {
+  const double start = dtype_ == Dtype::kI32 ? INT32_MIN : std::numeric_limits<double>::quiet_NaN();
+  for_each([&](size_t offset) { write(offset, start); });
+}
+
+void TestTensor::set(const Array& values) {
+  SKP_CHECK(static_cast<int64_t>(values.size()) == element_count(shape_));
+  size_t i = 0;
+  for_each([&](size_t offset) { write(offset, values[i++]); });
+}
+
+void TestTensor::set(const Ids& values) { set(Array(values.begin(), values.end())); }
+
+Array TestTensor::get() const {
+  Array values;
+  for_each([&](size_t offset) { values.push_back(read(offset)); });
+  return values;
+}
+
+bool TestTensor::guards_intact() const {
+  std::vector<bool> element(bytes_.size(), false);
+  for_each([&](size_t offset) {
+    for (int64_t i = 0; i < dtype_bytes(dtype_); ++i) element[offset + static_cast<size_t>(i)] = true;
+  });
+  for (size_t i = 0; i < bytes_.size(); ++i)
+    if (!element[i] && bytes_[i] != kGuard) return false;
+  return true;
+}
+
+Dims strides_with_gap(const Dims& shape, int64_t gap) {
+  Dims strides = contiguous_strides(shape);
+  if (shape.rank() == 2) strides[0] = shape[1] + gap;
+  if (shape.rank() == 4) {
+    strides[1] = shape[2] * shape[3] + gap;
+    strides[0] = shape[1] * strides[1];
+  }
+  return strides;
+}
+
+std::string case_name(const ::testing::TestParamInfo<Case>& info) {
+  return fmt::format("{}_{}_{}_threads", info.param.backend, dtype_name(info.param.dtype), info.param.threads);
+}
+
+std::vector<Case> f32_cases() {
+  std::vector<Case> cases = all_cases();
+  std::erase_if(cases, [](const Case& c) { return c.dtype != Dtype::kF32; });
+  return cases;
+}
+
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << fmt::format("{} {} with {} threads", c.backend, dtype_name(c.dtype), c.threads);
+}
+
+std::vector<Case> all_cases() { return {{"cpu", Dtype::kF32, 1}, {"cpu", Dtype::kF32, 2}, {"cpu", Dtype::kBf16, 1}}; }
+
+KernelTest::KernelTest()
+    : backend_(make_backend(GetParam().backend)),
+      ctx_{backend_.get(), GetParam().threads, {}, nullptr},
+      random_(kSeed) {
+  coverage().named(current_suite(), GetParam().backend);
+  RecordProperty("seed", std::to_string(kSeed));
+}
+
+void KernelTest::use_workspace(int64_t bytes) {
+  workspace_.assign(static_cast<size_t>(bytes) + 2 * kGuardBytes, kGuard);
+  const auto address = reinterpret_cast<uintptr_t>(workspace_.data()) + 64;
+  const size_t skip = 64 + (64 - address % 64) % 64;
+  ctx_.workspace = {workspace_.data() + skip, static_cast<size_t>(bytes)};
+}
+
+Array KernelTest::random(int64_t count, double low, double high) {
+  Array values(static_cast<size_t>(count));
+  for (double& value : values) value = rounded(random_.uniform(low, high), dtype());
+  return values;
+}
+
+Ids KernelTest::random_ids(int64_t count, int64_t bound) {
+  Ids values(static_cast<size_t>(count));
+  for (int32_t& value : values) value = static_cast<int32_t>(random_.below(static_cast<uint64_t>(bound)));
+  return values;
+}
+
+TestTensor KernelTest::real(const Dims& shape, const Array& values, int64_t gap) {
+  TestTensor tensor(shape, strides_with_gap(shape, gap), dtype());
+  tensor.set(values);
+  return tensor;
+}
+
+TestTensor KernelTest::f32(const Dims& shape, const Array& values) {
+  TestTensor tensor(shape, Dtype::kF32);
+  tensor.set(values);
+  return tensor;
+}
+
+TestTensor KernelTest::ids(const Ids& values) {
+  TestTensor tensor({static_cast<int64_t>(values.size())}, Dtype::kI32);
+  tensor.set(values);
+  return tensor;
+}
+
+TestTensor KernelTest::real_output(const Dims& shape, int64_t gap) {
+  return {shape, strides_with_gap(shape, gap), dtype()};
+}
+
+void KernelTest::verify(const std::vector<Output>& outputs, const std::function<void(Context&)>& run) {
+  const auto reset = [&] {
+    for (const Output& output : outputs)
+      if (output.before.empty())
+        output.tensor->fill_nan();
+      else
+        output.tensor->set(output.before);
+    std::memset(ctx_.workspace.data(), 0xff, ctx_.workspace.size());  // every float a NaN
+  };
+  reset();
+  if (!backend_->computes_in(dtype())) {
+    EXPECT_THROW(run(ctx_), DtypeError);
+    return;
+  }
+  run(ctx_);
+  std::vector<Array> first;
+  for (const Output& output : outputs) {
+    first.push_back(output.tensor->get());
+    expect_close(output.name, first.back(), output.expected, dtype(), output.term_size);
+    EXPECT_TRUE(output.tensor->guards_intact()) << output.name << ": memory beside it was written";
+  }
+  reset();
+  run(ctx_);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const Array again = outputs[i].tensor->get();
+    EXPECT_EQ(0, std::memcmp(again.data(), first[i].data(), again.size() * sizeof(double)))
+        << outputs[i].name << " differs between two runs";
+  }
+  EXPECT_TRUE(workspace_guards_intact()) << "memory beside the workspace was written";
+  coverage().verified(current_suite(), GetParam().backend);
+}
+
+bool KernelTest::workspace_guards_intact() const {
+  const std::byte* begin = ctx_.workspace.data();
+  const std::byte* end = begin + ctx_.workspace.size();
+  for (const std::byte& byte : workspace_)
+    if ((&byte < begin || &byte >= end) && byte != kGuard) return false;
+  return true;
+}
+
+void expect_close(const char* name, const Array& actual, const Array& expected, Dtype dtype, double term_size) {
+  ASSERT_EQ(actual.size(), expected.size()) << name;
+  double squares = 0;
+  for (const double value : expected) squares += value * value;
+  const double typical = std::sqrt(squares / static_cast<double>(expected.size()));
+  double worst = 0;
+  size_t at = 0;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double size = std::abs(expected[i]) + std::max(typical, term_size) + std::numeric_limits<float>::min();
+    const double error =
+        std::isnan(actual[i]) ? std::numeric_limits<double>::infinity() : std::abs(actual[i] - expected[i]) / size;
+    if (error > worst) worst = error, at = i;
+  }
+  EXPECT_LE(worst, tolerance(dtype)) << name << "[" << at << "] is " << actual[at] << ", expected " << expected[at];
+}
+
+}  // namespace skippipe::testing
