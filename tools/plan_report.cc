@@ -1,0 +1,53 @@
+#include "tools/plan_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "schedule/simulator.h"
+#include "schedule/timeline.h"
+#include "tools/progress.h"
+
+namespace skippipe {
+namespace {
+
+std::string describe(const Plan& plan) {
+  return fmt::format("{}: {} microbatches of {} samples through {} of {} stages on {} nodes", plan.method,
+                     plan.microbatches.size(), plan.workload.samples, plan.microbatches.front().visits.size(),
+                     plan.stages.size(), plan.node_count());
+}
+
+}  // namespace
+
+void print_plan(const Plan& plan) {
+  const Prediction& predicted = plan.predicted;
+  fmt::print("{}\n", describe(plan));
+  fmt::print("  predicted  {:.4g} s per iteration, {:.4g} s in a long run\n", predicted.iteration_s,
+             predicted.steady_iteration_s);
+  fmt::print("  waiting    {:.1f} % of the nodes' time\n", predicted.waiting_share * 100);
+  fmt::print("  sent       {} per iteration\n\n", format_bytes(static_cast<uint64_t>(predicted.bytes_sent)));
+
+  size_t width = 4;
+  for (const std::string& name : plan.node_names) width = std::max(width, name.size());
+  fmt::print("  {:<{}}  stage  slots  visits    busy\n", "node", width);
+  std::vector<int> visits(plan.node_names.size(), 0);
+  for (const PlannedMicrobatch& microbatch : plan.microbatches)
+    for (const PlannedVisit& visit : microbatch.visits) ++visits[static_cast<size_t>(visit.node)];
+  for (size_t stage = 0; stage < plan.stages.size(); ++stage)
+    for (const int node : plan.stages[stage]) {
+      const auto i = static_cast<size_t>(node);
+      fmt::print("  {:<{}}  {:>5}  {:>5}  {:>6}  {:>4.0f} %\n", plan.node_names[i], width, stage, plan.node_slots[i],
+                 visits[i], predicted.busy_share[i] * 100);
+    }
+}
+
+void write_timeline(const Plan& plan, const Network& network, const std::filesystem::path& path) {
+  Simulator simulator(network);
+  SimulationRecord record;
+  const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
+  write_file_atomically(
+      path, render_timeline(plan, record, fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s)));
+}
+
+}  // namespace skippipe

@@ -1,0 +1,185 @@
+// skippipe plan: from a network and a workload to a plan.
+#include <memory>
+
+#include "base/error.h"
+#include "engine/model_config.h"
+#include "schedule/planner.h"
+#include "schedule/validator.h"
+#include "tools/plan_report.h"
+#include "tools/progress.h"
+#include "tools/verbs.h"
+
+namespace skippipe {
+namespace {
+
+struct Options {
+  std::string network;
+  std::string method = "skip";
+  int stages = 0;
+  std::vector<int> layers;
+  int data_nodes = 0;
+  int microbatches = 0;
+  int samples = 1;
+  int tokens = 0;
+  std::string model;
+  int64_t activation_bytes = 0;
+  std::vector<int64_t> stage_gradient_bytes;
+  PlanRules rules{.skip_ratio = 1.0 / 3};
+  bool unequal_exposure = false;
+  bool no_norm = false;
+  uint64_t seed = 0;
+  int evaluations = 20000;
+  std::string out;
+  std::string timeline;
+};
+
+constexpr int64_t kFloatBytes = 4;
+constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
+
+// `total` layers over `stages`, earlier ones taking what is left over.
+std::vector<int> split_layers(int64_t total, int stages) {
+  if (total < stages) throw ConfigError("{} layers do not fill {} stages", total, stages);
+  std::vector<int> layers;
+  for (int s = 0; s < stages; ++s) layers.push_back(static_cast<int>(total / stages + (s < total % stages ? 1 : 0)));
+  return layers;
+}
+
+int64_t checked_product(std::initializer_list<int64_t> factors, const char* what) {
+  int64_t product = 1;
+  for (const int64_t factor : factors)
+    if (__builtin_mul_overflow(product, factor, &product) || product > kMaxBytes)
+      throw ConfigError("{} has more than {} bytes", what, kMaxBytes);
+  return product;
+}
+
+// Layers, activations and gradients from the model's configuration.
+void describe_model(const Options& options, Workload& workload) {
+  const ModelConfig model = load_model_config(options.model);
+  if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
+  if (workload.stage_layers.empty()) workload.stage_layers = split_layers(model.layers, options.stages);
+  int64_t layers = 0;
+  for (const int count : workload.stage_layers) layers += count;
+  if (layers != model.layers)
+    throw ConfigError("--layers sum to {}, the model in {} has {}", layers, options.model, model.layers);
+  workload.activation_bytes =
+      checked_product({options.samples, options.tokens, model.channels, kFloatBytes}, "a message of activations");
+  for (size_t s = 0; s < workload.stage_layers.size(); ++s) {
+    int64_t parameters = checked_product({workload.stage_layers[s], model.layer_parameters()}, "a stage");
+    if (s == 0) parameters += model.embedding_parameters() + model.head_parameters();
+    workload.stage_gradient_bytes.push_back(checked_product({parameters, kFloatBytes}, "a stage's gradient"));
+  }
+}
+
+Workload make_workload(const Options& options) {
+  Workload workload;
+  workload.samples = options.samples;
+  workload.stage_layers = options.layers;
+  workload.exchange_norm = !options.no_norm;
+  const auto stages = static_cast<size_t>(options.stages);
+  if (!workload.stage_layers.empty() && workload.stage_layers.size() != stages)
+    throw UsageError("plan: --layers names {} stages, expected {}", workload.stage_layers.size(), stages);
+  if (!options.model.empty()) {
+    describe_model(options, workload);
+    return workload;
+  }
+  if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
+  workload.activation_bytes = options.activation_bytes;
+  workload.stage_gradient_bytes = options.stage_gradient_bytes;
+  if (workload.stage_gradient_bytes.size() == 1)
+    workload.stage_gradient_bytes.resize(stages, options.stage_gradient_bytes[0]);
+  if (workload.stage_gradient_bytes.size() != stages)
+    throw UsageError("plan: --stage-gradient-bytes names {} stages, expected 1 or {}",
+                     workload.stage_gradient_bytes.size(), stages);
+  return workload;
+}
+
+void run(const Options& options) {
+  PlanRequest request;
+  request.network = load_network(options.network);
+  request.rules = options.rules;
+  request.rules.equal_exposure = !options.unequal_exposure;
+  request.workload = make_workload(options);
+  request.data_nodes = options.data_nodes;
+  request.microbatches = options.microbatches;
+  request.seed = options.seed;
+  request.evaluations = options.evaluations;
+  PlanResult result;
+  {
+    Progress progress("planning", static_cast<uint64_t>(options.evaluations), "plans");
+    request.progress = [&](int done, double) { progress.update(static_cast<uint64_t>(done)); };
+    result = make_planner(options.method)->plan(request);
+  }
+  if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", options.method, result.rule, result.why);
+  require_valid(validate(*result.plan, request.network), "the new plan");
+  print_plan(*result.plan);
+  if (!options.out.empty()) save_plan(*result.plan, options.out);
+  if (!options.timeline.empty()) write_timeline(*result.plan, request.network, options.timeline);
+}
+
+void add_workload_options(CLI::App& verb, Options& options) {
+  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, over all data nodes")
+      ->required()
+      ->check(CLI::Range(1, 65536));
+  verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  verb.add_option("--layers", options.layers, "Transformer layers of each stage; default: as even as possible")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 16));
+  verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
+  CLI::Option* model =
+      verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
+  verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
+      ->excludes(model)
+      ->check(CLI::Range(int64_t{0}, kMaxBytes));
+  verb.add_option("--stage-gradient-bytes", options.stage_gradient_bytes,
+                  "Instead of --model: bytes of a stage's gradients, one number or one for each stage")
+      ->excludes(model)
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{0}, kMaxBytes));
+  verb.add_flag("--no-norm-exchange", options.no_norm, "No gradient clipping: nodes need not agree on a norm");
+}
+
+void add_rule_options(CLI::App& verb, Options& options) {
+  verb.add_option("--skip-ratio", options.rules.skip_ratio, "Share of the stages that each path leaves out (skip)")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--max-swaps", options.rules.max_swaps, "Visits of a path that may go back behind the furthest stage")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  verb.add_option("--max-swap-distance", options.rules.max_swap_distance, "How far behind, in stages")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  verb.add_option("--max-jump", options.rules.max_jump, "How far past the furthest stage a visit may go")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb.add_flag("--unequal-exposure", options.unequal_exposure, "Stages may serve different numbers of microbatches");
+}
+
+}  // namespace
+
+void add_plan_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("plan", "Plan stages and paths for a network, by simulated time");
+  auto options = std::make_shared<Options>();
+  verb->add_option("--network", options->network, "The measured network (JSON)")->required();
+  verb->add_option("--method", options->method, "full: every path visits all stages; skip: partial paths")
+      ->check(CLI::IsMember({"full", "skip"}))
+      ->capture_default_str();
+  verb->add_option("--stages", options->stages, "Stages of the pipeline")->required()->check(CLI::Range(1, 1024));
+  verb->add_option("--data-nodes", options->data_nodes, "Nodes of stage 0; default: as many as in other stages")
+      ->check(CLI::Range(1, 1024));
+  add_workload_options(*verb, *options);
+  add_rule_options(*verb, *options);
+  verb->add_option("--seed", options->seed, "Of the search")->capture_default_str();
+  verb->add_option("--evaluations", options->evaluations, "Candidates to simulate")
+      ->check(CLI::Range(1, 1000000000))
+      ->capture_default_str();
+  verb->add_option("--out", options->out, "Write the plan here (JSON)");
+  verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  verb->footer(
+      "Example: skippipe plan --network network.json --method skip --stages 6 --microbatches 12 --samples 4 "
+      "--tokens 128 --model config.json --out plan.json --timeline plan.svg");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace skippipe

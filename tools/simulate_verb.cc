@@ -1,0 +1,70 @@
+// skippipe simulate: validates a plan and re-evaluates it, also with durations that differ from the planned ones.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "base/error.h"
+#include "schedule/ranking.h"
+#include "schedule/simulator.h"
+#include "schedule/validator.h"
+#include "tools/plan_report.h"
+#include "tools/verbs.h"
+
+namespace skippipe {
+namespace {
+
+struct Options {
+  std::string plan;
+  std::string network;
+  uint32_t iterations = 4;
+  double jitter = 1;
+  uint64_t seed = 0;
+  std::string timeline;
+};
+
+void print_jittered(const Plan& plan, Simulator& simulator, const Options& options) {
+  const Simulation& result =
+      simulator.run(plan, {.iterations = options.iterations, .jitter = options.jitter, .seed = options.seed});
+  SKP_CHECK(!result.deadlock, "a valid plan deadlocks: {}", simulator.describe_deadlock());
+  fmt::print("  durations off by up to a factor of {}, seed {}: first iteration {:.6g} s", options.jitter, options.seed,
+             result.iteration_s);
+  if (options.iterations > 1)
+    fmt::print(", mean of the next {} {:.6g} s", options.iterations - 1, result.steady_iteration_s);
+  fmt::print("\n");
+}
+
+void run(const Options& options) {
+  const Network network = load_network(options.network);
+  Plan plan = load_plan(options.plan);
+  require_valid(validate(plan, network), options.plan);
+  const double planned_s = plan.predicted.iteration_s;
+  Simulator simulator(network);
+  SKP_CHECK(predict(plan, simulator), "a valid plan deadlocks: {}", simulator.describe_deadlock());
+  print_plan(plan);
+  fmt::print("\n  the file says {:.6g} s per iteration, simulated now {:.6g} s ({:+.2f} %)\n", planned_s,
+             plan.predicted.iteration_s, planned_s > 0 ? (plan.predicted.iteration_s / planned_s - 1) * 100 : 0.0);
+  print_jittered(plan, simulator, options);
+  if (!options.timeline.empty()) write_timeline(plan, network, options.timeline);
+}
+
+}  // namespace
+
+void add_simulate_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("simulate", "Validate a plan and predict its times again");
+  auto options = std::make_shared<Options>();
+  verb->add_option("plan", options->plan, "A plan (JSON)")->required();
+  verb->add_option("--network", options->network, "The network to run it on (JSON)")->required();
+  verb->add_option("--iterations", options->iterations, "Iterations to simulate")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  verb->add_option("--jitter", options->jitter,
+                   "Multiply each duration by a random factor of up to this, or its inverse")
+      ->check(CLI::Range(1.0, 1000.0))
+      ->capture_default_str();
+  verb->add_option("--seed", options->seed, "Of the jitter")->capture_default_str();
+  verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  verb->footer("Example: skippipe simulate plan.json --network network.json --jitter 1.1 --iterations 20");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace skippipe
