@@ -208,9 +208,8 @@ void Simulator::send(int node, const Action& action) {
 }
 
 void Simulator::begin_reduction(int node, uint32_t iteration) {
-  NodeCost& cost = costs_[static_cast<size_t>(node)];
-  cost.reduction_start_s = now_;
-  stage_reduction_start_s_[static_cast<size_t>(cost.stage)] = now_;  // the last replica's stays
+  stage_reduction_start_s_[static_cast<size_t>(costs_[static_cast<size_t>(node)].stage)] =
+      now_;  // the last one's stays
   send_shards(node, iteration, Event::Kind::kScattered);
 }
 
@@ -237,12 +236,13 @@ void Simulator::collect(Gathering& gathering, int expected, double arrival_s, Si
   gathering = {};
 }
 
+// A replica that waits for others to begin does not count as reducing.
 void Simulator::finish_reduction(int node, uint32_t iteration) {
   NodeCost& cost = costs_[static_cast<size_t>(node)];
-  if (iteration == 0) cost.reducing_s += now_ - stage_reduction_start_s_[static_cast<size_t>(cost.stage)];
+  const double start_s = stage_reduction_start_s_[static_cast<size_t>(cost.stage)];
+  if (iteration == 0) cost.reducing_s += now_ - start_s;
   if (options_.record)
-    record_work(Work::Kind::kReduce, node, {.kind = Action::Kind::kReduce, .iteration = iteration},
-                cost.reduction_start_s, now_);
+    record_work(Work::Kind::kReduce, node, {.kind = Action::Kind::kReduce, .iteration = iteration}, start_s, now_);
 }
 
 void Simulator::exchange_norm(int node, uint32_t iteration) {

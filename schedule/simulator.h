@@ -100,7 +100,6 @@ class Simulator {
     double loss_s = 0;
     double backward_s = 0;
     double step_s = 0;
-    double reduction_start_s = 0;
     double busy_s = 0;      // first iteration
     double reducing_s = 0;  // first iteration
     Gathering scattered;    // others' shards, and its own start

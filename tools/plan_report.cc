@@ -13,9 +13,9 @@ namespace skippipe {
 namespace {
 
 std::string describe(const Plan& plan) {
-  return fmt::format("{}: {} microbatches of {} samples through {} of {} stages on {} nodes", plan.method,
-                     plan.microbatches.size(), plan.workload.samples, plan.microbatches.front().visits.size(),
-                     plan.stages.size(), plan.node_count());
+  return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
+                     plan.microbatches.size(), plan.workload.samples, plan.workload.samples == 1 ? "" : "s",
+                     plan.microbatches.front().visits.size(), plan.stages.size(), plan.node_count());
 }
 
 }  // namespace
