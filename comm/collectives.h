@@ -120,6 +120,9 @@ class SumExchange {
   bool on_sent(Ticket ticket, const Status& status);
   void on_peer_failed(int node, const Status& status);
 
+  // False while this node's values are being sent: a result may be there before that ends. The object must stay alive
+  // until it is idle or the transport closed.
+  bool idle() const;
   // Not ok once an exchange cannot end; no result follows.
   const Status& status() const { return status_; }
 

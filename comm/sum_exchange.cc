@@ -128,6 +128,10 @@ bool SumExchange::on_sent(Ticket ticket, const Status& status) {
 
 void SumExchange::on_peer_failed(int, const Status& status) { fail(status); }
 
+bool SumExchange::idle() const {
+  return std::ranges::all_of(rounds_, [](const Round& round) { return round.sends_pending == 0; });
+}
+
 void SumExchange::report_if_complete(Round& round) {
   if (round.reported || !status_.ok() || round.arrived < static_cast<size_t>(transport_.node_count())) return;
   round.reported = true;

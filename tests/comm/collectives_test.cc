@@ -50,7 +50,7 @@ float gradient(uint64_t seed, uint32_t iteration, int node, size_t i) {
 }
 
 class AnyCollective : public testing::TestWithParam<NetworkKind> {};
-INSTANTIATE_TEST_SUITE_P(All, AnyCollective, testing::Values(in_process_kind()),
+INSTANTIATE_TEST_SUITE_P(All, AnyCollective, testing::Values(in_process_kind(), ucx_kind()),
                          [](const auto& tested) { return tested.param.name; });
 
 struct SumCase {
@@ -211,7 +211,7 @@ TEST_P(AnyCollective, SumExchangeIsBitwiseEqualEverywhere) {
       // Up to two iterations under way.
       ASSERT_TRUE(driver.run_until([&] { return results + 2 > iteration - first; }));
     }
-    ASSERT_TRUE(driver.run_until([&] { return results == iterations; }));
+    ASSERT_TRUE(driver.run_until([&] { return results == iterations && exchange.idle(); }));
     EXPECT_TRUE(exchange.status().ok()) << exchange.status().message();
   });
   ASSERT_EQ(sums.size(), iterations);

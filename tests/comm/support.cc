@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/in_process_transport.h"
+#include "comm/ucx_transport.h"
 
 namespace skippipe::test {
 namespace {
@@ -16,7 +17,47 @@ class InProcessTestNetwork : public TestNetwork {
   InProcessNetwork network_;
 };
 
+// Every node connects on a thread of its own.
+class UcxTestNetwork : public TestNetwork {
+ public:
+  explicit UcxTestNetwork(int node_count) : transports_(node_count) {
+    auto options = local_options(node_count);
+    std::vector<std::thread> threads;
+    for (int node = 0; node < node_count; ++node) {
+      threads.emplace_back([&, node] {
+        const Status status = connect_ucx(std::move(options[node]), transports_[node]);
+        EXPECT_TRUE(status.ok()) << status.message();
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& transport : transports_) {
+      if (!transport) throw std::runtime_error("the nodes did not connect");
+    }
+  }
+  Transport& transport(int node) override { return *transports_[node]; }
+
+ private:
+  std::vector<std::unique_ptr<Transport>> transports_;
+};
+
 }  // namespace
+
+std::vector<UcxOptions> local_options(int node_count) {
+  std::vector<UcxOptions> options(node_count);
+  std::vector<NodeAddress> addresses;
+  for (int node = 0; node < node_count; ++node) {
+    const Status status = listen_on({"127.0.0.1", 0}, options[node].listener);
+    EXPECT_TRUE(status.ok()) << status.message();
+    addresses.push_back({"127.0.0.1", local_port(options[node].listener)});
+  }
+  for (int node = 0; node < node_count; ++node) {
+    options[node].run_id = 77;
+    options[node].node = node;
+    options[node].addresses = addresses;
+    options[node].connect_limit = std::chrono::duration_cast<std::chrono::milliseconds>(kLimit);
+  }
+  return options;
+}
 
 std::vector<std::byte> random_bytes(Random& random, size_t count) {
   std::vector<std::byte> bytes(count);
@@ -73,6 +114,10 @@ size_t Recorder::received_count() const {
 
 NetworkKind in_process_kind() {
   return {"InProcess", [](int node_count) { return std::make_unique<InProcessTestNetwork>(node_count); }};
+}
+
+NetworkKind ucx_kind() {
+  return {"Ucx", [](int node_count) { return std::make_unique<UcxTestNetwork>(node_count); }};
 }
 
 void run_nodes(TestNetwork& network, int node_count, const std::function<void(int, Transport&)>& body) {

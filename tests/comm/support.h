@@ -12,6 +12,7 @@
 
 #include "base/random.h"
 #include "comm/transport.h"
+#include "comm/ucx_transport.h"
 
 namespace skippipe::test {
 
@@ -56,6 +57,9 @@ class Recorder : public TransportListener {
  private:
   Transport& transport_;
 };
+
+// Options for nodes on 127.0.0.1, on free ports that are listened on already.
+std::vector<UcxOptions> local_options(int node_count);
 
 // The transports of a run's nodes, in this process.
 class TestNetwork {

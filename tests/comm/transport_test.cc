@@ -20,7 +20,7 @@ class AnyTransport : public testing::TestWithParam<NetworkKind> {
     run_nodes(*network, 2, [&](int node, Transport& transport) { node == 0 ? zero(transport) : one(transport); });
   }
 };
-INSTANTIATE_TEST_SUITE_P(All, AnyTransport, testing::Values(in_process_kind()),
+INSTANTIATE_TEST_SUITE_P(All, AnyTransport, testing::Values(in_process_kind(), ucx_kind()),
                          [](const auto& tested) { return tested.param.name; });
 
 TEST_P(AnyTransport, DeliversAllSizesInOrder) {
