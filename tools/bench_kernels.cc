@@ -244,11 +244,11 @@ double matmul_ceiling(Context& ctx, Pool& pool, int repeats) {
 // The triad of STREAM (McCalpin 1995), a = b + s c, over arrays that no cache holds; plain stores, counted as 3
 // streams.
 double triad_ceiling(int threads, int repeats) {
-  const int64_t count = 16 << 20;
+  const int64_t count = 32 << 20;
   std::vector<float> a(count), b(count, 1.0f), c(count, 2.0f);
-  const auto triad = [&] {
+  const auto triad = [to = a.data(), left = b.data(), right = c.data(), count, threads] {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; ++i) a[i] = b[i] + 3.0f * c[i];
+    for (int64_t i = 0; i < count; ++i) to[i] = left[i] + 3.0f * right[i];
   };
   return 3.0 * static_cast<double>(count) * sizeof(float) / time_it(triad, repeats).median_s;
 }

@@ -123,12 +123,6 @@ void add_columns_product(float* out, const float* s, const float* b, const Layou
   }
 }
 
-Vec exp_vec(Vec x) {
-  Vec y;
-  for (int i = 0; i < kLanes; ++i) y[i] = exp_lane(x[i]);
-  return y;
-}
-
 // Which of the keys j .. j + kLanes - 1 query i may see, both counted within a diagonal tile.
 IntVec sees(int64_t i, int64_t j) {
   return lane_numbers() + static_cast<int32_t>(j) <= static_cast<int32_t>(i) - IntVec{};
@@ -149,11 +143,11 @@ void softmax_row(float* s, float* out, float& row_max, float& row_sum, int64_t i
   const float new_max = max_lanes(top);
   Vec sum{};
   for (int64_t j = 0; j < keys; j += kLanes) {
-    const Vec p = exp_vec(load(s + j) - new_max);
+    const Vec p = exp(load(s + j) - new_max);
     store(s + j, p);
     sum += p;
   }
-  const float shrink = exp_lane(row_max - new_max);
+  const float shrink = exp_one(row_max - new_max);
   row_sum = row_sum * shrink + sum_lanes(sum);
   if (shrink != 1.0f)
     for (int64_t d = 0; d < width; d += kLanes) store(out + d, load(out + d) * shrink);
@@ -163,7 +157,7 @@ void softmax_row(float* s, float* out, float& row_max, float& row_sum, int64_t i
 // s becomes p = exp(s - lse) and dp becomes ds = p * (dp - delta), for one query and one tile; 0 where it may not look.
 void softmax_backward_row(float* s, float* dp, float lse, float delta, int64_t i, int64_t keys, bool diagonal) {
   for (int64_t j = 0; j < keys; j += kLanes) {
-    Vec p = exp_vec(load(s + j) - lse);
+    Vec p = exp(load(s + j) - lse);
     Vec ds = p * (load(dp + j) - delta);
     if (diagonal) {
       const IntVec visible = sees(i, j);

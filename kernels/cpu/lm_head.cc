@@ -39,16 +39,13 @@ struct RowState {
 };
 
 void take_chunk(RowState& state, const float* logits, Range chunk, int32_t target) {
-  float top = state.max;
-  Vec tops = splat(top);
-  int64_t v = 0;
-  for (; v + kLanes <= chunk.count; v += kLanes) tops = max(load(logits + v), tops);
-  top = max_lanes(tops);
-  for (; v < chunk.count; ++v) top = logits[v] > top ? logits[v] : top;
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < chunk.count; ++i) sum += exp_lane(logits[i] - top);
-  state.sum = state.sum * exp_lane(state.max - top) + sum;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  Vec tops = splat(state.max);
+  for_each_vec(chunk.count, [&](int64_t v, auto access) { tops = max(access.load(logits + v, kNone), tops); });
+  const float top = max_lanes(tops);
+  Vec sums{};
+  for_each_vec(chunk.count, [&](int64_t v, auto access) { sums += exp(access.load(logits + v, kNone) - top); });
+  state.sum = state.sum * exp_one(state.max - top) + sum_lanes(sums);
   state.max = top;
   if (target >= chunk.begin && target < chunk.begin + chunk.count) state.target = logits[target - chunk.begin];
 }
@@ -59,8 +56,8 @@ void differentiate(float* logits, Range chunk, int32_t target, float lse, float 
     std::fill_n(logits, chunk.count, 0.0f);
     return;
   }
-#pragma omp simd
-  for (int64_t i = 0; i < chunk.count; ++i) logits[i] = scale * exp_lane(logits[i] - lse);
+  for_each_vec(chunk.count,
+               [&](int64_t v, auto access) { access.store(logits + v, scale * exp(access.load(logits + v) - lse)); });
   if (target >= chunk.begin && target < chunk.begin + chunk.count) logits[target - chunk.begin] -= scale;
 }
 

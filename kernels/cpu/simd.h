@@ -1,7 +1,7 @@
-// Vectors of the machine's width through GCC's vector extensions, and the exponential that loops can inline.
+// Vectors of the machine's width through GCC's vector extensions, loops over them, and their exponential.
 #pragma once
 
-#include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace skippipe::cpu {
@@ -27,6 +27,16 @@ inline void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
 inline Vec splat(float x) { return x - Vec{}; }
 
+// Keeps a loaded vector in a register: GCC would rather read it again from memory at each use, and a product that does
+// so is bound by loads.
+inline void keep(Vec& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#else
+  static_cast<void>(v);
+#endif
+}
+
 // 0, 1, 2, ...
 inline IntVec lane_numbers() {
   IntVec v;
@@ -48,28 +58,68 @@ inline float sum_lanes(Vec v) {
   return v[0];
 }
 
+// The float whose bits are those of x.
+inline Vec as_float(IntVec x) {
+  Vec y;
+  __builtin_memcpy(&y, &x, sizeof y);
+  return y;
+}
+
+inline IntVec as_int(Vec x) {
+  IntVec y;
+  __builtin_memcpy(&y, &x, sizeof y);
+  return y;
+}
+
 // e^x within 2 ulp of the true value (1.0 measured by tests/kernels); 0 below -104, infinity above 88.8, NaN for NaN.
 // x = n ln 2 + r with |r| <= ln(2)/2; e^r is 1 + r + r^2 q(r), q minimax of degree 4 (3e-9); 2^n is applied in two
 // factors, so that neither overflows before the result does and results below the smallest normal number round
 // gradually.
-inline float exp_lane(float x) {
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  x = x < -104.0f ? -104.0f : x;
-  x = x > 89.0f ? 89.0f : x;
-  const float shifted = x * 1.44269504f + kShift;
-  const float n = shifted - kShift;
-  const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  float p = 1.38145378e-3f;
-  p = p * r + 8.36874532e-3f;
-  p = p * r + 4.16683908e-2f;
-  p = p * r + 1.66665204e-1f;
-  p = p * r + 0.499999934f;
-  p = p * r * r + r + 1.0f;
-  const int32_t exponent = static_cast<int32_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kShift));
-  const int32_t half = exponent >> 1;
-  const float low = std::bit_cast<float>(static_cast<uint32_t>(half + 127) << 23);
-  const float high = std::bit_cast<float>(static_cast<uint32_t>(exponent - half + 127) << 23);
-  return p * low * high;
+inline Vec exp(Vec x) {
+  const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  const Vec lowest = splat(-104.0f), highest = splat(89.0f);
+  x = max(lowest, x);  // NaN stays
+  x = x > highest ? highest : x;
+  const Vec shifted = x * 1.44269504f + shift;
+  const Vec n = shifted - shift;
+  const Vec r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+  Vec q = splat(1.38145378e-3f);
+  q = q * r + 8.36874532e-3f;
+  q = q * r + 4.16683908e-2f;
+  q = q * r + 1.66665204e-1f;
+  q = q * r + 0.499999934f;
+  const Vec power = q * (r * r) + r + 1.0f;
+  const IntVec exponent = as_int(shifted) - as_int(shift);
+  const IntVec half = exponent >> 1;
+  return power * as_float((half + 127) << 23) * as_float((exponent - half + 127) << 23);
+}
+
+inline float exp_one(float x) { return exp(splat(x))[0]; }
+
+// Reads and writes whole vectors.
+struct WholeVec {
+  Vec load(const float* p, float = 0) const { return cpu::load(p); }
+  void store(float* p, Vec v) const { cpu::store(p, v); }
+};
+
+// Reads and writes the first `lanes` of a vector; the rest reads as `fill`.
+struct PartialVec {
+  int64_t lanes;
+
+  Vec load(const float* p, float fill = 0) const {
+    Vec v = splat(fill);
+    __builtin_memcpy(&v, p, static_cast<size_t>(lanes) * sizeof(float));
+    return v;
+  }
+  void store(float* p, Vec v) const { __builtin_memcpy(p, &v, static_cast<size_t>(lanes) * sizeof(float)); }
+};
+
+// body(i, access) for each vector of `count` elements: access is a WholeVec, or a PartialVec for the last ones.
+template <typename Body>
+inline void for_each_vec(int64_t count, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) body(i, WholeVec{});
+  if (i < count) body(i, PartialVec{count - i});
 }
 
 }  // namespace skippipe::cpu

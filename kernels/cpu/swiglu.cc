@@ -11,8 +11,10 @@ void CpuBackend::swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstT
       const float* g = gate.as<float>() + n * gate.stride(0);
       const float* u = up.as<float>() + n * up.stride(0);
       float* out = y.as<float>() + n * y.stride(0);
-#pragma omp simd
-      for (int64_t f = 0; f < columns; ++f) out[f] = g[f] / (1.0f + exp_lane(-g[f])) * u[f];
+      for_each_vec(columns, [&](int64_t f, auto access) {
+        const Vec x = access.load(g + f);
+        access.store(out + f, x / (1.0f + exp(-x)) * access.load(u + f));
+      });
     }
   });
 }
@@ -24,18 +26,17 @@ void CpuBackend::swiglu_backward(Context& ctx, Tensor dgate, Tensor dup, ConstTe
     for (int64_t n = begin; n < end; ++n) {
       const float* g = gate.as<float>() + n * gate.stride(0);
       const float* u = up.as<float>() + n * up.stride(0);
-      const float* d = dy.as<float>() + n * dy.stride(0);
+      const float* dy_row = dy.as<float>() + n * dy.stride(0);
       float* dg = dgate.as<float>() + n * dgate.stride(0);
       float* du = dup.as<float>() + n * dup.stride(0);
-#pragma omp simd
-      for (int64_t f = 0; f < columns; ++f) {
-        const float sigmoid = 1.0f / (1.0f + exp_lane(-g[f]));
-        const float silu = g[f] * sigmoid;
-        const float dsilu = sigmoid + silu * (1.0f - sigmoid);
-        const float up_value = u[f], d_value = d[f];  // dup may be up, dgate may be gate
-        dg[f] = d_value * up_value * dsilu;
-        du[f] = d_value * silu;
-      }
+      for_each_vec(columns, [&](int64_t f, auto access) {
+        const Vec x = access.load(g + f), d = access.load(dy_row + f), u_value = access.load(u + f);
+        const Vec sigmoid = 1.0f / (1.0f + exp(-x));
+        const Vec silu = x * sigmoid;
+        // All reads are done: dgate may be gate, and dup may be up.
+        access.store(dg + f, d * u_value * (sigmoid + silu * (1.0f - sigmoid)));
+        access.store(du + f, d * silu);
+      });
     }
   });
 }

@@ -36,7 +36,10 @@ inline void product_block(RowTile<float> c, LeftTile a, RowTile<const float> b, 
   for (int64_t k = 0; k < depth; ++k) {
     Vec right[kVecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) right[v] = load(b.data + k * b.stride + v * kLanes);
+    for (int v = 0; v < kVecs; ++v) {
+      right[v] = load(b.data + k * b.stride + v * kLanes);
+      keep(right[v]);
+    }
 #pragma GCC unroll 4
     for (int r = 0; r < kBlockRows; ++r) {
       const Vec left = splat(a.data[r * a.row_stride + k * a.k_stride]);
