@@ -165,6 +165,7 @@ class UcxTransport final : public Transport, private ControlHandler {
   std::vector<Peer> peers_;
   Ticket next_ticket_ = 1;
   uint64_t dropped_ = 0;
+  bool leaving_ = false;  // has said goodbye
   bool closed_ = false;
   Clock::time_point next_control_{};
   UcxWorker worker_;  // behind all that its callbacks touch, so that it is destroyed first
@@ -179,7 +180,7 @@ Ticket UcxTransport::send(const MessageHeader& header, std::span<const std::byte
   const MessageHeader complete = complete_header(header, payload, sender_, sequence);
   const Ticket ticket = next_ticket_++;
   Peer& peer = peers_[node];
-  if (peer.is_gone || peer.goodbye_count || closed_) {
+  if (peer.is_gone || peer.goodbye_count || leaving_) {
     events_.push_back({.kind = Event::Kind::kSent, .ticket = ticket, .status = gone(node)});
     return ticket;
   }
@@ -479,15 +480,14 @@ bool UcxTransport::everyone_has_all() const {
 Status UcxTransport::close(std::chrono::milliseconds limit) {
   if (closed_) return {};
   const auto deadline = Clock::now() + limit;
-  bool said_goodbye = false;
   while (true) {
     advance();
     report_events();
-    if (outgoing_.empty() && !std::exchange(said_goodbye, true)) say_goodbye();
-    if ((said_goodbye && everyone_has_all()) || Clock::now() >= deadline) break;
+    if (outgoing_.empty() && !leaving_) say_goodbye();
+    if ((leaving_ && everyone_has_all()) || Clock::now() >= deadline) break;
     if (events_.empty()) wait(deadline);
   }
-  if (!said_goodbye) say_goodbye();
+  if (!leaving_) say_goodbye();
   mesh_.service();  // writes what is queued
 
   const bool complete = outgoing_.empty() && everyone_has_all();
@@ -501,6 +501,7 @@ Status UcxTransport::close(std::chrono::milliseconds limit) {
 }
 
 void UcxTransport::say_goodbye() {
+  leaving_ = true;
   for (int peer = 0; peer < node_count(); ++peer) mesh_.say_goodbye(peer, peers_[peer].sent);
 }
 
