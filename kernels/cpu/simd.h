@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace skippipe::cpu {
 
@@ -71,27 +74,46 @@ inline IntVec as_int(Vec x) {
   return y;
 }
 
-// e^x within 2 ulp of the true value (1.0 measured by tests/kernels); 0 below -104, infinity above 88.8, NaN for NaN.
-// x = n ln 2 + r with |r| <= ln(2)/2; e^r is 1 + r + r^2 q(r), q minimax of degree 4 (3e-9); 2^n is applied in two
-// factors, so that neither overflows before the result does and results below the smallest normal number round
-// gradually.
-inline Vec exp(Vec x) {
-  const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-  const Vec lowest = splat(-104.0f), highest = splat(89.0f);
-  x = max(lowest, x);  // NaN stays
-  x = x > highest ? highest : x;
-  const Vec shifted = x * 1.44269504f + shift;
-  const Vec n = shifted - shift;
-  const Vec r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+// e^r for |r| <= ln(2)/2: 1 + r + r^2 q(r), q minimax of degree 4; 3e-9 off before rounding.
+inline Vec exp_of_remainder(Vec r) {
   Vec q = splat(1.38145378e-3f);
   q = q * r + 8.36874532e-3f;
   q = q * r + 4.16683908e-2f;
   q = q * r + 1.66665204e-1f;
   q = q * r + 0.499999934f;
-  const Vec power = q * (r * r) + r + 1.0f;
+  return q * (r * r) + r + 1.0f;
+}
+
+inline constexpr float kLog2E = 1.44269504f, kLn2High = 0.693145752f, kLn2Low = 1.42860677e-6f;
+// exp is 0 below the first and infinity from somewhat below the second; between them no step overflows early.
+inline constexpr float kExpLowest = -104.0f, kExpHighest = 89.0f;
+
+// e^x within 2 ulp of the true value (1.0 measured by tests/kernels); 0 below -104, infinity above 88.8, NaN for NaN.
+// x = n ln 2 + r; 2^n is applied in two factors, so that neither overflows before the result does and results below the
+// smallest normal number round gradually.
+inline Vec exp_portable(Vec x) {
+  const Vec shift = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  x = max(splat(kExpLowest), x);         // NaN stays
+  x = x > kExpHighest ? splat(kExpHighest) : x;
+  const Vec shifted = x * kLog2E + shift;
+  const Vec n = shifted - shift;
   const IntVec exponent = as_int(shifted) - as_int(shift);
   const IntVec half = exponent >> 1;
-  return power * as_float((half + 127) << 23) * as_float((exponent - half + 127) << 23);
+  return exp_of_remainder((x - n * kLn2High) - n * kLn2Low) * as_float((half + 127) << 23) *
+         as_float((exponent - half + 127) << 23);
+}
+
+// The same, at half the instructions where there is one that applies 2^n.
+inline Vec exp(Vec x) {
+#if defined(__AVX512F__)
+  // The forms with a full mask: GCC 12 warns about the others' own undefined operand. Minimum and maximum keep a NaN.
+  constexpr __mmask16 kAll = 0xffff;
+  const Vec bounded = _mm512_maskz_min_ps(kAll, splat(kExpHighest), _mm512_maskz_max_ps(kAll, splat(kExpLowest), x));
+  const Vec n = _mm512_maskz_roundscale_ps(kAll, bounded * kLog2E, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_maskz_scalef_ps(kAll, exp_of_remainder((bounded - n * kLn2High) - n * kLn2Low), n);
+#else
+  return exp_portable(x);
+#endif
 }
 
 inline float exp_one(float x) { return exp(splat(x))[0]; }

@@ -60,8 +60,19 @@ void tile_product(RowTile<float> c, LeftTile a, RowTile<const float> b, int64_t 
     int64_t column = 0;
     for (; column + kBlockVecs * kLanes <= columns; column += kBlockVecs * kLanes)
       product_block<kBlockVecs, kStore>({out + column, c.stride}, left, {b.data + column, b.stride}, depth);
-    for (; column < columns; column += kLanes)
-      product_block<1, kStore>({out + column, c.stride}, left, {b.data + column, b.stride}, depth);
+    const RowTile<float> c_rest{out + column, c.stride};
+    const RowTile<const float> b_rest{b.data + column, b.stride};
+    switch ((columns - column) / kLanes) {  // 0 to kBlockVecs - 1
+      case 1:
+        product_block<1, kStore>(c_rest, left, b_rest, depth);
+        break;
+      case 2:
+        product_block<2, kStore>(c_rest, left, b_rest, depth);
+        break;
+      case 3:
+        product_block<3, kStore>(c_rest, left, b_rest, depth);
+        break;
+    }
   }
 }
 
