@@ -56,6 +56,8 @@ class ControlMesh {
   bool complete() const;        // all the others were admitted
   std::string missing() const;  // who is not there yet, where, since when it was tried, and why not
 
+  std::string describe(int node) const;  // "node 3 at 10.0.0.3:7000"
+
   // Goodbye tells the peer how many messages it was sent; farewell answers its goodbye.
   void say_goodbye(int node, uint64_t messages_sent);
   void say_farewell(int node);
@@ -83,7 +85,6 @@ class ControlMesh {
   void send(int node, ControlKind kind, std::span<const std::byte> body);
   void lose(int node, const std::string& why);
   void beat(Clock::time_point now);
-  std::string describe(int node) const;  // "node 3 at 10.0.0.3:7000"
 
   const ControlOptions options_;
   const std::vector<std::byte> own_hello_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/status.h"
@@ -14,6 +15,12 @@ struct NodeAddress {
   uint16_t port = 0;
   std::string to_string() const;  // "127.0.0.1:7000", "[::1]:7000"
 };
+
+// Reads what to_string writes. Throws ConfigError for anything but "host:port" or "[host]:port" with a port above 0.
+NodeAddress parse_node_address(std::string_view text);
+
+// From "host:port" or "[IPv6]:port". Throws ConfigError.
+NodeAddress parse_node_address(const std::string& text);
 
 // Owns a file descriptor.
 class FileDescriptor {

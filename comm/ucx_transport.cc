@@ -332,7 +332,7 @@ void UcxTransport::on_admitted(int node, std::span<const std::byte> worker_addre
   Peer& peer = peers_[node];
   if (Status status = worker_.connect(worker_address, &UcxTransport::on_endpoint_error, &peer, peer.endpoint);
       !status.ok()) {
-    fail_peer(node, Status(status.code(), fmt::format("node {}: {}", node, status.message())));
+    fail_peer(node, Status(status.code(), fmt::format("{}: {}", mesh_.describe(node), status.message())));
   }
 }
 
@@ -349,11 +349,11 @@ void UcxTransport::look_for_failures() {
         abandon(node);
       } else {
         fail_peer(node, Status(StatusCode::kPeerGone,
-                               fmt::format("node {}: UCX: {}", node, ucs_status_string(peer.ucx_error))));
+                               fmt::format("{}: UCX: {}", mesh_.describe(node), ucs_status_string(peer.ucx_error))));
       }
     } else if (!peer.early.empty() && Clock::now() - peer.early_since > silence_limit_) {
-      fail_peer(node,
-                Status(StatusCode::kPeerGone, fmt::format("node {}: its message {} never came", node, peer.announced)));
+      fail_peer(node, Status(StatusCode::kPeerGone,
+                             fmt::format("{}: its message {} never came", mesh_.describe(node), peer.announced)));
     }
   }
 }

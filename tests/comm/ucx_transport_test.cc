@@ -103,6 +103,17 @@ TEST_F(KilledPeer, EndsReceiptsFromIt) {
   EXPECT_FALSE(recorder->incoming[3]->status.ok());
 }
 
+TEST(NodeAddress, ReadsWhatItWrites) {
+  for (const char* text : {"127.0.0.1:7000", "[::1]:65535", "node-3.example.org:1"}) {
+    EXPECT_EQ(parse_node_address(text).to_string(), text);
+  }
+  EXPECT_EQ(parse_node_address("[::1]:7").host, "::1");
+  for (const char* text : {"", ":", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:80x", "::1:80",
+                           "[::1]", "[]:80", "[::1:80", "99999999999999999999"}) {
+    EXPECT_THROW(parse_node_address(text), ConfigError) << text;
+  }
+}
+
 TEST(ConnectUcx, APortInUseIsNamed) {
   FileDescriptor taken;
   ASSERT_TRUE(listen_on({"127.0.0.1", 0}, taken).ok());
