@@ -27,6 +27,10 @@ struct StoredTensor {
 };
 
 constexpr int kTensorsPerLayer = 6;
+constexpr const char* kWeightsBlock = "weights";
+constexpr const char* kGradientsBlock = "gradients";
+constexpr const char* kFirstMomentsBlock = "first moments";
+constexpr const char* kSecondMomentsBlock = "second moments";
 
 void append_layer(std::vector<StoredTensor>& tensors, const ModelConfig& config, int layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
@@ -57,7 +61,6 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const StageL
 
 // A view of each tensor, in their order; matrices are placed first. Returns how many elements these take.
 int64_t place(Arena& arena, std::vector<Tensor>& views, const std::vector<StoredTensor>& tensors) {
-  views.resize(tensors.size());
   const auto place_kind = [&](bool norms) {
     for (size_t i = 0; i < tensors.size(); ++i)
       if (tensors[i].is_norm() == norms) views[i] = arena.take(tensors[i].shape(), Dtype::kF32);
@@ -81,30 +84,36 @@ uint64_t hash_name(std::string_view name) {
 
 }  // namespace
 
-void Parameters::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout) {
+void Parameters::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout,
+                             StagePurpose purpose) {
+  const std::vector<StoredTensor> tensors = stored_tensors(config, layout);
+  std::vector<Tensor> views(tensors.size());
   Arena arena;
-  std::vector<Tensor> views;
-  place(arena, views, stored_tensors(config, layout));
-  plan.add(Region::kWeights, "weights", arena.used_bytes(),
+  place(arena, views, tensors);
+  plan.add(Region::kWeights, kWeightsBlock, arena.used_bytes(),
            fmt::format("f32, {} layers{}", layout.layer_count, layout.index == 0 ? ", embedding, head" : ""));
-  plan.add(Region::kGradients, "gradients", arena.used_bytes(), "f32");
-  plan.add(Region::kOptimizer, "first moments", arena.used_bytes(), "AdamW, f32");
-  plan.add(Region::kOptimizer, "second moments", arena.used_bytes(), "AdamW, f32");
+  if (purpose == StagePurpose::kEvaluation) return;
+  plan.add(Region::kGradients, kGradientsBlock, arena.used_bytes(), "f32");
+  plan.add(Region::kOptimizer, kFirstMomentsBlock, arena.used_bytes(), "AdamW, f32");
+  plan.add(Region::kOptimizer, kSecondMomentsBlock, arena.used_bytes(), "AdamW, f32");
 }
 
-Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab) {
+Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab, StagePurpose purpose) {
   const std::vector<StoredTensor> tensors = stored_tensors(config, layout);
-  const auto take = [&](std::vector<Tensor>& views, Region region, const char* name) {
+  using Views = std::vector<Tensor>;
+  Views values(tensors.size()), gradients(tensors.size()), first(tensors.size()), second(tensors.size());
+  const auto take = [&](Views& views, Region region, const char* name) {
     const std::span<std::byte> block = slab.take(region, name);
     Arena arena(block);
     matrix_elements_ = place(arena, views, tensors);
     return flat(block);
   };
-  std::vector<Tensor> values, gradients, first, second;
-  weights_ = take(values, Region::kWeights, "weights");
-  gradients_ = take(gradients, Region::kGradients, "gradients");
-  first_moments_ = take(first, Region::kOptimizer, "first moments");
-  second_moments_ = take(second, Region::kOptimizer, "second moments");
+  weights_ = take(values, Region::kWeights, kWeightsBlock);
+  if (purpose == StagePurpose::kTraining) {
+    gradients_ = take(gradients, Region::kGradients, kGradientsBlock);
+    first_moments_ = take(first, Region::kOptimizer, kFirstMomentsBlock);
+    second_moments_ = take(second, Region::kOptimizer, kSecondMomentsBlock);
+  }
 
   const auto weight = [&](size_t i) { return Weight{values[i], gradients[i]}; };
   size_t next = 0;
@@ -116,15 +125,18 @@ Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Sla
   for (size_t i = 0; i < tensors.size(); ++i) {
     int64_t row = 0;
     for (const auto& [name, rows] : tensors[i].parts) {
-      list_.push_back({name, values[i].slice(0, row, rows), gradients[i].slice(0, row, rows),
-                       first[i].slice(0, row, rows), second[i].slice(0, row, rows)});
+      const auto rows_of = [row, count = rows](const Tensor& all) {
+        return all.empty() ? all : all.slice(0, row, count);
+      };
+      list_.push_back({name, rows_of(values[i]), rows_of(gradients[i]), rows_of(first[i]), rows_of(second[i])});
       row += rows;
     }
   }
 }
 
 void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
-  for (const Tensor& all : {weights_, gradients_, first_moments_, second_moments_}) fill_zero(ctx, all);
+  for (const Tensor& all : {weights_, gradients_, first_moments_, second_moments_})
+    if (!all.empty()) fill_zero(ctx, all);
   for (const Parameter& parameter : list_) {
     const std::span<float> values(parameter.weight.as<float>(), static_cast<size_t>(parameter.weight.elements()));
     Random random(seed, {hash_name(parameter.name)});

@@ -38,26 +38,28 @@ struct EdgeWeights {
   Weight head;        // (V, C); the embedding itself where they are tied
 };
 
-// Four blocks of one layout: weights, gradients, first and second moments. Matrices lie first and norms behind them, so
-// that a step over all tensors is two operations, with and without weight decay. Used by the stage's thread.
+// Four blocks of one layout: weights, gradients, first and second moments; the first only in evaluation. Matrices lie
+// first and norms behind them, so that a step over all tensors is two operations, with and without weight decay. Used
+// by the stage's thread.
 class Parameters {
  public:
-  static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout);
-  Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab);
+  static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout, StagePurpose purpose);
+  Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab, StagePurpose purpose);
 
   const LayerWeights& layer(int index) const { return layers_[static_cast<size_t>(index)]; }  // within the stage
   const EdgeWeights& edge() const { return edge_; }
   const std::vector<Parameter>& list() const { return list_; }
 
   Tensor weights() const { return weights_; }      // (all), f32
-  Tensor gradients() const { return gradients_; }  // (all), f32
+  Tensor gradients() const { return gradients_; }  // (all), f32; empty in evaluation
 
   void initialize(Context& ctx, uint64_t seed, double range);
   void step(Context& ctx, const AdamWStep& step);
 
  private:
-  Tensor weights_, gradients_, first_moments_, second_moments_;  // (all)
-  int64_t matrix_elements_ = 0;                                  // of each; the norms follow
+  Tensor weights_;                                     // (all)
+  Tensor gradients_, first_moments_, second_moments_;  // (all), empty in evaluation
+  int64_t matrix_elements_ = 0;                        // of each; the norms follow
   std::vector<LayerWeights> layers_;
   EdgeWeights edge_;
   std::vector<Parameter> list_;

@@ -16,20 +16,29 @@ namespace {
 
 // The memory for one microbatch.
 struct Slot {
-  Slot(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch) {
+  Slot(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
+       StagePurpose purpose) {
     const int64_t rows = batch.samples * batch.tokens;
     const Dims hidden = {rows, config.channels};
+    const bool training = purpose == StagePurpose::kTraining, first_stage = layout.index == 0;
     stream.push_back(arena.take(hidden, Dtype::kF32));
     for (int i = 0; i < layout.layer_count; ++i) {
-      layers.emplace_back(arena, config, batch).input = stream.back();
-      stream.push_back(arena.take(hidden, Dtype::kF32));
+      // In evaluation all layers use the memory of the first, and all outputs one buffer: a layer's input is dead
+      // before its output is written.
+      const bool own_memory = training || i == 0;
+      layers.push_back(own_memory ? LayerActivations(arena, config, batch) : layers.back());
+      layers.back().input = stream.back();
+      stream.push_back(own_memory ? arena.take(hidden, Dtype::kF32) : stream.back());
     }
-    output_gradient = arena.take(hidden, Dtype::kF32);
-    if (layout.index != 0) return;
-    tokens = arena.take({rows}, Dtype::kI32);
-    targets = arena.take({rows}, Dtype::kI32);
-    returned = arena.take(hidden, Dtype::kF32);
-    loss_gradient = arena.take(hidden, Dtype::kF32);
+    if (first_stage) {
+      tokens = arena.take({rows}, Dtype::kI32);
+      targets = arena.take({rows}, Dtype::kI32);
+    }
+    if (training) output_gradient = arena.take(hidden, Dtype::kF32);
+    if (training && first_stage) {
+      returned = arena.take(hidden, Dtype::kF32);
+      loss_gradient = arena.take(hidden, Dtype::kF32);
+    }
   }
 
   std::vector<Tensor> stream;  // (N,C): the input of each layer, and the stage's output
@@ -113,7 +122,7 @@ std::vector<int> even_layers_per_stage(const ModelConfig& config, int stages) {
 class Stage::Impl {
  public:
   Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-       const Context& context);
+       const Context& context, StagePurpose purpose);
 
   Slot& slot(int index) {
     SKP_CHECK(index >= 0 && index < static_cast<int>(slots_.size()), "slot {} of {}", index, slots_.size());
@@ -126,6 +135,11 @@ class Stage::Impl {
     return rows.empty() ? rows : rows.reshape({batch_.samples, batch_.tokens});
   }
 
+  // Before every task that evaluation does not have.
+  void require_training(const char* task) const {
+    SKP_CHECK(purpose_ == StagePurpose::kTraining, "{} of a stage for evaluation", task);
+  }
+
   void forward(int slot_index);
   LossSum loss(int slot_index, ConstTensor hidden);
   void backward(int slot_index, ConstTensor dy, Tensor dx);
@@ -135,6 +149,7 @@ class Stage::Impl {
   ModelConfig config_;
   StageLayout layout_;
   BatchShape batch_;
+  StagePurpose purpose_;
   Context ctx_;
   Parameters parameters_;
   std::vector<Slot> slots_;
@@ -145,10 +160,15 @@ class Stage::Impl {
 };
 
 Stage::Impl::Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-                  const Context& context)
-    : config_(config), layout_(layout), batch_(batch), ctx_(context), parameters_(config, layout, slab) {
+                  const Context& context, StagePurpose purpose)
+    : config_(config),
+      layout_(layout),
+      batch_(batch),
+      purpose_(purpose),
+      ctx_(context),
+      parameters_(config, layout, slab, purpose) {
   Arena activations(slab.take(Region::kActivations, "slots"));
-  for (int i = 0; i < slots; ++i) slots_.emplace_back(activations, config, layout, batch);
+  for (int i = 0; i < slots; ++i) slots_.emplace_back(activations, config, layout, batch, purpose);
   Arena scratch(slab.take(Region::kWorkspace, "stage"));
   workspace_ = std::make_unique<Workspace>(scratch, config, layout, batch, context);
   const Tensor& kernels = workspace_->kernels;
@@ -178,6 +198,7 @@ void Stage::Impl::forward(int slot_index) {
 }
 
 void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
+  require_training("backward");
   Slot& slot = this->slot(slot_index);
   SKP_CHECK(dx.empty() == (layout_.index == 0), "backward of stage {}: dx is {}", layout_.index,
             dx.empty() ? "missing" : "not wanted, tokens have no gradient");
@@ -204,6 +225,7 @@ LossSum Stage::Impl::loss_forward(const Slot& slot, ConstTensor hidden) {
 }
 
 LossSum Stage::Impl::loss(int slot_index, ConstTensor hidden) {
+  require_training("loss");
   Slot& slot = this->slot(slot_index);
   const ConstTensor rows = hidden.reshape(hidden_rows());
   const LossSum result = loss_forward(slot, rows);
@@ -218,16 +240,17 @@ LossSum Stage::Impl::loss(int slot_index, ConstTensor hidden) {
 }
 
 double Stage::Impl::squared_gradient_norm() {
+  require_training("gradient norm");
   squared_norm(ctx_, workspace_->scalar, parameters_.gradients());
   return *workspace_->scalar.as<float>();
 }
 
 void Stage::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
-                        int slots, const Context& context) {
+                        int slots, const Context& context, StagePurpose purpose) {
   check_arguments(config, layout, batch, slots);
-  Parameters::plan_memory(plan, config, layout);
+  Parameters::plan_memory(plan, config, layout, purpose);
   Arena slot, scratch;
-  Slot(slot, config, layout, batch);
+  Slot(slot, config, layout, batch, purpose);
   Workspace(scratch, config, layout, batch, context);
   int64_t slots_bytes = 0;
   if (__builtin_mul_overflow(slot.used_bytes(), slots, &slots_bytes))
@@ -239,9 +262,9 @@ void Stage::plan_memory(MemoryPlan& plan, const ModelConfig& config, const Stage
 }
 
 Stage::Stage(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-             const Context& context) {
+             const Context& context, StagePurpose purpose) {
   check_arguments(config, layout, batch, slots);
-  impl_ = std::make_unique<Impl>(config, layout, batch, slots, slab, context);
+  impl_ = std::make_unique<Impl>(config, layout, batch, slots, slab, context, purpose);
 }
 
 Stage::~Stage() = default;
@@ -279,12 +302,19 @@ std::span<float> Stage::weights() const {
 
 std::span<float> Stage::gradients() const {
   const Tensor all = impl_->parameters_.gradients();
+  if (all.empty()) return {};
   return {all.as<float>(), static_cast<size_t>(all.elements())};
 }
 
-void Stage::zero_gradients() { fill_zero(impl_->ctx_, impl_->parameters_.gradients()); }
+void Stage::zero_gradients() {
+  impl_->require_training("gradients");
+  fill_zero(impl_->ctx_, impl_->parameters_.gradients());
+}
 double Stage::squared_gradient_norm() { return impl_->squared_gradient_norm(); }
-void Stage::step(const AdamWStep& step) { impl_->parameters_.step(impl_->ctx_, step); }
+void Stage::step(const AdamWStep& step) {
+  impl_->require_training("step");
+  impl_->parameters_.step(impl_->ctx_, step);
+}
 const std::vector<Parameter>& Stage::parameters() const { return impl_->parameters_.list(); }
 
 }  // namespace skippipe

@@ -32,6 +32,10 @@ struct StageLayout {
   int layer_count = 0;
 };
 
+// A stage for evaluation has weights and one layer's activations per slot, but no gradients and no moments; of the
+// tasks it knows forward and evaluate_loss.
+enum class StagePurpose : uint8_t { kTraining, kEvaluation };
+
 // One layout per entry of layers_per_stage. Throws ConfigError unless they add up to the model's layers.
 std::vector<StageLayout> stage_layouts(const ModelConfig& config, std::span<const int> layers_per_stage);
 // As even as possible, the later stages getting one more. Throws ConfigError unless 1 <= stages <= layers.
@@ -64,12 +68,13 @@ class Stage {
   // Registers what the stage will take from the slab; the context says threads and backend. Throws ConfigError (a
   // layout or batch that does not fit the model) and MemoryError (sizes that overflow).
   static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout,
-                          const BatchShape& batch, int slots, const Context& context);
+                          const BatchShape& batch, int slots, const Context& context,
+                          StagePurpose purpose = StagePurpose::kTraining);
 
   // The slab must be that of a plan made by plan_memory with the same arguments. The context's workspace is ignored:
   // the stage brings its own. Weights, gradients and moments begin as zeros.
   Stage(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-        const Context& context);
+        const Context& context, StagePurpose purpose = StagePurpose::kTraining);
   ~Stage();
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
@@ -102,7 +107,8 @@ class Stage {
   // Stage 0 only: the loss without any gradient, for evaluation. Any hidden (B,T,C), any slot.
   LossSum evaluate_loss(int slot, ConstTensor hidden);
 
-  // Buffers of a slot. tokens, targets, returned and loss_gradient: stage 0 only (empty elsewhere).
+  // Buffers of a slot. tokens, targets, returned and loss_gradient: stage 0 only (empty elsewhere). The last three are
+  // for training only.
   Tensor tokens(int slot) const;         // (B,T) i32, in [0, V)
   Tensor targets(int slot) const;        // (B,T) i32, in [0, V) or -1
   Tensor input(int slot) const;          // (B,T,C); stage 0: where forward puts the embedding
@@ -113,6 +119,7 @@ class Stage {
       int slot) const;  // (B,T,C), of output; comes from the next stage. backward's dx may go here too
 
   // All the stage's values, f32, contiguous; tensors are padded to kBlockAlignment with zeros that stay zero.
+  // gradients() is empty in evaluation.
   std::span<float> weights() const;
   std::span<float> gradients() const;
 
@@ -122,7 +129,8 @@ class Stage {
   // AdamW over all tensors; weight decay skips the norms.
   void step(const AdamWStep& step);
 
-  // By Hugging Face name, in the order of the layers. With tied embeddings there is no lm_head.weight.
+  // By Hugging Face name, in the order of the layers. With tied embeddings there is no lm_head.weight; in evaluation
+  // only the weights are there, the other tensors are empty.
   const std::vector<Parameter>& parameters() const;
 
  private:

@@ -56,10 +56,16 @@ void expect_slope(std::span<float> values, std::span<const float> gradient, Func
 }
 
 TEST(Stage, GradientsOfTheWholeModelAgreeWithFiniteDifferences) {
-  for (const bool tied : {false, true}) {
+  struct Case {
+    bool tied;
+    BatchShape batch;
+    int threads;
+  };
+  for (const auto& [tied, batch, threads] : {Case{false, kBatch, 1}, Case{true, kBatch, 1}, Case{false, {1, 131}, 2}}) {
     ModelConfig config = tiny_config(2);
     config.tied_embeddings = tied;
-    TestModel model(config, {1, 1}, kBatch);
+    config.max_positions = 131;
+    TestModel model(config, {1, 1}, batch, 1, threads);
     model.initialize(kSeed);
     model.fill_random_tokens(0, kSeed);
     model.stage(0).targets(0).as<int32_t>()[3] = -1;
@@ -332,6 +338,37 @@ TEST(Stage, TakesWhatTheTableSaysAndAllocatesNothingAfterStart) {
     EXPECT_EQ(model.slab(s).device_allocations(), 1);
     EXPECT_EQ(model.slab(s).bytes(), model.plan(s).total_bytes());
   }
+}
+
+TEST(Stage, EvaluationGivesTheLossOfTrainingWithAFractionOfTheMemory) {
+  TestModel training(tiny_config(4), {1, 3}, kBatch);
+  TestModel evaluation(tiny_config(4), {1, 3}, kBatch, 1, 1, StagePurpose::kEvaluation);
+  for (TestModel* model : {&training, &evaluation}) {
+    model->initialize(kSeed);
+    model->fill_random_tokens(0, kSeed);
+    model->stage(0).forward(0);
+    test::copy_values(model->stage(1).input(0), model->stage(0).output(0));
+    model->stage(1).forward(0);
+  }
+  EXPECT_TRUE(std::ranges::equal(values_of(training.stage(1).output(0)), values_of(evaluation.stage(1).output(0))));
+  EXPECT_EQ(training.stage(0).loss(0, training.stage(1).output(0)).sum,
+            evaluation.stage(0).evaluate_loss(0, evaluation.stage(1).output(0)).sum);
+
+  EXPECT_EQ(evaluation.plan(1).bytes(Region::kWeights), training.plan(1).bytes(Region::kWeights));
+  EXPECT_EQ(evaluation.plan(1).bytes(Region::kGradients) + evaluation.plan(1).bytes(Region::kOptimizer), 0);
+  EXPECT_LT(evaluation.plan(1).bytes(Region::kActivations), training.plan(1).bytes(Region::kActivations) / 2);
+  EXPECT_TRUE(evaluation.stage(1).gradients().empty());
+  for (const auto& [name, parameter] : evaluation.parameters()) {
+    EXPECT_FALSE(parameter.weight.empty()) << name;
+    EXPECT_TRUE(parameter.gradient.empty() && parameter.first_moment.empty() && parameter.second_moment.empty())
+        << name;
+  }
+  Stage& stage = evaluation.stage(0);
+  EXPECT_THROW(stage.loss(0, stage.output(0)), InternalError);
+  EXPECT_THROW(stage.backward(0, stage.output(0), {}), InternalError);
+  EXPECT_THROW(stage.step({}), InternalError);
+  EXPECT_THROW(stage.zero_gradients(), InternalError);
+  EXPECT_THROW(stage.squared_gradient_norm(), InternalError);
 }
 
 TEST(Stage, BuffersOfStageZeroAndOfOthers) {

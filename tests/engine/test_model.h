@@ -44,17 +44,17 @@ inline void copy_values(const Tensor& to, const Tensor& from) {
 class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
-            int threads = 1)
+            int threads = 1, StagePurpose purpose = StagePurpose::kTraining)
       : config_(config), backend_(make_cpu_backend()) {
     Context context;
     context.backend = backend_.get();
     context.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan;
-      Stage::plan_memory(plan, config, layout, batch, slots, context);
+      Stage::plan_memory(plan, config, layout, batch, slots, context, purpose);
       slabs_.push_back(std::make_unique<Slab>(plan));
       plans_.push_back(plan);
-      stages_.push_back(std::make_unique<Stage>(config, layout, batch, slots, *slabs_.back(), context));
+      stages_.push_back(std::make_unique<Stage>(config, layout, batch, slots, *slabs_.back(), context, purpose));
     }
   }
 
