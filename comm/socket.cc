@@ -46,18 +46,6 @@ void set_option(const FileDescriptor& socket, int level, int option) {
 
 }  // namespace
 
-NodeAddress parse_node_address(const std::string& text) {
-  const size_t colon = text.rfind(':');
-  std::string host = text.substr(0, colon == std::string::npos ? 0 : colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  const char* end = text.data() + text.size();
-  uint16_t port = 0;
-  const auto [stop, error] = std::from_chars(text.data() + std::min(colon + 1, text.size()), end, port);
-  if (host.empty() || error != std::errc() || stop != end || port == 0)
-    throw ConfigError("address '{}': expected host:port, with a port from 1 to 65535", text);
-  return {host, port};
-}
-
 std::string NodeAddress::to_string() const {
   return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
 }
@@ -72,7 +60,7 @@ NodeAddress parse_node_address(std::string_view text) {
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), address.port);
   const bool port_is_good = error == std::errc() && end == port.data() + port.size() && address.port > 0;
   if (!port_is_good || host.empty() || (!bracketed && host.find_first_of("[]:") != std::string_view::npos)) {
-    throw ConfigError("\"{}\" is no address, expected host:port or [host]:port", text);
+    throw ConfigError("address '{}': expected host:port or [host]:port, with a port from 1 to 65535", text);
   }
   return address;
 }

@@ -19,9 +19,6 @@ struct NodeAddress {
 // Reads what to_string writes. Throws ConfigError for anything but "host:port" or "[host]:port" with a port above 0.
 NodeAddress parse_node_address(std::string_view text);
 
-// From "host:port" or "[IPv6]:port". Throws ConfigError.
-NodeAddress parse_node_address(const std::string& text);
-
 // Owns a file descriptor.
 class FileDescriptor {
  public:
