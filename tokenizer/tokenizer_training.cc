@@ -3,7 +3,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
-#include <regex>
+#include <string_view>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -65,15 +65,22 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
+// The digits behind a marker in the message; empty if there are none.
+std::string number_behind(const std::string& message, std::string_view marker) {
+  const size_t found = message.find(marker);
+  if (found == std::string::npos) return "";
+  const size_t begin = found + marker.size();
+  return message.substr(begin, message.find_first_not_of("0123456789", begin) - begin);
+}
+
 // SentencePiece says in prose how large a vocabulary the text allows.
 [[noreturn]] void report_failure(const std::string& message, int32_t vocabulary) {
-  std::smatch match;
-  if (std::regex_search(message, match, std::regex("<= (\\d+)")))
-    throw ConfigError("tokenizer: the text fills a vocabulary of at most {}, {} were asked for", match[1].str(),
-                      vocabulary);
-  if (std::regex_search(message, match, std::regex("required_chars. \\d+ vs (\\d+)")))
-    throw ConfigError("tokenizer: the text needs a vocabulary of at least {}, {} were asked for", match[1].str(),
-                      vocabulary);
+  const std::string most = number_behind(message, "value <= ");
+  if (!most.empty())
+    throw ConfigError("tokenizer: the text fills a vocabulary of at most {}, {} were asked for", most, vocabulary);
+  const std::string least = number_behind(message, fmt::format("required_chars. {} vs ", vocabulary));
+  if (!least.empty())
+    throw ConfigError("tokenizer: the text needs a vocabulary of at least {}, {} were asked for", least, vocabulary);
   throw ConfigError("tokenizer: cannot learn a vocabulary of {}: {}", vocabulary, message);
 }
 

@@ -25,6 +25,7 @@ class ModelFilesTest : public ::testing::Test {
     for (int i = 0; i < model.stages(); ++i) write_stage_weights(folder(), model.stage(i));
     write_model_description(folder(), model.config(), layers_per_stage);
   }
+  static ModelFiles open(const std::filesystem::path& folder) { return ModelFiles(folder); }
   static void load(const ModelFiles& files, TestModel& model) {
     for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i));
   }
@@ -84,15 +85,15 @@ TEST_F(ModelFilesTest, ErrorsNameFileAndTensor) {
   SKP_EXPECT_ERROR(load(ModelFiles(folder()), deeper), FileError, "is in none of the 2 files");
 
   std::filesystem::copy_file(folder() / "stage-01.safetensors", folder() / "stage-07.safetensors");
-  SKP_EXPECT_ERROR(ModelFiles(folder()), FileError, "is in ");
+  SKP_EXPECT_ERROR(open(folder()), FileError, "is in ");
   std::filesystem::remove(folder() / "stage-07.safetensors");
   std::filesystem::resize_file(folder() / "stage-01.safetensors", 1000);
-  SKP_EXPECT_ERROR(ModelFiles(folder()), FileError, "stage-01.safetensors");
+  SKP_EXPECT_ERROR(open(folder()), FileError, "stage-01.safetensors");
   std::filesystem::remove(folder() / "stage-01.safetensors");
   SKP_EXPECT_ERROR(load(ModelFiles(folder()), model), FileError, "tensor 'model.layers.1.");
   std::filesystem::remove(folder() / "stage-00.safetensors");
-  SKP_EXPECT_ERROR(ModelFiles(folder()), FileError, "no *.safetensors file");
-  SKP_EXPECT_ERROR(ModelFiles(folder_ / "none"), FileError, "config.json");
+  SKP_EXPECT_ERROR(open(folder()), FileError, "no *.safetensors file");
+  SKP_EXPECT_ERROR(open(folder_ / "none"), FileError, "config.json");
 }
 
 TEST_F(ModelFilesTest, BadStageListsAreRefused) {

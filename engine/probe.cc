@@ -1,0 +1,101 @@
+#include "engine/probe.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "engine/local_model.h"
+
+namespace skippipe {
+namespace {
+
+constexpr int kWarmUps = 2;
+constexpr uint64_t kSeed = 1;
+constexpr int kInner = 1;  // the stage between others, as most are; stage 0 has the loss
+
+double seconds_of(const auto& task) {
+  const auto start = std::chrono::steady_clock::now();
+  task();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void fill_random(const Tensor& ids, int64_t vocabulary, uint64_t stream) {
+  Random random(kSeed, {stream});
+  std::generate_n(ids.as<int32_t>(), ids.elements(),
+                  [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary))); });
+}
+
+struct Samples {
+  std::vector<double> forward, backward, loss, step;
+};
+
+// One round of all tasks, in the order of an iteration.
+void run_round(LocalModel& model, int64_t iteration, Samples& samples) {
+  Stage& first = model.stage(0);
+  Stage& inner = model.stage(kInner);
+  const std::vector<int> path = {0, kInner};
+  AdamWStep step;
+  step.learning_rate = 1e-4f;
+  step.step = iteration + 1;
+  first.forward(0);
+  ConstTensor hidden;
+  samples.forward.push_back(seconds_of([&] { hidden = model.forward_from_first(path); }));
+  samples.loss.push_back(seconds_of([&] { first.loss(0, hidden); }));
+  samples.backward.push_back(seconds_of([&] { inner.backward(0, first.loss_gradient(0), inner.output_gradient(0)); }));
+  samples.step.push_back(seconds_of([&] { inner.step(step); }));
+  inner.zero_gradients();
+  first.zero_gradients();
+}
+
+}  // namespace
+
+Measured quartiles(std::vector<double> seconds) {
+  SKP_CHECK(!seconds.empty(), "nothing was measured");
+  std::ranges::sort(seconds);
+  const auto at = [&](double share) {
+    return seconds[static_cast<size_t>(std::lround(share * static_cast<double>(seconds.size() - 1)))];
+  };
+  return {at(0.5), at(0.25), at(0.75)};
+}
+
+ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
+  if (settings.repetitions < 1) throw ConfigError("probe: {} repetitions, expected at least 1", settings.repetitions);
+  if (settings.layers_per_stage < 1)
+    throw ConfigError("probe: {} layers per stage, expected at least 1", settings.layers_per_stage);
+  // Stage 0 with one layer for the loss, and one stage as planned; the time of a layer is the same at any depth.
+  const std::vector<int> layers = {1, settings.layers_per_stage};
+  ModelConfig measured_config = config;
+  measured_config.layers = 1 + settings.layers_per_stage;
+  LocalModel model(measured_config, layers, settings.batch, settings.threads);
+  for (int i = 0; i < model.stages(); ++i) model.stage(i).initialize(kSeed);
+  fill_random(model.stage(0).tokens(0), config.vocabulary, 1);
+  fill_random(model.stage(0).targets(0), config.vocabulary, 2);
+
+  Samples samples;
+  for (int i = 0; i < kWarmUps; ++i) run_round(model, i, samples);
+  samples = {};
+  for (int i = 0; i < settings.repetitions; ++i) run_round(model, kWarmUps + i, samples);
+
+  ProbeResult result;
+  result.forward = quartiles(samples.forward);
+  result.backward = quartiles(samples.backward);
+  result.loss = quartiles(samples.loss);
+  result.step = quartiles(samples.step);
+  result.step_gradient_bytes = static_cast<int64_t>(model.stage(kInner).gradients().size_bytes());
+  result.forward_s = result.forward.median_s / static_cast<double>(settings.layers_per_stage * settings.batch.samples);
+  result.backward_over_forward = result.backward.median_s / result.forward.median_s;
+  result.loss_over_forward = result.loss.median_s / result.forward.median_s;
+  result.step_s_per_byte = result.step.median_s / static_cast<double>(result.step_gradient_bytes);
+  return result;
+}
+
+void apply(NetworkNode& node, const ProbeResult& result) {
+  node.forward_s = result.forward_s;
+  node.backward_over_forward = result.backward_over_forward;
+  node.loss_over_forward = result.loss_over_forward;
+  node.step_s_per_byte = result.step_s_per_byte;
+}
+
+}  // namespace skippipe

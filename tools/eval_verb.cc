@@ -1,0 +1,180 @@
+// skippipe eval: perplexity with all stages, with a share of them left out at random, or without named ones.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "engine/evaluate.h"
+#include "engine/model_files.h"
+#include "tools/progress.h"
+#include "tools/verbs.h"
+
+namespace skippipe {
+namespace {
+
+struct Options {
+  std::string run_folder;
+  std::string model;
+  std::string config;
+  std::string tokens;
+  BatchShape batch = {8, 0};
+  uint64_t samples = 0;
+  int stages = 0;
+  std::vector<double> skip;
+  int choices = 8;
+  uint64_t seed = 1;
+  std::vector<int> without;
+  int threads = 0;
+  std::string json;
+};
+
+// One line of the table: paths whose perplexities are averaged.
+struct Group {
+  std::string label;
+  std::optional<double> share;
+  std::vector<StagePath> paths;
+  std::vector<LossSum> losses;
+};
+
+std::filesystem::path folder_of(const Options& options) {
+  if (options.run_folder.empty() == options.model.empty())
+    throw UsageError("eval: give one of --run-folder and --model");
+  return options.run_folder.empty() ? std::filesystem::path(options.model) : model_folder(options.run_folder);
+}
+
+std::vector<int> cut_of(const ModelFiles& files, const Options& options) {
+  if (options.stages > 0) return even_layers_per_stage(files.config(), options.stages);
+  if (files.layers_per_stage()) return *files.layers_per_stage();
+  throw UsageError("eval: the model's folder has no stages.json: give --stages");
+}
+
+std::vector<Group> groups_of(int stages, const Options& options) {
+  std::vector<Group> groups = {{fmt::format("all {} stages", stages), {}, {path_without(stages, {})}, {}}};
+  for (const double share : options.skip) {
+    auto paths = random_paths(stages, share, options.choices, options.seed);
+    const size_t left_out = static_cast<size_t>(stages) - paths.front().size();
+    groups.push_back({fmt::format("{} of {} left out at random", left_out, stages), share, std::move(paths), {}});
+  }
+  if (!options.without.empty())
+    groups.push_back(
+        {fmt::format("without {}", fmt::join(options.without, ", ")), {}, {path_without(stages, options.without)}, {}});
+  return groups;
+}
+
+void evaluate_groups(LocalModel& model, const EvaluationData& data, std::vector<Group>& groups) {
+  std::vector<StagePath> paths;
+  for (const Group& group : groups) paths.insert(paths.end(), group.paths.begin(), group.paths.end());
+  std::unique_ptr<Progress> progress;
+  const auto losses = evaluate(model, data, paths, [&](uint64_t done, uint64_t batches) {
+    if (!progress) progress = std::make_unique<Progress>("evaluating", batches, "batches");
+    progress->update(done);
+  });
+  auto next = losses.begin();
+  for (Group& group : groups) {
+    group.losses.assign(next, next + static_cast<std::ptrdiff_t>(group.paths.size()));
+    next += static_cast<std::ptrdiff_t>(group.paths.size());
+  }
+}
+
+std::vector<double> perplexities_of(const Group& group) {
+  std::vector<double> values;
+  for (const LossSum& loss : group.losses) values.push_back(perplexity(loss));
+  return values;
+}
+
+double mean(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+void print_table(const std::vector<Group>& groups) {
+  fmt::print("{:<32} {:>8} {:>12} {:>12} {:>12}\n", "stages", "choices", "perplexity", "lowest", "highest");
+  for (const Group& group : groups) {
+    const auto values = perplexities_of(group);
+    fmt::print("{:<32} {:>8} {:>12.3f}", group.label, values.size(), mean(values));
+    if (values.size() > 1) fmt::print(" {:>12.3f} {:>12.3f}", std::ranges::min(values), std::ranges::max(values));
+    fmt::print("\n");
+  }
+}
+
+nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::vector<int>& layers_per_stage,
+                                 const Options& options) {
+  nlohmann::ordered_json report;
+  report["format"] = "skippipe-evaluation";
+  report["version"] = 1;
+  report["layers_per_stage"] = layers_per_stage;
+  report["tokens_per_sample"] = options.batch.tokens;
+  report["predicted_tokens"] = groups.front().losses.front().tokens;
+  for (const Group& group : groups) {
+    nlohmann::ordered_json result;
+    result["label"] = group.label;
+    if (group.share) result["skip"] = *group.share;
+    result["perplexity"] = mean(perplexities_of(group));
+    for (size_t i = 0; i < group.paths.size(); ++i) {
+      const LossSum& loss = group.losses[i];
+      result["choices"].push_back(
+          {{"stages", group.paths[i]}, {"loss", loss.mean()}, {"perplexity", perplexity(loss)}});
+    }
+    report["results"].push_back(std::move(result));
+  }
+  return report;
+}
+
+void run(Options options) {
+  const ModelFiles files(folder_of(options), options.config);
+  const TokenShard shard{std::filesystem::path(options.tokens)};
+  const std::vector<int> layers_per_stage = cut_of(files, options);
+  std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
+  if (options.threads == 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  LocalModel model(files.config(), layers_per_stage, options.batch, options.threads);
+  for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i));
+  evaluate_groups(model, {&shard, options.samples}, groups);
+  print_table(groups);
+  fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
+             options.batch.tokens);
+  if (!options.json.empty())
+    write_file_atomically(options.json, report_of(groups, layers_per_stage, options).dump(2) + "\n");
+}
+
+}  // namespace
+
+void add_eval_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("eval", "Perplexity with all stages, and with some left out");
+  auto options = std::make_shared<Options>();
+  verb->add_option("--run-folder", options->run_folder, "A run's output folder");
+  verb->add_option("--model", options->model, "Instead: a folder of safetensors with Hugging Face names");
+  verb->add_option("--config", options->config, "The model's config.json, if not in its folder");
+  verb->add_option("--tokens", options->tokens, "The token shard to predict")->required();
+  verb->add_option("--sequence", options->batch.tokens, "Tokens of a sample")
+      ->required()
+      ->check(CLI::Range(1, 1 << 20));
+  verb->add_option("--batch", options->batch.samples, "Samples at once")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  verb->add_option("--samples", options->samples, "At most so many samples, spread over the shard; 0: all")
+      ->capture_default_str();
+  verb->add_option("--stages", options->stages, "Cut the model into so many stages (default: as the run did)")
+      ->check(CLI::Range(1, 1 << 16));
+  verb->add_option("--skip", options->skip,
+                   "Shares of the stages to leave out at random, such as 0.33,0.5; stage 0 stays")
+      ->delimiter(',');
+  verb->add_option("--choices", options->choices, "Random choices for each share")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  verb->add_option("--seed", options->seed, "Of the random choices")->capture_default_str();
+  verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
+  verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
+  verb->add_option("--json", options->json, "Also write the figures to this file");
+  verb->footer(
+      "Example: skippipe eval --run-folder run --tokens tokens/validation.tokens --sequence 128 --skip 0.33,0.5");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace skippipe
