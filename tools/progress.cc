@@ -62,7 +62,7 @@ void Progress::update(uint64_t done) {
     std::string bar;
     if (total_ > 0) {
       const auto filled = static_cast<size_t>(kBarWidth * std::min(done, total_) / total_);
-      bar = "[" + std::string(filled, '#') + std::string(kBarWidth - filled, '.') + "] ";
+      bar = fmt::format("[{:#<{}}{:.<{}}] ", "", filled, "", kBarWidth - filled);
     }
     fmt::print(stderr, "\r\033[K{}{}", bar, text);
     std::fflush(stderr);

@@ -23,6 +23,11 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
+  } catch (const Exit& exit) {
+    return exit.code;
+  } catch (const PeerError& error) {
+    std::cerr << "skippipe: " << error.what() << "\n";
+    return 3;
   } catch (const UsageError& error) {
     std::cerr << "skippipe: " << error.what() << "\n";
     return 2;

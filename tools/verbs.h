@@ -6,6 +6,11 @@
 
 namespace skippipe {
 
+// Thrown by a callback that has said all there is to say.
+struct Exit {
+  int code;
+};
+
 void add_tokenizer_verb(CLI::App& app);
 void add_tokenize_verb(CLI::App& app);
 void add_plan_verb(CLI::App& app);

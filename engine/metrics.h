@@ -1,0 +1,29 @@
+// Metrics of a run as JSON lines, one per iteration.
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "engine/node.h"
+
+namespace skippipe {
+
+// Begins the file anew; every line is flushed, so that a reader may follow. One thread.
+class MetricsWriter {
+ public:
+  // Throws FileError.
+  explicit MetricsWriter(const std::filesystem::path& path);
+  // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
+  //  "tokens_per_s": ..., "busy_share": ...}
+  void write(const IterationReport& report);
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace skippipe

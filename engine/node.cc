@@ -1,0 +1,376 @@
+#include "engine/node.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+
+namespace skippipe {
+namespace {
+
+// What a node tells the others after each iteration; the sums over all nodes are what everyone knows of it.
+enum Stat : size_t { kSquaredNorm, kLossSum, kLosses, kBusySeconds, kStopRequests, kStatCount };
+
+constexpr auto kLongestNap = std::chrono::seconds(1);
+constexpr auto kCloseLimit = std::chrono::seconds(10);
+// An event causes at most a few actions per visit, most of them only at the start of an iteration.
+size_t action_capacity(const MachineConfig& config) { return 4 * config.visits.size() + 16; }
+
+const char* gradient_block_name() { return "gradients on their way"; }
+const char* reduction_block_name() { return "gradient reduction"; }
+
+Dims hidden_shape(const BatchShape& batch, const ModelConfig& config) {
+  return {batch.samples, batch.tokens, config.channels};
+}
+
+// Visits that send a gradient on, each from a buffer of its own: the slot may serve the next visit meanwhile.
+std::vector<int> gradient_senders(const MachineConfig& machine) {
+  std::vector<int> microbatches;
+  for (const MachineVisit& visit : machine.visits)
+    if (visit.previous_node >= 0) microbatches.push_back(visit.microbatch);
+  return microbatches;
+}
+
+std::vector<Tensor> take_gradient_buffers(const MachineConfig& machine, const Stage& stage, Slab& slab) {
+  std::vector<Tensor> buffers(static_cast<size_t>(machine.microbatches));
+  Arena arena(slab.take(Region::kCommunication, gradient_block_name()));
+  for (const int microbatch : gradient_senders(machine))
+    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.batch(), stage.config()), Dtype::kF32);
+  return buffers;
+}
+
+std::vector<MachineVisit> visits_by_microbatch(const MachineConfig& machine) {
+  std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches));
+  for (const MachineVisit& visit : machine.visits) visits[static_cast<size_t>(visit.microbatch)] = visit;
+  return visits;
+}
+
+const std::vector<int>& replicas_of(const Plan& plan, int node) {
+  return plan.stages[static_cast<size_t>(plan.stage_of_nodes()[static_cast<size_t>(node)])];
+}
+
+uint64_t message_key(uint32_t iteration, uint32_t microbatch, Phase phase) {
+  return (uint64_t{iteration} << 32 | microbatch) << 1 | (phase == Phase::kBackward ? 1u : 0u);
+}
+
+Phase phase_of(const MessageHeader& header) {
+  return header.kind == MessageKind::kForward ? Phase::kForward : Phase::kBackward;
+}
+
+}  // namespace
+
+void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const BatchShape& batch,
+                       const ModelConfig& config, int64_t stage_elements) {
+  const size_t senders = gradient_senders(machine_config(plan, node, 0, 1)).size();
+  const int64_t bytes = aligned_bytes(element_count(hidden_shape(batch, config)) * dtype_bytes(Dtype::kF32));
+  memory.add(Region::kCommunication, gradient_block_name(), static_cast<int64_t>(senders) * bytes,
+             fmt::format("{} of {}", senders, human_bytes(bytes)));
+  const size_t replicas = replicas_of(plan, node).size();
+  memory.add(
+      Region::kCommunication, reduction_block_name(),
+      aligned_bytes(static_cast<int64_t>(ReplicaSum::scratch_bytes(replicas, static_cast<size_t>(stage_elements)))),
+      fmt::format("{} replicas", replicas));
+}
+
+Node::Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
+           const Sampler* sampler, NodeHooks hooks)
+    : Node(machine_config(plan, transport.node(), 0, settings.iterations), plan, settings, stage, slab, transport,
+           sampler, std::move(hooks)) {}
+
+Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
+           Transport& transport, const Sampler* sampler, NodeHooks hooks)
+    : settings_(settings),
+      stage_(stage),
+      transport_(transport),
+      sampler_(sampler),
+      hooks_(std::move(hooks)),
+      microbatches_(machine.microbatches),
+      reports_norm_(replicas_of(plan, transport.node()).front() == transport.node()),
+      visits_(visits_by_microbatch(machine)),
+      gradient_out_(take_gradient_buffers(machine, stage, slab)),
+      actions_(action_capacity(machine)),
+      machine_(std::move(machine)),
+      replica_sum_(transport, replicas_of(plan, transport.node()), stage.gradients(),
+                   slab.take(Region::kCommunication, reduction_block_name())),
+      stats_(transport, kStatCount, 0,
+             [this](const SumExchange::Result& result) { stats_arrived(result.iteration, result.sums); }),
+      compute_([this] { transport_.wake(); }) {
+  for (const MachineVisit& visit : visits_) SKP_CHECK(!visit.is_data || sampler_ != nullptr, "a data node reads data");
+  transport_.set_listener(this);
+}
+
+Node::~Node() { transport_.set_listener(nullptr); }
+
+Node::End Node::run() {
+  start_ = Clock::now();
+  feed([](NodeMachine& machine, double now, ActionList& out) { machine.start(now, out); });
+  while (!machine_.finished() || reports_ < machine_.iteration()) {
+    if (pump()) continue;
+    if (stop_requested_ && settings_.clip_norm == 0) return End::kLeft;
+    transport_.run_once(Clock::now() + kLongestNap);
+    if (peer_failed_) throw PeerError(failure_);
+    if (!failure_.empty()) throw RunError(failure_);
+  }
+  // Peers may still be taking what this node sent last.
+  if (const Status status = transport_.close(kCloseLimit); !status.ok()) throw PeerError(status.message());
+  return reports_ == settings_.iterations ? End::kFinished : End::kStopped;
+}
+
+void Node::request_stop() {
+  stop_requested_ = true;
+  transport_.wake();
+}
+
+double Node::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+template <typename Event>
+void Node::feed(Event&& event) {
+  if (!failure_.empty()) return;
+  actions_.clear();
+  event(machine_, seconds(), actions_);
+  for (const Action& action : actions_.view()) obey(action);
+}
+
+void Node::obey(const Action& action) {
+  switch (action.kind) {
+    case Action::Kind::kReceive:
+      return receive(action);
+    case Action::Kind::kRun:
+      return run_task(action);
+    case Action::Kind::kSend:
+      return send(action);
+    case Action::Kind::kReduce:
+      reducing_ = true;
+      return replica_sum_.start(action.iteration);
+    case Action::Kind::kExchangeNorm:
+      return measure_norm(action.iteration);
+    case Action::Kind::kStep:
+      return step(action.iteration);
+    case Action::Kind::kFinish:
+      return;
+    case Action::Kind::kFail:
+      failure_ = machine_.why();
+      return;
+  }
+}
+
+bool Node::pump() {
+  if (reducing_ && replica_sum_.done()) {
+    reducing_ = false;
+    if (!replica_sum_.status().ok()) throw RunError(replica_sum_.status().message());
+    feed([](NodeMachine& machine, double now, ActionList& out) { machine.reduced(now, out); });
+    return true;
+  }
+  if (!stats_.status().ok()) throw RunError(stats_.status().message());
+  if (norm_known_) {
+    norm_known_ = false;
+    feed([](NodeMachine& machine, double now, ActionList& out) { machine.norm_exchanged(now, out); });
+    return true;
+  }
+  if (compute_.collect()) {
+    job_done();
+    return true;
+  }
+  return false;
+}
+
+// ---- messages
+
+void Node::on_announced(Ticket ticket, const MessageHeader& header) {
+  if (replica_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
+  const Dims hidden = hidden_shape(stage_.batch(), stage_.config());
+  MessageHeader expected = header;
+  set_payload(expected, WireDtype::kF32, std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
+  if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_)) {
+    failure_ = fmt::format("{}: {} bytes of type {}, expected f32 {} and a microbatch below {}", header.to_string(),
+                           header.payload_bytes, static_cast<int>(header.dtype), hidden.to_string(), microbatches_);
+    return;
+  }
+  const Phase phase = phase_of(header);
+  announced_[message_key(header.iteration, header.microbatch, phase)] = ticket;
+  feed([&](NodeMachine& machine, double now, ActionList& out) {
+    machine.message_announced(now, header.iteration, static_cast<int32_t>(header.microbatch), phase, out);
+  });
+}
+
+void Node::receive(const Action& action) {
+  const auto found =
+      announced_.find(message_key(action.iteration, static_cast<uint32_t>(action.microbatch), action.phase));
+  SKP_CHECK(found != announced_.end(), "iteration {}, microbatch {} was not announced", action.iteration,
+            action.microbatch);
+  const Ticket ticket = found->second;
+  announced_.erase(found);
+  const Tensor landing = landing_of(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
+  transport_.receive(ticket, {static_cast<std::byte*>(landing.data()), static_cast<size_t>(landing.bytes())});
+}
+
+void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
+  if (replica_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
+  if (!status.ok()) {
+    if (failure_.empty()) failure_ = status.message();
+    return;
+  }
+  feed([&](NodeMachine& machine, double now, ActionList& out) {
+    machine.message_received(now, header.iteration, static_cast<int32_t>(header.microbatch), phase_of(header), out);
+  });
+}
+
+void Node::send(const Action& action) {
+  MessageHeader header;
+  header.kind = action.phase == Phase::kForward ? MessageKind::kForward : MessageKind::kBackward;
+  header.iteration = action.iteration;
+  header.microbatch = static_cast<uint32_t>(action.microbatch);
+  header.destination = static_cast<uint16_t>(action.peer);
+  const Tensor payload = outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
+  set_payload(header, WireDtype::kF32, std::vector<int64_t>{payload.dim(0), payload.dim(1), payload.dim(2)});
+  transport_.send(header, {static_cast<const std::byte*>(payload.data()), static_cast<size_t>(payload.bytes())});
+}
+
+void Node::on_sent(Ticket ticket, const Status& status) {
+  if (replica_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status)) return;
+  if (!status.ok() && failure_.empty()) failure_ = status.message();
+}
+
+void Node::on_peer_failed(int node, const Status& status) {
+  if (!failure_.empty()) return;
+  feed([&](NodeMachine& machine, double now, ActionList& out) { machine.peer_failed(now, node, out); });
+  // The machine says that the run ends; the transport knows why.
+  if (failure_.empty()) return;
+  failure_ = status.message();
+  peer_failed_ = true;
+}
+
+Tensor Node::landing_of(const MachineVisit& visit, Phase phase, int slot) const {
+  if (phase == Phase::kBackward) return stage_.output_gradient(slot);
+  return visit.is_data ? stage_.returned(slot) : stage_.input(slot);
+}
+
+Tensor Node::outgoing(const MachineVisit& visit, Phase phase, int slot) const {
+  if (phase == Phase::kForward) return stage_.output(slot);
+  return visit.is_data ? stage_.loss_gradient(slot) : gradient_out_[static_cast<size_t>(visit.microbatch)];
+}
+
+// ---- tasks
+
+void Node::submit(Job kind, std::function<void()> job) {
+  job_ = kind;
+  compute_.submit([this, job = std::move(job)] {
+    const auto begin = Clock::now();
+    job();
+    busy_s_ += std::chrono::duration<double>(Clock::now() - begin).count();
+  });
+}
+
+void Node::run_task(const Action& action) {
+  submit(Job::kTask, [this, action] {
+    if (hooks_.on_task) hooks_.on_task(action.task, action.microbatch);
+    const MachineVisit& visit = visits_[static_cast<size_t>(action.microbatch)];
+    switch (action.task) {
+      case TaskKind::kForward:
+        return run_forward(visit, action);
+      case TaskKind::kLoss:
+        return run_loss(visit, action);
+      case TaskKind::kBackward:
+        return run_backward(visit, action);
+    }
+  });
+}
+
+void Node::run_forward(const MachineVisit& visit, const Action& action) {
+  if (visit.is_data) {
+    const Tensor tokens = stage_.tokens(action.slot), targets = stage_.targets(action.slot);
+    const auto count = static_cast<size_t>(tokens.elements());
+    sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), {tokens.as<int32_t>(), count},
+                   {targets.as<int32_t>(), count});
+  }
+  stage_.forward(action.slot);
+}
+
+void Node::run_loss(const MachineVisit& visit, const Action& action) {
+  const bool alone = visit.next_node < 0;
+  const LossSum loss = stage_.loss(action.slot, alone ? stage_.output(action.slot) : stage_.returned(action.slot));
+  loss_sum_ += loss.mean();
+  ++losses_;
+}
+
+void Node::run_backward(const MachineVisit& visit, const Action& action) {
+  const bool alone = visit.is_data && visit.next_node < 0;
+  stage_.backward(action.slot, alone ? stage_.loss_gradient(action.slot) : stage_.output_gradient(action.slot),
+                  visit.is_data ? Tensor() : gradient_out_[static_cast<size_t>(action.microbatch)]);
+}
+
+// The replicas hold the same sum: one of them measures it for the stage.
+void Node::measure_norm(uint32_t iteration) {
+  job_iteration_ = iteration;
+  submit(Job::kNorm, [this] { squared_norm_ = reports_norm_ ? stage_.squared_gradient_norm() : 0; });
+}
+
+void Node::step(uint32_t iteration) {
+  job_iteration_ = iteration;
+  AdamWStep step = settings_.adamw;
+  step.learning_rate = static_cast<float>(settings_.learning_rate.at(iteration));
+  step.step = int64_t{iteration} + 1;
+  // Gradient of the mean loss over the iteration's microbatches.
+  step.grad_scale = 1.0f / static_cast<float>(microbatches_);
+  const bool clips = settings_.clip_norm > 0;
+  if (clips && gradient_norm_ > settings_.clip_norm)
+    step.grad_scale *= static_cast<float>(settings_.clip_norm / (gradient_norm_ + 1e-6));
+  submit(Job::kStep, [this, step, clips, iteration] {
+    if (!clips) squared_norm_ = reports_norm_ ? stage_.squared_gradient_norm() : 0;
+    if (hooks_.before_step) hooks_.before_step(iteration, stage_);
+    stage_.step(step);
+    stage_.zero_gradients();
+  });
+}
+
+void Node::job_done() {
+  switch (job_) {
+    case Job::kTask:
+      return feed([](NodeMachine& machine, double now, ActionList& out) { machine.task_finished(now, out); });
+    case Job::kNorm:
+      return tell_stats(job_iteration_);
+    case Job::kStep:
+      if (settings_.clip_norm == 0) tell_stats(job_iteration_);
+      return feed([](NodeMachine& machine, double now, ActionList& out) { machine.stepped(now, out); });
+  }
+}
+
+// ---- statistics
+
+void Node::tell_stats(uint32_t iteration) {
+  std::array<double, kStatCount> values{};
+  values[kSquaredNorm] = squared_norm_;
+  values[kLossSum] = std::exchange(loss_sum_, 0);
+  values[kLosses] = std::exchange(losses_, 0);
+  values[kBusySeconds] = std::exchange(busy_s_, 0);
+  values[kStopRequests] = stop_requested_ ? 1 : 0;
+  stats_.start(iteration, values);
+}
+
+void Node::stats_arrived(uint32_t iteration, std::span<const double> sums) {
+  ++reports_;
+  gradient_norm_ = std::sqrt(sums[kSquaredNorm]) / microbatches_;
+  const double now = seconds();
+  IterationReport report;
+  report.iteration = iteration;
+  report.loss = sums[kLossSum] / sums[kLosses];
+  report.gradient_norm = gradient_norm_;
+  report.learning_rate = settings_.learning_rate.at(iteration);
+  report.seconds = now - std::exchange(last_report_s_, now);
+  report.busy_share = sums[kBusySeconds] / (report.seconds * transport_.node_count());
+  report.tokens = int64_t{microbatches_} * stage_.batch().samples * stage_.batch().tokens;
+  if (!std::isfinite(report.loss) || !std::isfinite(gradient_norm_)) {
+    failure_ =
+        fmt::format("iteration {}: loss {} and gradient norm {} are not both finite; a lower learning rate may help",
+                    iteration, report.loss, gradient_norm_);
+    return;
+  }
+  if (hooks_.on_report) hooks_.on_report(report);
+  if (settings_.clip_norm > 0) {
+    norm_known_ = true;
+    if (sums[kStopRequests] > 0) machine_.end_after(iteration);
+  }
+}
+
+}  // namespace skippipe

@@ -1,0 +1,155 @@
+// A node of a run: obeys a node machine with real tasks and a real network.
+//
+// Two threads. The event thread (the caller of run) owns machine, transport and collectives; it sleeps while there is
+// nothing to do. The compute thread runs one task at a time on the stage. Every decision (order, slots, failure) is the
+// machine's; here is only what it takes to obey.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "comm/collectives.h"
+#include "comm/transport.h"
+#include "engine/compute_thread.h"
+#include "engine/learning_rate.h"
+#include "engine/memory.h"
+#include "engine/sampler.h"
+#include "engine/stage.h"
+#include "kernels/adamw.h"
+#include "schedule/node_machine.h"
+#include "schedule/plan.h"
+
+namespace skippipe {
+
+struct TrainingSettings {
+  uint32_t iterations = 0;
+  LearningRate learning_rate;
+  AdamWStep adamw;       // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;  // 0: off
+};
+
+// What all nodes know of an iteration once its statistics are exchanged.
+struct IterationReport {
+  uint32_t iteration = 0;
+  double loss = 0;           // mean over the microbatches
+  double gradient_norm = 0;  // global, before clipping
+  double learning_rate = 0;
+  double seconds = 0;     // since the report before (the first: since the start)
+  double busy_share = 0;  // of `seconds`, computing, mean over the nodes
+  int64_t tokens = 0;
+};
+
+// For tests and metrics; called on the thread that the name says.
+struct NodeHooks {
+  std::function<void(const IterationReport&)> on_report;              // event thread
+  std::function<void(TaskKind, int microbatch)> on_task;              // compute thread, before the task
+  std::function<void(uint32_t iteration, Stage& stage)> before_step;  // compute thread, gradients are reduced
+};
+
+class Node : private TransportListener {
+ public:
+  // Registers the communication buffers that the node will take from the slab.
+  // stage_elements: of the stage's gradients.
+  static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const BatchShape& batch,
+                          const ModelConfig& config, int64_t stage_elements);
+
+  // Everything but `hooks` is kept by reference and must outlive the node. sampler may be null on nodes that are not
+  // data nodes.
+  Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
+       const Sampler* sampler, NodeHooks hooks);
+  ~Node() override;
+
+  enum class End {
+    kFinished,  // all iterations
+    kStopped,   // fewer, after an iteration that all nodes agreed on
+    kLeft,      // in mid-iteration, without the others
+  };
+  // Runs all iterations, or as many as request_stop leaves, and closes the transport unless it left. Throws PeerError
+  // naming the peer that failed, RunError on anything else that ended the run.
+  End run();
+  // Ends the run of all nodes after an iteration that they agree on (with clipping, the current one; without, this node
+  // leaves at once). From any thread.
+  void request_stop();
+
+  // Iterations that all nodes have completed, as far as this one knows.
+  uint32_t iterations_done() const { return reports_; }
+
+ private:
+  enum class Job { kTask, kNorm, kStep };
+
+  Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
+       Transport& transport, const Sampler* sampler, NodeHooks hooks);
+
+  void on_announced(Ticket ticket, const MessageHeader& header) override;
+  void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
+  void on_sent(Ticket ticket, const Status& status) override;
+  void on_peer_failed(int node, const Status& status) override;
+
+  // An event into the machine, its actions obeyed.
+  template <typename Event>
+  void feed(Event&& event);
+  void obey(const Action& action);
+  // Tells the machine of something that finished; false if nothing did.
+  bool pump();
+
+  void receive(const Action& action);
+  void send(const Action& action);
+  // Where a message for the slot lands, and what is sent from it.
+  Tensor landing_of(const MachineVisit& visit, Phase phase, int slot) const;
+  Tensor outgoing(const MachineVisit& visit, Phase phase, int slot) const;
+
+  void submit(Job kind, std::function<void()> job);
+  void job_done();
+  void run_task(const Action& action);
+  void run_forward(const MachineVisit& visit, const Action& action);
+  void run_loss(const MachineVisit& visit, const Action& action);
+  void run_backward(const MachineVisit& visit, const Action& action);
+  void measure_norm(uint32_t iteration);
+  void step(uint32_t iteration);
+
+  void tell_stats(uint32_t iteration);
+  void stats_arrived(uint32_t iteration, std::span<const double> sums);
+  double seconds() const;
+
+  const TrainingSettings& settings_;
+  Stage& stage_;
+  Transport& transport_;
+  const Sampler* sampler_;
+  NodeHooks hooks_;
+  const int microbatches_;
+  const bool reports_norm_;                 // the first of its stage's replicas
+  const std::vector<MachineVisit> visits_;  // by microbatch; those not ours are empty
+  const std::vector<Tensor> gradient_out_;  // by microbatch; empty where none is sent
+
+  ActionList actions_;
+  NodeMachine machine_;
+  ReplicaSum replica_sum_;
+  SumExchange stats_;
+  std::map<uint64_t, Ticket> announced_;  // not yet let in; by iteration, microbatch and phase
+
+  Job job_ = Job::kTask;  // the last one submitted
+  uint32_t job_iteration_ = 0;
+  bool reducing_ = false;
+  bool norm_known_ = false;   // and the machine does not know yet
+  double gradient_norm_ = 0;  // global, of the last exchange
+  uint32_t reports_ = 0;
+  double last_report_s_ = 0;
+  std::string failure_;       // why the run ends, if it does
+  bool peer_failed_ = false;  // ... because of a peer
+  Clock::time_point start_;
+  std::atomic<bool> stop_requested_{false};
+
+  // Written by the job under way, read by the event thread between jobs.
+  double squared_norm_ = 0;
+  double loss_sum_ = 0;
+  int losses_ = 0;
+  double busy_s_ = 0;
+
+  ComputeThread compute_;  // last, so that it ends first: its job uses all of the above
+};
+
+}  // namespace skippipe

@@ -1,0 +1,129 @@
+#include "engine/run.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "comm/socket.h"
+#include "kernels/cpu_backend.h"
+#include "schedule/validator.h"
+
+namespace skippipe {
+namespace {
+
+void check_plan(const TrainingRun& run) {
+  const std::string where = run.file.plan.string();
+  const auto expect = [&](const char* what, int64_t found, int64_t expected, const std::string& source) {
+    if (found != expected) throw PlanError("{}: made for {} {}, but {} has {}", where, found, what, source, expected);
+  };
+  const Workload& workload = run.plan.workload;
+  require_valid(validate(run.plan, run.network), where);
+  const std::vector<int> stages = run.plan.stage_of_nodes();
+  if (const auto unused = std::find(stages.begin(), stages.end(), -1); unused != stages.end())
+    throw PlanError("{}: node '{}' is in no stage, expected every node of a run in one", where,
+                    run.plan.node_names[static_cast<size_t>(unused - stages.begin())]);
+  expect("samples per microbatch", workload.samples, run.file.samples, "the run file");
+  expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
+         run.model.layers, run.file.model_config.string());
+  expect("bytes of activations per message", workload.activation_bytes,
+         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(Dtype::kF32), "the run file");
+  if (workload.exchange_norm != (run.file.clip_norm > 0))
+    throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
+                    workload.exchange_norm ? "with" : "without", run.file.clip_norm);
+}
+
+StageLayout layout_of(const TrainingRun& run, int node) {
+  const int stage = run.plan.stage_of_nodes()[static_cast<size_t>(node)];
+  return stage_layouts(run.model, run.plan.workload.stage_layers)[static_cast<size_t>(stage)];
+}
+
+Context context_of(const TrainingRun& run, Backend& backend) {
+  Context context;
+  context.backend = &backend;
+  context.threads = static_cast<int>(run.file.threads);
+  return context;
+}
+
+bool is_data_node(const TrainingRun& run, int node) {
+  return std::any_of(run.plan.microbatches.begin(), run.plan.microbatches.end(),
+                     [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
+}
+
+int64_t stage_gradient_elements(const MemoryPlan& memory) {
+  return memory.bytes(Region::kGradients) / dtype_bytes(Dtype::kF32);
+}
+
+}  // namespace
+
+TrainingSettings TrainingRun::settings() const {
+  TrainingSettings settings;
+  settings.iterations = static_cast<uint32_t>(file.iterations);
+  settings.learning_rate.schedule = parse_schedule(file.schedule);
+  settings.learning_rate.peak = file.learning_rate;
+  settings.learning_rate.warmup_iterations = file.warmup_iterations;
+  settings.learning_rate.decay_iterations = file.decay_iterations;
+  settings.learning_rate.total_iterations = file.iterations;
+  settings.learning_rate.final_share = file.final_learning_rate_share;
+  settings.learning_rate.check();
+  settings.adamw.beta1 = static_cast<float>(file.beta1);
+  settings.adamw.beta2 = static_cast<float>(file.beta2);
+  settings.adamw.eps = static_cast<float>(file.eps);
+  settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
+  settings.clip_norm = file.clip_norm;
+  return settings;
+}
+
+TrainingRun load_run(const std::filesystem::path& run_file) {
+  TrainingRun run;
+  run.file = load_run_file(run_file);
+  run.model = load_model_config(run.file.model_config);
+  run.network = load_network(run.file.network);
+  run.plan = load_plan(run.file.plan);
+  check_plan(run);
+  if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
+    throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", run_file.string(),
+                      run.file.addresses.size(), run.network.nodes.size());
+  for (const std::string& address : run.file.addresses) parse_node_address(address);
+  return run;
+}
+
+MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
+  const auto backend = make_cpu_backend();
+  MemoryPlan memory;
+  Stage::plan_memory(memory, run.model, layout_of(run, node), run.batch(),
+                     run.plan.node_slots[static_cast<size_t>(node)], context_of(run, *backend));
+  Node::plan_memory(memory, run.plan, node, run.batch(), run.model, stage_gradient_elements(memory));
+  return memory;
+}
+
+RunningNode::RunningNode(const TrainingRun& run, int node)
+    : run_(run), index_(node), settings_(run.settings()), backend_(make_cpu_backend()) {
+  const MemoryPlan memory = plan_node_memory(run, node);
+  const int64_t limit = run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
+  memory.check_fits(limit, run.network.nodes[static_cast<size_t>(node)].name);
+  if (is_data_node(run, node)) {
+    shard_.emplace(run.file.train_tokens);
+    if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
+      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
+                        shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
+    const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
+    sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
+  }
+  slab_.emplace(memory);
+  stage_ = std::make_unique<Stage>(run.model, layout_of(run, node), run.batch(),
+                                   run.plan.node_slots[static_cast<size_t>(node)], *slab_, context_of(run, *backend_));
+  stage_->initialize(static_cast<uint64_t>(run.file.seed));
+}
+
+Node& RunningNode::join(Transport& transport, NodeHooks hooks) {
+  SKP_CHECK(!node_ && transport.node() == index_);
+  return node_.emplace(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
+                       std::move(hooks));
+}
+
+bool RunningNode::writes_weights() const {
+  return run_.plan.stages[static_cast<size_t>(stage_->layout().index)].front() == index_;
+}
+
+}  // namespace skippipe

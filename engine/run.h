@@ -1,0 +1,65 @@
+// A run as one node sees it: what the run file names, loaded and checked against each other, and the node made from it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "comm/transport.h"
+#include "engine/memory.h"
+#include "engine/model_config.h"
+#include "engine/node.h"
+#include "engine/run_file.h"
+#include "engine/sampler.h"
+#include "engine/stage.h"
+#include "engine/token_shards.h"
+#include "kernels/backend.h"
+#include "schedule/network.h"
+#include "schedule/plan.h"
+
+namespace skippipe {
+
+struct TrainingRun {
+  RunFile file;
+  ModelConfig model;
+  Network network;
+  Plan plan;
+
+  BatchShape batch() const { return {file.samples, file.tokens}; }
+  TrainingSettings settings() const;
+};
+
+// Throws ConfigError, FileError or PlanError: a file that is wrong, or two that contradict each other (the plan was
+// made for another network, model, batch size or number of nodes; it breaks a rule).
+TrainingRun load_run(const std::filesystem::path& run_file);
+
+// What the node will take from its device. Throws ConfigError and MemoryError.
+MemoryPlan plan_node_memory(const TrainingRun& run, int node);
+
+// A node with all that it stands on. The run outlives it.
+class RunningNode {
+ public:
+  // Takes the memory, initializes the weights, opens the data. Throws MemoryError (it would not fit), FileError.
+  RunningNode(const TrainingRun& run, int node);
+
+  Stage& stage() { return *stage_; }
+  const Slab& slab() const { return *slab_; }
+  // Joins the run through this transport; once.
+  Node& join(Transport& transport, NodeHooks hooks);
+
+  // The node writes its stage's weights at the end: the first of the stage's replicas does.
+  bool writes_weights() const;
+
+ private:
+  const TrainingRun& run_;
+  const int index_;
+  const TrainingSettings settings_;
+  std::unique_ptr<Backend> backend_;
+  std::optional<Slab> slab_;
+  std::unique_ptr<Stage> stage_;
+  std::optional<TokenShard> shard_;
+  std::optional<Sampler> sampler_;
+  std::optional<Node> node_;
+};
+
+}  // namespace skippipe

@@ -1,0 +1,213 @@
+#include "engine/run_file.h"
+
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <set>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace skippipe {
+namespace {
+
+constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+
+template <typename T>
+struct Range {
+  T low;
+  T high;
+};
+
+// Every field of the run file, once: the reader and the reference both walk this list.
+template <typename Visitor>
+void visit_fields(RunFile& run, Visitor& visit) {
+  visit.integer("run.seed", run.seed, {0, std::numeric_limits<int64_t>::max()},
+                "seed of the weights and of the data order");
+  visit.integer("run.iterations", run.iterations, {1, kMaxInt32}, "optimizer steps");
+  visit.path("run.output", run.output, "folder for metrics and weights");
+  visit.path("model.config", run.model_config, "Hugging Face config.json (Llama)");
+  visit.path("data.train", run.train_tokens, "token shard made by `skippipe tokenize`");
+  visit.integer("data.samples", run.samples, {1, 65536}, "samples per microbatch");
+  visit.integer("data.tokens", run.tokens, {1, 1 << 24}, "tokens per sample");
+  visit.path("plan.file", run.plan, "plan made by `skippipe plan`");
+  visit.path("plan.network", run.network, "network file that the plan was made for");
+  visit.number("optimizer.learning_rate", run.learning_rate, {0, 1e3}, "peak learning rate of AdamW");
+  visit.choice("optimizer.schedule", run.schedule, {"constant", "cosine", "wsd"},
+               "learning rate over the run; wsd: warmup, stable, decay");
+  visit.integer("optimizer.warmup_iterations", run.warmup_iterations, {0, kMaxInt32}, "linear warmup");
+  visit.integer("optimizer.decay_iterations", run.decay_iterations, {0, kMaxInt32}, "length of the decay of wsd");
+  visit.number("optimizer.final_learning_rate_share", run.final_learning_rate_share, {0, 1},
+               "last learning rate over the peak, for cosine and wsd");
+  visit.number("optimizer.beta1", run.beta1, {0, 0.999999}, "");
+  visit.number("optimizer.beta2", run.beta2, {0, 0.999999}, "");
+  visit.number("optimizer.eps", run.eps, {1e-30, 1}, "");
+  visit.number("optimizer.weight_decay", run.weight_decay, {0, 1e3}, "decoupled; none on norms");
+  visit.number("optimizer.clip_norm", run.clip_norm, {0, 1e30}, "largest global gradient norm; 0 turns clipping off");
+  visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
+  visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
+                "a node needing more refuses to start; 0: no limit");
+  visit.strings("network.addresses", run.addresses,
+                "host:port of every node's control connection, in node order; empty: `launch` picks free local ports");
+  visit.flag("network.emulate_links", run.emulate_links, "delay messages as the network file's links would");
+  visit.flag("network.payload_checksums", run.payload_checksums, "checksum every message's content");
+  visit.number("network.connect_limit_s", run.connect_limit_s, {0.1, 86400},
+               "give up on a peer that can't be reached for so long");
+  visit.number("network.heartbeat_interval_s", run.heartbeat_interval_s, {0.01, 3600}, "");
+  visit.number("network.silence_limit_s", run.silence_limit_s, {0.1, 86400}, "a peer silent for so long has failed");
+}
+
+class Reader {
+ public:
+  Reader(const toml::table& table, std::string file, std::filesystem::path folder)
+      : table_(table), file_(std::move(file)), folder_(std::move(folder)) {}
+
+  void integer(const char* name, int64_t& value, Range<int64_t> range, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) return;
+    const auto found = node->is_integer() ? node->value<int64_t>() : std::nullopt;
+    if (!found || *found < range.low || *found > range.high)
+      fail(name, *node, fmt::format("an integer from {} to {}", range.low, range.high));
+    value = *found;
+  }
+
+  void number(const char* name, double& value, Range<double> range, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) return;
+    const auto found = node->is_number() ? node->value<double>() : std::nullopt;
+    if (!found || !std::isfinite(*found) || *found < range.low || *found > range.high)
+      fail(name, *node, fmt::format("a number from {} to {}", range.low, range.high));
+    value = *found;
+  }
+
+  void flag(const char* name, bool& value, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) return;
+    if (!node->is_boolean()) fail(name, *node, "true or false");
+    value = *node->value<bool>();
+  }
+
+  void choice(const char* name, std::string& value, const std::vector<std::string>& choices, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) return;
+    const auto found = node->is_string() ? node->value<std::string>() : std::nullopt;
+    if (!found || std::find(choices.begin(), choices.end(), *found) == choices.end())
+      fail(name, *node, fmt::format("one of {}", fmt::join(choices, ", ")));
+    value = *found;
+  }
+
+  // Paths have no defaults: each must be there.
+  void path(const char* name, std::filesystem::path& value, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) throw ConfigError("{}: field '{}' is missing", file_, name);
+    const auto found = node->is_string() ? node->value<std::string>() : std::nullopt;
+    if (!found || found->empty()) fail(name, *node, "a path");
+    value = folder_ / *found;
+  }
+
+  void strings(const char* name, std::vector<std::string>& value, const char*) {
+    const toml::node* node = find(name);
+    if (node == nullptr) return;
+    const toml::array* array = node->as_array();
+    if (array == nullptr) fail(name, *node, "an array of strings");
+    for (const toml::node& item : *array) {
+      const auto text = item.is_string() ? item.value<std::string>() : std::nullopt;
+      if (!text) fail(name, *node, "an array of strings");
+      value.push_back(*text);
+    }
+  }
+
+  void reject_unknown_fields() const {
+    for (const auto& [section, content] : table_) {
+      const toml::table* fields = content.as_table();
+      const std::string section_name(section.str());
+      if (fields == nullptr) throw ConfigError("{}: '{}' stands outside of a section", file_, section_name);
+      for (const auto& [key, value] : *fields) {
+        const std::string name = section_name + "." + std::string(key.str());
+        if (!known_.contains(name))
+          throw ConfigError("{}: line {}: unknown field '{}'", file_, value.source().begin.line, name);
+      }
+    }
+  }
+
+ private:
+  const toml::node* find(const std::string& name) {
+    known_.insert(name);
+    return table_.at_path(name).node();
+  }
+
+  [[noreturn]] void fail(const char* name, const toml::node& node, const std::string& expected) const {
+    std::ostringstream found;
+    node.visit([&](const auto& value) { found << value; });
+    std::string text = found.str();
+    if (text.size() > 40) text = text.substr(0, 37) + "...";
+    throw ConfigError("{}: line {}: {}: found {}, expected {}", file_, node.source().begin.line, name, text, expected);
+  }
+
+  const toml::table& table_;
+  std::string file_;
+  std::filesystem::path folder_;
+  std::set<std::string> known_;
+};
+
+class ReferenceWriter {
+ public:
+  void integer(const char* name, int64_t& value, Range<int64_t>, const char* meaning) {
+    line(name, fmt::format("{}", value), meaning);
+  }
+  void number(const char* name, double& value, Range<double>, const char* meaning) {
+    line(name, fmt::format("{}", value), meaning);
+  }
+  void flag(const char* name, bool& value, const char* meaning) { line(name, fmt::format("{}", value), meaning); }
+  void choice(const char* name, std::string& value, const std::vector<std::string>& choices, const char* meaning) {
+    line(name, fmt::format("\"{}\"", value), fmt::format("{} ({})", meaning, fmt::join(choices, ", ")));
+  }
+  void path(const char* name, std::filesystem::path&, const char* meaning) { line(name, "required", meaning); }
+  void strings(const char* name, std::vector<std::string>&, const char* meaning) { line(name, "[]", meaning); }
+  std::string text;
+
+ private:
+  void line(const std::string& name, const std::string& fallback, const std::string& meaning) {
+    text += fmt::format("| `{}` | {} | {} |\n", name, fallback, meaning);
+  }
+};
+
+}  // namespace
+
+RunFile load_run_file(const std::filesystem::path& path) {
+  const std::string text = read_file(path, 1 << 20);
+  toml::table table;
+  try {
+    table = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    throw ConfigError("{}: line {}: not valid TOML: {}", path.string(), error.source().begin.line, error.description());
+  }
+  RunFile run;
+  Reader reader(table, path.string(), path.parent_path());
+  visit_fields(run, reader);
+  reader.reject_unknown_fields();
+  if (run.warmup_iterations > run.iterations || run.decay_iterations > run.iterations - run.warmup_iterations)
+    throw ConfigError("{}: optimizer: warmup of {} and decay of {} iterations do not fit into {} iterations",
+                      path.string(), run.warmup_iterations, run.decay_iterations, run.iterations);
+  if (run.silence_limit_s < 2 * run.heartbeat_interval_s)
+    throw ConfigError("{}: network.silence_limit_s: found {}, expected at least two heartbeat intervals of {} s",
+                      path.string(), run.silence_limit_s, run.heartbeat_interval_s);
+  const std::string plan = read_file(run.plan);
+  run.run_id = XXH3_64bits_withSeed(plan.data(), plan.size(), XXH3_64bits(text.data(), text.size()));
+  return run;
+}
+
+std::string run_file_reference() {
+  RunFile run;
+  ReferenceWriter writer;
+  visit_fields(run, writer);
+  return "| field | default | meaning |\n| --- | --- | --- |\n" + writer.text;
+}
+
+}  // namespace skippipe

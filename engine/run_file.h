@@ -1,0 +1,58 @@
+// The run file: everything that a run's nodes must agree on, in TOML. Paths are relative to the run file's folder.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace skippipe {
+
+struct RunFile {
+  // [run]
+  int64_t seed = 1;
+  int64_t iterations = 100;
+  std::filesystem::path output;
+  // [model]
+  std::filesystem::path model_config;
+  // [data]
+  std::filesystem::path train_tokens;
+  int64_t samples = 4;
+  int64_t tokens = 128;
+  // [plan]
+  std::filesystem::path plan;
+  std::filesystem::path network;
+  // [optimizer]
+  double learning_rate = 1e-3;
+  std::string schedule = "cosine";
+  int64_t warmup_iterations = 0;
+  int64_t decay_iterations = 0;
+  double final_learning_rate_share = 0.1;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1.0;
+  // [compute]
+  int64_t threads = 1;
+  int64_t memory_limit_mb = 0;
+  // [network]
+  std::vector<std::string> addresses;
+  bool emulate_links = false;
+  bool payload_checksums = true;
+  double connect_limit_s = 30;
+  double heartbeat_interval_s = 1;
+  double silence_limit_s = 10;
+
+  // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the run
+  // file's and the plan's bytes. Set by load_run_file.
+  uint64_t run_id = 0;
+};
+
+// Throws ConfigError naming the file, the field, what was found and what was expected; unknown fields are errors.
+RunFile load_run_file(const std::filesystem::path& path);
+
+// One line of the fields' reference per field: name, type, default, meaning (README.md shows it).
+std::string run_file_reference();
+
+}  // namespace skippipe

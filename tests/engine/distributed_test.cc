@@ -1,0 +1,134 @@
+// A distributed run equals the one-process oracle, bit for bit, for random plans with skips and swaps.
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+
+#include <exception>
+#include <thread>
+
+#include "base/error.h"
+#include "comm/in_process_transport.h"
+#include "tests/engine/distributed_scenario.h"
+#include "tests/temp_folder.h"
+#include "tools/local_addresses.h"
+#include "tools/processes.h"
+
+namespace skippipe::testing {
+namespace {
+
+void expect_equal(const std::vector<NodeRecord>& actual, const std::vector<NodeRecord>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (size_t n = 0; n < actual.size(); ++n) {
+    ASSERT_EQ(actual[n].iterations.size(), expected[n].iterations.size()) << "node " << n;
+    for (size_t i = 0; i < actual[n].iterations.size(); ++i) {
+      const NodeRecord::Iteration& a = actual[n].iterations[i];
+      const NodeRecord::Iteration& e = expected[n].iterations[i];
+      EXPECT_EQ(a.loss, e.loss) << "node " << n << ", iteration " << i;
+      EXPECT_EQ(a.gradient_norm, e.gradient_norm) << "node " << n << ", iteration " << i;
+      EXPECT_GT(e.gradient_norm, 0);
+      ASSERT_EQ(a.gradients, e.gradients) << "node " << n << ", iteration " << i;
+    }
+  }
+}
+
+// Every visit ran forward and backward once, every microbatch's loss once.
+void expect_complete(const TrainingRun& run, const std::vector<NodeRecord>& records) {
+  size_t expected = 0;
+  for (const PlannedMicrobatch& microbatch : run.plan.microbatches) expected += 2 * microbatch.visits.size() + 1;
+  for (int64_t i = 0; i < run.file.iterations; ++i) {
+    size_t tasks = 0;
+    for (const NodeRecord& record : records) tasks += record.iterations.at(static_cast<size_t>(i)).tasks.size();
+    EXPECT_EQ(tasks, expected) << "iteration " << i;
+  }
+}
+
+// What the scenarios of a test had in them, so that none is easier than it looks.
+struct Variety {
+  int skipped = 0, swapped = 0, replicated = 0, clipped = 0, unclipped = 0;
+
+  void add(const TrainingRun& run) {
+    const std::vector<int> stage_of = run.plan.stage_of_nodes();
+    bool skips = false, swaps = false;
+    for (const PlannedMicrobatch& microbatch : run.plan.microbatches) {
+      skips |= microbatch.visits.size() < run.plan.stages.size();
+      for (size_t i = 1; i < microbatch.visits.size(); ++i)
+        swaps |= stage_of[static_cast<size_t>(microbatch.visits[i].node)] <
+                 stage_of[static_cast<size_t>(microbatch.visits[i - 1].node)];
+    }
+    skipped += skips;
+    swapped += swaps;
+    replicated += run.plan.node_count() > run.plan.stage_count();
+    (run.file.clip_norm > 0 ? clipped : unclipped) += 1;
+  }
+};
+
+std::vector<NodeRecord> run_in_threads(const TrainingRun& run) {
+  const int nodes = run.network.size();
+  InProcessNetwork network(nodes, run.file.run_id);
+  std::vector<NodeRecord> records(static_cast<size_t>(nodes));
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(nodes));
+  {
+    std::vector<std::jthread> threads;
+    for (int n = 0; n < nodes; ++n) {
+      threads.emplace_back([&, n] {
+        try {
+          records[static_cast<size_t>(n)] = run_node(run, n, network.transport(n));
+        } catch (const std::exception& error) {
+          errors[static_cast<size_t>(n)] = std::current_exception();
+          network.fail(n, error.what());
+        }
+      });
+    }
+  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+  return records;
+}
+
+TEST(Distributed, EqualsTheOracleInProcess) {
+  const TempFolder folder;
+  const char* only = std::getenv("SKIPPIPE_SEED");
+  const uint64_t first = only != nullptr ? std::stoull(only) : 1, last = only != nullptr ? first : 24;
+  Variety variety;
+  for (uint64_t seed = first; seed <= last; ++seed) {
+    SCOPED_TRACE(fmt::format("SKIPPIPE_SEED={} test_engine_distributed", seed));
+    const TrainingRun run = make_scenario(seed, folder.path());
+    variety.add(run);
+    const std::vector<NodeRecord> records = run_in_threads(run);
+    expect_complete(run, records);
+    expect_equal(records, run_oracle(run, records));
+    if (HasFatalFailure()) return;
+  }
+  if (only != nullptr) return;
+  EXPECT_GE(variety.skipped, 5);
+  EXPECT_GE(variety.swapped, 5);
+  EXPECT_GE(variety.replicated, 5);
+  EXPECT_GE(variety.clipped, 5);
+  EXPECT_GE(variety.unclipped, 5);
+}
+
+// The same over UCX, a process per node.
+TEST(Distributed, EqualsTheOracleInProcesses) {
+  for (const uint64_t seed : {2, 3, 5, 11}) {
+    SCOPED_TRACE(seed);
+    const TempFolder folder;
+    const TrainingRun run = make_scenario(seed, folder.path());
+    const std::string addresses = fmt::format("{}", fmt::join(free_local_addresses(run.network.size()), ","));
+    std::vector<int> codes;
+    std::string said;
+    Processes processes([&](int, const std::string& line) { said += line + "\n"; },
+                        [&](int, int code) { codes.push_back(code); });
+    for (int n = 0; n < run.network.size(); ++n)
+      processes.start(
+          {SKIPPIPE_DISTRIBUTED_NODE, std::to_string(seed), std::to_string(n), folder.path().string(), addresses});
+    processes.wait(-1, std::chrono::seconds(120));
+    ASSERT_EQ(codes, std::vector<int>(static_cast<size_t>(run.network.size()), 0)) << said;
+    std::vector<NodeRecord> records;
+    for (int n = 0; n < run.network.size(); ++n)
+      records.push_back(load_record(folder.path() / fmt::format("record-{}", n)));
+    expect_complete(run, records);
+    expect_equal(records, run_oracle(run, records));
+  }
+}
+
+}  // namespace
+}  // namespace skippipe::testing

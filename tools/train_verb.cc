@@ -1,0 +1,122 @@
+// skippipe train: one node of a run.
+#include <fmt/format.h>
+
+#include <iostream>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "comm/shaped_transport.h"
+#include "comm/ucx_transport.h"
+#include "engine/metrics.h"
+#include "engine/model_files.h"
+#include "engine/run.h"
+#include "tools/stop_signals.h"
+#include "tools/training_progress.h"
+#include "tools/verbs.h"
+
+namespace skippipe {
+namespace {
+
+struct Options {
+  std::string run_file;
+  int node = 0;
+  std::vector<std::string> addresses;
+  bool dry_run = false;
+};
+
+std::chrono::milliseconds milliseconds_of(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
+}
+
+UcxOptions transport_options(const TrainingRun& run, const Options& options) {
+  UcxOptions transport;
+  transport.run_id = run.file.run_id;
+  transport.node = options.node;
+  for (const std::string& address : options.addresses.empty() ? run.file.addresses : options.addresses)
+    transport.addresses.push_back(parse_node_address(address));
+  transport.connect_limit = milliseconds_of(run.file.connect_limit_s);
+  transport.heartbeat_interval = milliseconds_of(run.file.heartbeat_interval_s);
+  transport.silence_limit = milliseconds_of(run.file.silence_limit_s);
+  transport.payload_checksums = run.file.payload_checksums;
+  transport.logger = make_logger(run.network.nodes[static_cast<size_t>(options.node)].name);
+  return transport;
+}
+
+std::vector<LinkShape> outgoing_links(const Network& network, int node) {
+  std::vector<LinkShape> links;
+  for (int to = 0; to < network.size(); ++to) {
+    const Link& link = network.link(node, to);
+    links.push_back(to == node ? LinkShape{} : LinkShape{link.latency_s + link.overhead_s, link.bandwidth_bytes_per_s});
+  }
+  return links;
+}
+
+void write_weights(const TrainingRun& run, RunningNode& node, bool describes) {
+  const std::filesystem::path folder = model_folder(run.file.output);
+  if (node.writes_weights()) write_stage_weights(folder, node.stage());
+  if (describes) write_model_description(folder, run.model, run.plan.workload.stage_layers);
+}
+
+void train(const Options& options) {
+  StopSignals stop_signals;
+  const TrainingRun run = load_run(options.run_file);
+  if (options.node < 0 || options.node >= run.network.size())
+    throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
+  if (options.dry_run) {
+    fmt::print("{}", plan_node_memory(run, options.node).table());
+    return;
+  }
+  const std::vector<std::string>& addresses = options.addresses.empty() ? run.file.addresses : options.addresses;
+  if (static_cast<int>(addresses.size()) != run.network.size())
+    throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", options.run_file,
+                      addresses.size(), run.network.size());
+
+  RunningNode running(run, options.node);
+  std::unique_ptr<Transport> transport;
+  if (const Status status = connect_ucx(transport_options(run, options), transport); !status.ok())
+    throw PeerError(status.message());
+  std::optional<ShapedTransport> shaped;
+  if (run.file.emulate_links) shaped.emplace(*transport, outgoing_links(run.network, options.node));
+  Transport& used = shaped ? static_cast<Transport&>(*shaped) : *transport;
+
+  // One node tells of the run: the first of stage 0.
+  const bool reports = run.plan.stages.front().front() == options.node;
+  std::optional<MetricsWriter> metrics;
+  std::optional<TrainingProgress> progress;
+  NodeHooks hooks;
+  if (reports) {
+    std::filesystem::create_directories(run.file.output);
+    metrics.emplace(run.file.output / "metrics.jsonl");
+    progress.emplace(static_cast<uint32_t>(run.file.iterations));
+    hooks.on_report = [&](const IterationReport& report) {
+      metrics->write(report);
+      progress->show(report);
+    };
+    fmt::print("{}", plan_node_memory(run, options.node).table());
+  }
+  Node& node = running.join(used, std::move(hooks));
+  const StopWatcher watcher(stop_signals, [&node] { node.request_stop(); });
+  const Node::End end = node.run();
+  if (end == Node::End::kLeft) throw Exit{130};
+  write_weights(run, running, reports);
+  if (reports)
+    fmt::print("{} {} iterations; weights in {}\n", end == Node::End::kFinished ? "finished after" : "stopped after",
+               node.iterations_done(), model_folder(run.file.output).string());
+}
+
+}  // namespace
+
+void add_train_verb(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* verb = app.add_subcommand("train", "Train as one node of a run");
+  verb->add_option("run", options->run_file, "run file (TOML)")->required();
+  verb->add_option("--node", options->node, "which node of the network this process is")->required();
+  verb->add_option("--addresses", options->addresses, "host:port of every node, instead of the run file's")
+      ->delimiter(',');
+  verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
+  verb->footer("Example:\n  skippipe train run.toml --node 3");
+  verb->callback([options] { train(*options); });
+}
+
+}  // namespace skippipe

@@ -1,0 +1,36 @@
+#include "tools/training_progress.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "tools/progress.h"
+
+namespace skippipe {
+
+constexpr auto kLineInterval = std::chrono::seconds(5);
+
+TrainingProgress::TrainingProgress(uint32_t iterations)
+    : iterations_(iterations), terminal_(isatty(STDOUT_FILENO) == 1), next_line_(Clock::now()) {}
+
+void TrainingProgress::show(const IterationReport& report) {
+  seconds_ += report.seconds;
+  const uint32_t done = report.iteration + 1;
+  const bool last = done == iterations_;
+  if (!terminal_ && !last && Clock::now() < next_line_) return;
+  next_line_ = Clock::now() + kLineInterval;
+  const double left_s = seconds_ / done * (iterations_ - done);
+  const std::string line = fmt::format(
+      "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
+      fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,
+      static_cast<double>(report.tokens) / report.seconds, format_duration(left_s));
+  if (terminal_) {
+    fmt::print("\r{}\x1b[K{}", line, last ? "\n" : "");
+  } else {
+    fmt::print("{}\n", line);
+  }
+  std::fflush(stdout);
+}
+
+}  // namespace skippipe
