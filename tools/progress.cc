@@ -50,7 +50,8 @@ std::string Progress::describe(uint64_t done, double elapsed_s) const {
   if (total_ == 0) return fmt::format("{}: {}", label_, amount(done));
   const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
   const std::string left = share > 0 ? format_duration(elapsed_s * (1 - share) / share) : "?";
-  return fmt::format("{}: {:3.0f} %  {} of {}, {} left", label_, 100 * share, amount(done), amount(total_), left);
+  const std::string of = unit_ == "bytes" ? format_bytes(done) : std::to_string(done);
+  return fmt::format("{}: {:3.0f} %  {} of {}, {} left", label_, 100 * share, of, amount(total_), left);
 }
 
 void Progress::update(uint64_t done) {
