@@ -154,6 +154,7 @@ void NodeMachine::begin_iteration(ActionList& out) {
 void NodeMachine::let_in(int32_t v, ActionList& out) {
   VisitState& state = state_of(v);
   state.slot = free_slots_.first();
+  SKP_CHECK(state.slot >= 0, "node {}: no slot is free for microbatch {}", config_.node, visit(v).microbatch);
   free_slots_.erase(state.slot);
   waiting_.erase(position(v, TaskKind::kForward));
   ++open_;

@@ -255,16 +255,26 @@ TEST_F(MiddleNode, RankedAdmissionKeepsRoomForLowerRanks) {
 }
 
 TEST_F(MiddleNode, RunsTheReadyTaskOfHighestPriority) {
-  start();
-  announce(0, 0);
-  receive(0);
-  announce(0, 1);
-  receive(1);
-  finish_task();  // forward of 0; forward of 1 starts
-  announce(0, 0, Phase::kBackward);
-  EXPECT_THAT(receive(0, Phase::kBackward), testing::IsEmpty()) << "one task at a time";
-  EXPECT_THAT(finish_task(), testing::ElementsAre(Kind::kSend, Kind::kRun));
-  EXPECT_EQ(actions_.view()[1].task, TaskKind::kBackward);
+  for (const int forward_priority : {8, 30}) {
+    MachineConfig config = middle_node();
+    config.slots = 3;
+    config.visits[2].forward_priority = forward_priority;
+    machine_ = NodeMachine(config);
+    start();
+    announce(0, 0);
+    receive(0);
+    finish_task();
+    announce(0, 1);
+    EXPECT_THAT(receive(1), testing::ElementsAre(Kind::kRun));
+    announce(0, 2);
+    EXPECT_THAT(receive(2), testing::IsEmpty()) << "one task at a time";
+    announce(0, 0, Phase::kBackward);
+    EXPECT_THAT(receive(0, Phase::kBackward), testing::IsEmpty());
+    // Ready now: forward of 2, and backward of 0 with priority 20.
+    EXPECT_THAT(finish_task(), testing::ElementsAre(Kind::kSend, Kind::kRun));
+    EXPECT_EQ(actions_.view()[1].task, forward_priority > 20 ? TaskKind::kForward : TaskKind::kBackward);
+    EXPECT_EQ(actions_.view()[1].microbatch, forward_priority > 20 ? 2 : 0);
+  }
 }
 
 TEST_F(MiddleNode, EndsAnIterationThroughReductionNormAndStep) {

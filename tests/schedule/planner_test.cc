@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -77,7 +78,17 @@ TEST(Planner, FullVisitsAllStagesInOrder) {
     chains[microbatch.data_node()].insert(path);
   }
   EXPECT_EQ(chains.size(), 3u) << "9 nodes in 4 stages: 3 data nodes";
-  for (const auto& [data_node, paths] : chains) EXPECT_EQ(paths.size(), 1u) << "one chain per data node";
+  std::map<int, int> chains_through;
+  for (const auto& [data_node, paths] : chains) {
+    ASSERT_EQ(paths.size(), 1u) << "one chain per data node";
+    for (const int node : *paths.begin()) ++chains_through[node];
+  }
+  for (const std::vector<int>& stage : result.plan->stages) {
+    std::vector<int> loads;
+    for (const int node : stage) loads.push_back(chains_through[node]);
+    const auto [low, high] = std::minmax_element(loads.begin(), loads.end());
+    EXPECT_LE(*high - *low, 1) << "chains are spread over the replicas";
+  }
 }
 
 TEST(Planner, SameSeedSamePlan) {

@@ -69,7 +69,7 @@ TEST(Simulator, ExchangesNormsBeforeTheStep) {
 
 TEST(Simulator, MessagesQueueForTheirLink) {
   Case c = chain();
-  c.plan.microbatches.push_back(c.plan.microbatches[0]);
+  c.plan.microbatches.resize(3, c.plan.microbatches[0]);
   c.network.nodes[0].forward_s = 0.125;
   c.network.nodes[1].forward_s = 0;
   assign_priorities(c.plan);
@@ -79,9 +79,18 @@ TEST(Simulator, MessagesQueueForTheirLink) {
   std::vector<double> starts;
   for (const auto& t : record.transfers)
     if (t.from == 0 && t.kind == SimulationRecord::Transfer::Kind::kForward) starts.push_back(t.start_s);
-  ASSERT_EQ(starts.size(), 2u);
-  EXPECT_DOUBLE_EQ(starts[0], 0.125);
-  EXPECT_DOUBLE_EQ(starts[1], 0.625) << "the second waits for the first to leave, not for its arrival";
+  // Each waits for the one before it to leave (0.5 s), not for its arrival.
+  EXPECT_EQ(starts, (std::vector<double>{0.125, 0.625, 1.125}));
+}
+
+TEST(Simulator, TheLastNormToArriveCounts) {
+  // Node 1 has no visit: its norm leaves at once, but takes longer than all that node 0 does.
+  Case c = chain();
+  c.plan.workload.exchange_norm = true;
+  c.plan.microbatches[0].visits.pop_back();
+  c.network.link(1, 0).latency_s = 10;
+  Simulator simulator(c.network);
+  EXPECT_NEAR(simulator.run(c.plan).iteration_s, 10 + 0.05 + 64.0 / 200 + 1, 1e-12);
 }
 
 TEST(Simulator, ReducesByScatterAndGather) {
