@@ -1,5 +1,6 @@
 #include "tests/kernels/harness.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -203,7 +204,7 @@ void KernelTest::verify(const std::vector<Output>& outputs, const std::function<
         output.tensor->fill_nan();
       else
         output.tensor->set(output.before);
-    std::memset(ctx_.workspace.data(), 0xff, ctx_.workspace.size());  // every float a NaN
+    std::ranges::fill(ctx_.workspace, std::byte{0xff});  // every float a NaN
   };
   reset();
   if (!backend_->computes_in(dtype())) {
