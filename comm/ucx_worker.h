@@ -11,8 +11,8 @@
 
 namespace skippipe {
 
-// A UCX context with one worker, for one thread. It uses self, TCP and shared memory, which work everywhere, unless the
-// user's UCX_TLS says otherwise; every UCX_* variable of the environment wins over our settings.
+// A UCX context with one worker, for one thread. It uses TCP, which works everywhere, unless the user's UCX_TLS says
+// otherwise (UCX_TLS=all for InfiniBand); every UCX_* variable of the environment wins over our settings.
 class UcxWorker {
  public:
   // `on_message` is called from progress() with `argument`. Throws RunError naming the call that failed.

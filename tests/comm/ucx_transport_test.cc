@@ -75,7 +75,7 @@ TEST_F(KilledPeer, ThatExitsWithoutGoodbyeIsReported) {
 }
 
 TEST_F(KilledPeer, EndsSendsToIt) {
-  std::vector<std::byte> payload(64 << 20);
+  std::vector<std::byte> payload(16 << 20);
   connect([](Transport&) {});  // never lets anything in
   const Ticket ticket = transport->send(message_to(1, payload.size()), payload);
   const auto soon = Clock::now() + 20ms;
@@ -91,7 +91,7 @@ TEST_F(KilledPeer, EndsSendsToIt) {
 
 TEST_F(KilledPeer, EndsReceiptsFromIt) {
   connect([](Transport& child_transport) {
-    static std::vector<std::byte> payload(64 << 20);
+    static std::vector<std::byte> payload(16 << 20);
     for (uint32_t i = 0; i < 4; ++i) child_transport.send(message_to(0, payload.size(), i), payload);
   });
   ASSERT_TRUE(recorder->run_until([&] { return recorder->incoming.size() == 4; }));
