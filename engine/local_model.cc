@@ -8,7 +8,7 @@
 namespace skippipe {
 
 LocalModel::LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch,
-                       int threads)
+                       int threads, StagePurpose purpose)
     : backend_(make_cpu_backend()) {
   constexpr int kSlots = 1;
   Context context;
@@ -16,9 +16,9 @@ LocalModel::LocalModel(const ModelConfig& config, std::span<const int> layers_pe
   context.threads = threads;
   for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
     MemoryPlan plan;
-    Stage::plan_memory(plan, config, layout, batch, kSlots, context);
+    Stage::plan_memory(plan, config, layout, batch, kSlots, context, purpose);
     slabs_.push_back(std::make_unique<Slab>(plan));
-    stages_.push_back(std::make_unique<Stage>(config, layout, batch, kSlots, *slabs_.back(), context));
+    stages_.push_back(std::make_unique<Stage>(config, layout, batch, kSlots, *slabs_.back(), context, purpose));
   }
 }
 

@@ -15,7 +15,8 @@ namespace skippipe {
 class LocalModel {
  public:
   // Weights begin as zeros. Throws ConfigError, MemoryError.
-  LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch, int threads);
+  LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch, int threads,
+             StagePurpose purpose);
 
   int stages() const { return static_cast<int>(stages_.size()); }
   Stage& stage(int index) { return *stages_.at(static_cast<size_t>(index)); }

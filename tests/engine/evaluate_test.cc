@@ -60,7 +60,7 @@ class EvaluateTest : public ::testing::Test {
   static constexpr BatchShape kBatch = {2, 6};
   static inline const std::vector<int> kLayers = {1, 1, 1};
 
-  EvaluateTest() : config_(tiny_config(3)), model_(config_, kLayers, kBatch, 1) {
+  EvaluateTest() : config_(tiny_config(3)), model_(config_, kLayers, kBatch, 1, StagePurpose::kEvaluation) {
     for (int i = 0; i < model_.stages(); ++i) model_.stage(i).initialize(3);
   }
 
@@ -127,7 +127,7 @@ TEST_F(EvaluateTest, SamplesAreSpreadOverTheShard) {
 }
 
 TEST_F(EvaluateTest, AModelThatKnowsNothingHasThePerplexityOfItsVocabulary) {
-  LocalModel blank(config_, kLayers, kBatch, 1);  // weights are zeros: all logits are equal
+  LocalModel blank(config_, kLayers, kBatch, 1, StagePurpose::kEvaluation);  // weights are zeros: all logits are equal
   const TokenShard shard = make_shard(40);
   const std::vector<StagePath> paths = {{0, 1, 2}};
   EXPECT_NEAR(perplexity(evaluate(blank, {&shard, 0}, paths).front()), 37, 1e-3);
