@@ -32,7 +32,7 @@ struct Parcel {
 using ParcelPtr = std::shared_ptr<Parcel>;
 
 struct Event {
-  enum class Kind { kAnnounced, kReceived, kSent, kPeerFailed };
+  enum class Kind { kAnnounced, kReceived, kSent, kPeerFailed, kPeerLeft };
   Kind kind;
   Ticket ticket = 0;
   MessageHeader header{};
@@ -66,6 +66,12 @@ class InProcessNetwork::Hub {
     if (box.state == State::kFailed) return;
     box.events.push_back(std::move(event));
     box.news.notify_all();
+  }
+
+  void tell_peers(int node, const Event& event) {
+    for (size_t peer = 0; peer < boxes.size(); ++peer) {
+      if (static_cast<int>(peer) != node && boxes[peer].state == State::kOpen) post(boxes[peer], event);
+    }
   }
 
   // The node will send and receive no more. Returns the parcels that its peers must not read any more.
@@ -166,6 +172,7 @@ class InProcessNetwork::Node : public Transport {
       if (box_.state != Hub::State::kOpen) return {};
       revoked = hub_.retire(node_, Hub::State::kClosed,
                             Status(StatusCode::kPeerGone, fmt::format("node {} has said goodbye", node_)));
+      hub_.tell_peers(node_, {.kind = Event::Kind::kPeerLeft, .peer = node_});
     }
     for (const ParcelPtr& parcel : revoked) {
       parcel->revoke();
@@ -221,6 +228,8 @@ class InProcessNetwork::Node : public Transport {
         return listener_->on_sent(event.ticket, event.status);
       case Event::Kind::kPeerFailed:
         return listener_->on_peer_failed(event.peer, event.status);
+      case Event::Kind::kPeerLeft:
+        return listener_->on_peer_left(event.peer);
     }
   }
 
@@ -248,10 +257,7 @@ void InProcessNetwork::fail(int node, const std::string& why) {
     if (hub_->boxes.at(node).state != Hub::State::kOpen) return;
     revoked = hub_->retire(node, Hub::State::kFailed, status);
     hub_->boxes[node].events.clear();
-    for (int peer = 0; peer < static_cast<int>(hub_->boxes.size()); ++peer) {
-      if (peer == node || hub_->boxes[peer].state != Hub::State::kOpen) continue;
-      hub_->post(hub_->boxes[peer], {.kind = Event::Kind::kPeerFailed, .status = status, .peer = node});
-    }
+    hub_->tell_peers(node, {.kind = Event::Kind::kPeerFailed, .status = status, .peer = node});
   }
   for (const ParcelPtr& parcel : revoked) parcel->revoke();
 }

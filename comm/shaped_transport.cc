@@ -105,4 +105,8 @@ void ShapedTransport::on_peer_failed(int node, const Status& status) {
   if (listener_) listener_->on_peer_failed(node, status);
 }
 
+void ShapedTransport::on_peer_left(int node) {
+  if (listener_) listener_->on_peer_left(node);
+}
+
 }  // namespace skippipe

@@ -53,6 +53,7 @@ class ShapedTransport final : public Transport, private TransportListener {
   void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
   void on_sent(Ticket inner_ticket, const Status& status) override;
   void on_peer_failed(int node, const Status& status) override;
+  void on_peer_left(int node) override;
 
   void release_due(Clock::time_point now);
   Clock::time_point next_release() const;  // time_point::max() if nothing waits

@@ -28,6 +28,9 @@ class TransportListener {
   // The buffer of a send may be reused.
   virtual void on_sent(Ticket ticket, const Status& status) = 0;
   virtual void on_peer_failed(int node, const Status& status) = 0;
+  // The peer said goodbye: no messages of it follow, and sends to it fail. No failure, unless something was due from
+  // it.
+  virtual void on_peer_left(int) {}
 };
 
 // Used by one thread, but for wake().

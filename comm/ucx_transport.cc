@@ -28,7 +28,7 @@ constexpr uint64_t kMaxDropLines = 20;
 constexpr int kMaxPurgeCalls = 1000;  // of progress, for cancelled sends to end
 
 struct Event {
-  enum class Kind { kAnnounced, kReceived, kSent, kPeerFailed };
+  enum class Kind { kAnnounced, kReceived, kSent, kPeerFailed, kPeerLeft };
   Kind kind;
   Ticket ticket = 0;
   MessageHeader header{};
@@ -112,7 +112,8 @@ class UcxTransport final : public Transport, private ControlHandler {
   struct Peer {
     UcxTransport* owner = nullptr;
     ucp_ep_h endpoint = nullptr;
-    bool is_gone = false;       // failed, left, or dropped by close
+    bool is_gone = false;  // failed, left, or dropped by close
+    bool left_reported = false;
     bool has_farewell = false;  // it has all our messages
     ucs_status_t ucx_error = UCS_OK;
     uint64_t sent = 0, announced = 0;       // messages: the next sequence numbers
@@ -130,7 +131,7 @@ class UcxTransport final : public Transport, private ControlHandler {
   void on_admitted(int node, std::span<const std::byte> worker_address) override;
   void on_goodbye(int node, uint64_t messages_sent) override;
   void on_farewell(int node) override { peers_[node].has_farewell = true; }
-  void on_left(int node) override { abandon(node); }
+  void on_left(int node) override;
   void on_lost(int node, const Status& status) override { fail_peer(node, status); }
 
   Status check_incoming(std::span<const std::byte> bytes, size_t payload_bytes, MessageHeader& header) const;
@@ -145,6 +146,7 @@ class UcxTransport final : public Transport, private ControlHandler {
   void look_for_failures();
   Status first_failure() const;
   void answer_goodbye(int node);
+  void report_left(int node);
 
   void advance();
   void wait(Clock::time_point deadline);
@@ -346,7 +348,7 @@ void UcxTransport::look_for_failures() {
     if (peer.is_gone) continue;
     if (peer.ucx_error != UCS_OK) {
       if (peer.goodbye_count) {
-        abandon(node);
+        on_left(node);
       } else {
         fail_peer(node, Status(StatusCode::kPeerGone,
                                fmt::format("{}: UCX: {}", mesh_.describe(node), ucs_status_string(peer.ucx_error))));
@@ -401,7 +403,19 @@ void UcxTransport::on_goodbye(int node, uint64_t messages_sent) {
 
 void UcxTransport::answer_goodbye(int node) {
   Peer& peer = peers_[node];
-  if (peer.goodbye_count == peer.announced) mesh_.say_farewell(node);
+  if (peer.goodbye_count != peer.announced) return;
+  mesh_.say_farewell(node);
+  report_left(node);
+}
+
+void UcxTransport::on_left(int node) {
+  abandon(node);
+  report_left(node);
+}
+
+void UcxTransport::report_left(int node) {
+  if (std::exchange(peers_[node].left_reported, true)) return;
+  events_.push_back({.kind = Event::Kind::kPeerLeft, .peer = node});
 }
 
 // Driving
@@ -454,6 +468,9 @@ bool UcxTransport::report_events() {
         break;
       case Event::Kind::kPeerFailed:
         listener_->on_peer_failed(event.peer, event.status);
+        break;
+      case Event::Kind::kPeerLeft:
+        listener_->on_peer_left(event.peer);
         break;
     }
   }

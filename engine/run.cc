@@ -97,7 +97,7 @@ MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
   return memory;
 }
 
-RunningNode::RunningNode(const TrainingRun& run, int node)
+NodeParts::NodeParts(const TrainingRun& run, int node)
     : run_(run), index_(node), settings_(run.settings()), backend_(make_cpu_backend()) {
   const MemoryPlan memory = plan_node_memory(run, node);
   const int64_t limit = run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
@@ -116,13 +116,13 @@ RunningNode::RunningNode(const TrainingRun& run, int node)
   stage_->initialize(static_cast<uint64_t>(run.file.seed));
 }
 
-Node& RunningNode::join(Transport& transport, NodeHooks hooks) {
-  SKP_CHECK(!node_ && transport.node() == index_);
-  return node_.emplace(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
-                       std::move(hooks));
+std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks) {
+  SKP_CHECK(transport.node() == index_);
+  return std::make_unique<Node>(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
+                                std::move(hooks));
 }
 
-bool RunningNode::writes_weights() const {
+bool NodeParts::writes_weights() const {
   return run_.plan.stages[static_cast<size_t>(stage_->layout().index)].front() == index_;
 }
 

@@ -36,16 +36,17 @@ TrainingRun load_run(const std::filesystem::path& run_file);
 // What the node will take from its device. Throws ConfigError and MemoryError.
 MemoryPlan plan_node_memory(const TrainingRun& run, int node);
 
-// A node with all that it stands on. The run outlives it.
-class RunningNode {
+// What a node computes with: memory, stage and data. The run outlives it; it outlives the node and the transport, which
+// may be sending from its memory until it is gone.
+class NodeParts {
  public:
   // Takes the memory, initializes the weights, opens the data. Throws MemoryError (it would not fit), FileError.
-  RunningNode(const TrainingRun& run, int node);
+  NodeParts(const TrainingRun& run, int node);
 
   Stage& stage() { return *stage_; }
   const Slab& slab() const { return *slab_; }
-  // Joins the run through this transport; once.
-  Node& join(Transport& transport, NodeHooks hooks);
+  // The node, ready to run; made once. Everything here and the transport must outlive it.
+  std::unique_ptr<Node> make_node(Transport& transport, NodeHooks hooks);
 
   // The node writes its stage's weights at the end: the first of the stage's replicas does.
   bool writes_weights() const;
@@ -59,7 +60,6 @@ class RunningNode {
   std::unique_ptr<Stage> stage_;
   std::optional<TokenShard> shard_;
   std::optional<Sampler> sampler_;
-  std::optional<Node> node_;
 };
 
 }  // namespace skippipe

@@ -68,16 +68,16 @@ class Launch {
         nodes_(std::move(nodes)),
         processes_([this](int child, const std::string& line) { on_line(child, line); },
                    [this](int child, int code) { on_exit(child, code); }) {
-    std::vector<std::string> command = {"/proc/self/exe", "train", options.run_file};
-    if (run.file.addresses.empty()) {
-      command.push_back("--addresses");
-      command.push_back(fmt::format("{}", fmt::join(free_local_addresses(run.network.size()), ",")));
-    }
-    command.push_back("--node");
+    LocalAddresses local;
+    if (run.file.addresses.empty()) local = listen_locally(run.network.size());
     for (const int node : nodes_) {
-      std::vector<std::string> arguments = command;
-      arguments.push_back(std::to_string(node));
-      processes_.start(arguments);
+      std::vector<std::string> command = {"/proc/self/exe", "train", options.run_file, "--node", std::to_string(node)};
+      const int listener = local.listeners.empty() ? -1 : local.listeners[static_cast<size_t>(node)].get();
+      if (listener >= 0) {
+        command.insert(command.end(), {"--listen-fd", std::to_string(listener)});
+        command.insert(command.end(), {"--addresses", fmt::format("{}", fmt::join(local.addresses, ","))});
+      }
+      processes_.start(command, listener);
     }
   }
 

@@ -3,9 +3,18 @@
 #include <string>
 #include <vector>
 
+#include "comm/socket.h"
+
 namespace skippipe {
 
-// As many ports as asked for that were free on the loopback interface just now, as "127.0.0.1:port". Throws RunError.
-std::vector<std::string> free_local_addresses(int count);
+// Listening sockets on ports of the loopback interface that were free. They stay open until the nodes have inherited
+// them, so that nobody can take a port meanwhile.
+struct LocalAddresses {
+  std::vector<FileDescriptor> listeners;
+  std::vector<std::string> addresses;  // "127.0.0.1:port"
+};
+
+// Throws RunError.
+LocalAddresses listen_locally(int count);
 
 }  // namespace skippipe

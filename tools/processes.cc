@@ -20,11 +20,12 @@ namespace {
 constexpr size_t kLongestLine = 16384;
 
 // Only async-signal-safe calls between fork and exec.
-[[noreturn]] void become(char* const* argv, int stderr_fd, pid_t parent) {
+[[noreturn]] void become(char* const* argv, int stderr_fd, int inherited_fd, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
   setpgid(0, 0);  // a terminal's Ctrl-C is for the parent to pass on
   dup2(stderr_fd, STDERR_FILENO);
+  if (inherited_fd >= 0) fcntl(inherited_fd, F_SETFD, 0);  // stays open over exec
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -50,7 +51,7 @@ Processes::~Processes() {
   }
 }
 
-int Processes::start(const std::vector<std::string>& arguments) {
+int Processes::start(const std::vector<std::string>& arguments, int inherited_fd) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -58,7 +59,7 @@ int Processes::start(const std::vector<std::string>& arguments) {
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) throw RunError("cannot make a pipe: {}", std::strerror(errno));
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) become(argv.data(), pipe_fds[1], parent);
+  if (pid == 0) become(argv.data(), pipe_fds[1], inherited_fd, parent);
   const int fork_errno = errno;
   close(pipe_fds[1]);
   if (pid < 0) {

@@ -24,8 +24,9 @@ class Processes {
   Processes(const Processes&) = delete;
   Processes& operator=(const Processes&) = delete;
 
-  // Starts a program in a process group of its own; returns its index. Throws RunError.
-  int start(const std::vector<std::string>& arguments);
+  // Starts a program in a process group of its own, which inherits inherited_fd (-1: nothing); returns its index.
+  // Throws RunError.
+  int start(const std::vector<std::string>& arguments, int inherited_fd = -1);
   void signal_all(int signal);
   int running() const { return running_; }
 

@@ -22,6 +22,7 @@ struct Options {
   std::string run_file;
   int node = 0;
   std::vector<std::string> addresses;
+  int listen_fd = -1;
   bool dry_run = false;
 };
 
@@ -39,6 +40,7 @@ UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   transport.heartbeat_interval = milliseconds_of(run.file.heartbeat_interval_s);
   transport.silence_limit = milliseconds_of(run.file.silence_limit_s);
   transport.payload_checksums = run.file.payload_checksums;
+  if (options.listen_fd >= 0) transport.listener = FileDescriptor(options.listen_fd);
   transport.logger = make_logger(run.network.nodes[static_cast<size_t>(options.node)].name);
   return transport;
 }
@@ -52,9 +54,9 @@ std::vector<LinkShape> outgoing_links(const Network& network, int node) {
   return links;
 }
 
-void write_weights(const TrainingRun& run, RunningNode& node, bool describes) {
+void write_weights(const TrainingRun& run, NodeParts& parts, bool describes) {
   const std::filesystem::path folder = model_folder(run.file.output);
-  if (node.writes_weights()) write_stage_weights(folder, node.stage());
+  if (parts.writes_weights()) write_stage_weights(folder, parts.stage());
   if (describes) write_model_description(folder, run.model, run.plan.workload.stage_layers);
 }
 
@@ -72,7 +74,7 @@ void train(const Options& options) {
     throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", options.run_file,
                       addresses.size(), run.network.size());
 
-  RunningNode running(run, options.node);
+  NodeParts parts(run, options.node);
   std::unique_ptr<Transport> transport;
   if (const Status status = connect_ucx(transport_options(run, options), transport); !status.ok())
     throw PeerError(status.message());
@@ -95,14 +97,14 @@ void train(const Options& options) {
     };
     fmt::print("{}", plan_node_memory(run, options.node).table());
   }
-  Node& node = running.join(used, std::move(hooks));
-  const StopWatcher watcher(stop_signals, [&node] { node.request_stop(); });
-  const Node::End end = node.run();
+  const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks));
+  const StopWatcher watcher(stop_signals, [&node] { node->request_stop(); });
+  const Node::End end = node->run();
   if (end == Node::End::kLeft) throw Exit{130};
-  write_weights(run, running, reports);
+  write_weights(run, parts, reports);
   if (reports)
     fmt::print("{} {} iterations; weights in {}\n", end == Node::End::kFinished ? "finished after" : "stopped after",
-               node.iterations_done(), model_folder(run.file.output).string());
+               node->iterations_done(), model_folder(run.file.output).string());
 }
 
 }  // namespace
@@ -114,6 +116,8 @@ void add_train_verb(CLI::App& app) {
   verb->add_option("--node", options->node, "which node of the network this process is")->required();
   verb->add_option("--addresses", options->addresses, "host:port of every node, instead of the run file's")
       ->delimiter(',');
+  // For `launch`: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
+  verb->add_option("--listen-fd", options->listen_fd)->group("");
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   verb->footer("Example:\n  skippipe train run.toml --node 3");
   verb->callback([options] { train(*options); });

@@ -43,6 +43,7 @@ class Recorder : public TransportListener {
   void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
   void on_sent(Ticket ticket, const Status& status) override;
   void on_peer_failed(int node, const Status& status) override;
+  void on_peer_left(int node) override { left.push_back(node); }
 
   void let_in(Incoming& message);
   // Runs the transport until the condition holds; false after kLimit.
@@ -53,6 +54,7 @@ class Recorder : public TransportListener {
   std::vector<std::unique_ptr<Incoming>> incoming;  // in the order of their announcements
   std::map<Ticket, Status> sent;
   std::vector<std::pair<int, Status>> failures;
+  std::vector<int> left;
 
  private:
   Transport& transport_;

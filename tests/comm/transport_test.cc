@@ -184,24 +184,24 @@ TEST_P(AnyTransport, WrongCallsAreRefused) {
 
 TEST_P(AnyTransport, GoodbyeIsNoFailureAndSendsAfterItFail) {
   std::vector<std::byte> payload(100);
-  std::atomic<bool> said{false};
   const auto network = GetParam().make(3);
   run_nodes(*network, 3, [&](int node, Transport& transport) {
     Recorder recorder(transport);
     if (node == 2) {
       transport.send(message_to(1, 100), payload);
       EXPECT_TRUE(transport.close(60s).ok());
-      said = true;
-      network->transport(0).wake();
-      network->transport(1).wake();
       return;
     }
-    ASSERT_TRUE(recorder.run_until([&] { return said.load(); }));
-    transport.send(message_to(2, 100), payload);
+    ASSERT_TRUE(recorder.run_until([&] { return std::ranges::count(recorder.left, 2) == 1; }));
+    if (node == 1) {
+      EXPECT_EQ(recorder.incoming.size(), 1u) << "what was sent before the goodbye is announced before it";
+    }
+    const Ticket late = transport.send(message_to(2, 100), payload);
     transport.send(message_to(1 - node, 100), payload);
     const size_t expected = node == 1 ? 2 : 1;
     ASSERT_TRUE(recorder.run_until([&] { return recorder.sent.size() == 2 && recorder.received_count() == expected; }));
-    EXPECT_EQ(std::ranges::count_if(recorder.sent, [](const auto& s) { return s.second.ok(); }), 1);
+    for (const auto& [ticket, status] : recorder.sent) EXPECT_EQ(status.ok(), ticket != late) << status.message();
+    EXPECT_EQ(std::ranges::count(recorder.left, 2), 1);
     EXPECT_TRUE(recorder.failures.empty());
   });
 }

@@ -1,4 +1,4 @@
-// One node of a distributed test in a process of its own: distributed_node SEED NODE FOLDER ADDRESSES.
+// One node of a distributed test in a process of its own: distributed_node SEED NODE FOLDER ADDRESSES LISTENING_FD.
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
@@ -11,7 +11,7 @@
 int main(int argc, char** argv) {
   using namespace skippipe;
   try {
-    SKP_CHECK(argc == 5, "usage: distributed_node SEED NODE FOLDER ADDRESSES");
+    SKP_CHECK(argc == 6, "usage: distributed_node SEED NODE FOLDER ADDRESSES LISTENING_FD");
     const uint64_t seed = std::stoull(argv[1]);
     const int node = std::stoi(argv[2]);
     const std::filesystem::path folder = argv[3];
@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     std::istringstream addresses(argv[4]);
     for (std::string address; std::getline(addresses, address, ',');)
       options.addresses.push_back(parse_node_address(address));
+    options.listener = FileDescriptor(std::stoi(argv[5]));
     options.logger = make_logger(argv[2]);
     std::unique_ptr<Transport> transport;
     if (const Status status = connect_ucx(std::move(options), transport); !status.ok())

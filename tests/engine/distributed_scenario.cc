@@ -133,7 +133,7 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
 }
 
 NodeRecord run_node(const TrainingRun& run, int node, Transport& transport) {
-  RunningNode running(run, node);
+  NodeParts parts(run, node);
   NodeRecord record;
   NodeRecord::Iteration current;
   std::vector<IterationReport> reports;
@@ -144,7 +144,7 @@ NodeRecord run_node(const TrainingRun& run, int node, Transport& transport) {
     record.iterations.push_back(std::exchange(current, {}));
   };
   hooks.on_report = [&](const IterationReport& report) { reports.push_back(report); };
-  running.join(transport, std::move(hooks)).run();
+  parts.make_node(transport, std::move(hooks))->run();
   SKP_CHECK(reports.size() == record.iterations.size());
   for (size_t i = 0; i < reports.size(); ++i) {
     record.iterations[i].loss = reports[i].loss;

@@ -112,14 +112,16 @@ TEST(Distributed, EqualsTheOracleInProcesses) {
     SCOPED_TRACE(seed);
     const TempFolder folder;
     const TrainingRun run = make_scenario(seed, folder.path());
-    const std::string addresses = fmt::format("{}", fmt::join(free_local_addresses(run.network.size()), ","));
+    const LocalAddresses local = listen_locally(run.network.size());
+    const std::string addresses = fmt::format("{}", fmt::join(local.addresses, ","));
     std::vector<int> codes;
     std::string said;
     Processes processes([&](int, const std::string& line) { said += line + "\n"; },
                         [&](int, int code) { codes.push_back(code); });
     for (int n = 0; n < run.network.size(); ++n)
-      processes.start(
-          {SKIPPIPE_DISTRIBUTED_NODE, std::to_string(seed), std::to_string(n), folder.path().string(), addresses});
+      processes.start({SKIPPIPE_DISTRIBUTED_NODE, std::to_string(seed), std::to_string(n), folder.path().string(),
+                       addresses, std::to_string(local.listeners[static_cast<size_t>(n)].get())},
+                      local.listeners[static_cast<size_t>(n)].get());
     processes.wait(-1, std::chrono::seconds(120));
     ASSERT_EQ(codes, std::vector<int>(static_cast<size_t>(run.network.size()), 0)) << said;
     std::vector<NodeRecord> records;

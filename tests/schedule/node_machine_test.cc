@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -167,7 +168,7 @@ class ChaosDriver {
 TEST(NodeMachine, EveryOrderOfEventsFinishesEveryPlan) {
   constexpr uint32_t kIterations = 3;
   int completed = 0;
-  for (const uint64_t seed : test::seeds(2000)) {
+  for (const uint64_t seed : test::seeds(2100)) {
     SCOPED_TRACE(test::replay_command(seed));
     const std::optional<Case> random = test::random_case(seed);
     if (!random) continue;
@@ -179,7 +180,9 @@ TEST(NodeMachine, EveryOrderOfEventsFinishesEveryPlan) {
     ASSERT_EQ(driver.tasks().size(), tasks * kIterations);
     if (HasFailure()) return;
   }
-  EXPECT_GT(completed, 0);
+  if (!std::getenv("SKIPPIPE_SEED")) {
+    EXPECT_GE(completed, 2000) << "the others deadlock while ranks are sought, so that there is no plan";
+  }
 }
 
 // A node between two others: microbatches 0..2 of one plan, 2 slots.

@@ -163,7 +163,7 @@ void check_record(const Plan& plan, const SimulationRecord& record, uint32_t ite
 
 TEST(Simulator, RandomPlansFinishWhateverTheTiming) {
   constexpr uint32_t kIterations = 2;
-  for (const uint64_t seed : test::seeds(2000)) {
+  for (const uint64_t seed : test::seeds(2100)) {
     SCOPED_TRACE(test::replay_command(seed));
     const std::optional<Case> c = test::random_case(seed);
     if (!c) continue;
