@@ -267,8 +267,9 @@ void bench(const Options& o) {
   const double flops = matmul_ceiling(ctx, pool, o.repeats), bandwidth = triad_ceiling(o.threads, o.repeats);
   fmt::print("{}, {} threads\nceilings: oneDNN f32 1024^3 {:.1f} GFLOP/s, stream triad {:.1f} GB/s\n", processor(),
              o.threads, flops * 1e-9, bandwidth * 1e-9);
-  fmt::print("B={} T={} C={} H={} K={} F={} V={}; median of {} and quartiles\n", o.batch, o.tokens, o.channels, o.heads,
-             o.kv_heads, o.hidden, o.vocabulary, o.repeats);
+  fmt::print(
+      "B={} T={} C={} H={} K={} F={} V={}; median of {} and quartiles; data that stays in cache beats the triad\n",
+      o.batch, o.tokens, o.channels, o.heads, o.kv_heads, o.hidden, o.vocabulary, o.repeats);
   Report report(o.repeats, flops, bandwidth);
   bench_products(ctx, pool, report, o);
   bench_attention(ctx, pool, report, o);
