@@ -20,7 +20,7 @@ constexpr int kEvaluationsPerReport = 500;
 
 // Lower is better: first of all no deadlock.
 struct Cost {
-  int unfinished = 0;
+  int64_t unfinished = 0;
   double seconds = 0;
 
   auto operator<=>(const Cost&) const = default;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "base/error.h"
 
@@ -18,6 +18,10 @@ using Transfer = SimulationRecord::Transfer;
 }  // namespace
 
 Simulator::Simulator(const Network& network) : nodes_(network.nodes), actions_(0) {
+  if (network.nodes.size() > std::numeric_limits<int16_t>::max() ||
+      network.links.size() != network.nodes.size() * network.nodes.size())
+    throw PlanError("a network of {} nodes with {} links can't be simulated", network.nodes.size(),
+                    network.links.size());
   links_.reserve(network.links.size());
   for (const Link& link : network.links)
     links_.push_back({.fixed_s = link.latency_s + link.overhead_s, .s_per_byte = link.occupied_s(1)});
@@ -101,7 +105,7 @@ void Simulator::prepare(const Plan& plan) {
   stage_reduction_start_s_.assign(stages, 0);
   events_.clear();
   norms_sent_ = 0;
-  unfinished_tasks_ = static_cast<int>(tasks) * static_cast<int>(options_.iterations);
+  unfinished_tasks_ = static_cast<int64_t>(tasks) * options_.iterations;
   result_.bytes_sent = 0;
   result_.machine_events = 0;
 }

@@ -62,7 +62,8 @@ struct Simulation {
   uint64_t machine_events = 0;     // events handed to node machines
 };
 
-// Made once per network; then each run allocates only where a plan is larger than any before. Owned by one thread.
+// Made once per network (of at most 32,767 nodes, else PlanError); then each run allocates only where a plan is larger
+// than any before. Owned by one thread.
 //
 // Cost model: forward = forward_s x layers of the stage x samples, backward and loss by the node's ratios. A message
 // waits until its directed link is free, occupies it for bytes / bandwidth, and is announced latency + overhead later;
@@ -152,7 +153,7 @@ class Simulator {
   double now_ = 0;
   int used_nodes_ = 0;
   int norms_sent_ = 0;
-  int unfinished_tasks_ = 0;
+  int64_t unfinished_tasks_ = 0;
 };
 
 }  // namespace skippipe

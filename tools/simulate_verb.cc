@@ -55,7 +55,7 @@ void add_simulate_verb(CLI::App& app) {
   verb->add_option("plan", options->plan, "A plan (JSON)")->required();
   verb->add_option("--network", options->network, "The network to run it on (JSON)")->required();
   verb->add_option("--iterations", options->iterations, "Iterations to simulate")
-      ->check(CLI::Range(1, 100000))
+      ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   verb->add_option("--jitter", options->jitter,
                    "Multiply each duration by a random factor of up to this, or its inverse")

@@ -1,0 +1,47 @@
+// The timeline: a bar with hover text for each task and transfer, names escaped.
+#include "schedule/timeline.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/schedule/random_plans.h"
+
+namespace skippipe {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+size_t count_of(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+TEST(Timeline, ShowsEveryTaskAndTransfer) {
+  test::Case c = test::small_case();
+  c.plan.node_names[1] = c.network.nodes[1].name = "a<b> & \"c\"";
+  Simulator simulator(c.network);
+  SimulationRecord record;
+  simulator.run(c.plan, {.record = &record});
+  // 4 microbatches: 5 tasks and 4 transfers each; 4 reductions and steps; both stages exchange 2 shards and 2 sums.
+  ASSERT_EQ(record.work.size(), 4u * 5 + 4 + 4);
+  ASSERT_EQ(record.transfers.size(), 4u * 4 + 2 * 4);
+  const std::string svg = render_timeline(c.plan, record, "title & more");
+  EXPECT_EQ(count_of(svg, "<title>"), record.work.size() + record.transfers.size());
+  EXPECT_THAT(svg, HasSubstr(">title &amp; more<"));
+  EXPECT_THAT(svg, HasSubstr("a&lt;b&gt; &amp; &quot;c&quot;: forward of microbatch 1 in slot 0, 0 to "));
+  EXPECT_THAT(svg, Not(HasSubstr("a<b>")));
+  EXPECT_THAT(svg, HasSubstr("stage 1"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+  EXPECT_EQ(svg, render_timeline(c.plan, record, "title & more"));
+}
+
+TEST(Timeline, DrawsAnEmptyRun) {
+  const std::string svg = render_timeline(test::small_case().plan, {}, "nothing");
+  EXPECT_THAT(svg, HasSubstr("</svg>"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+}  // namespace
+}  // namespace skippipe
