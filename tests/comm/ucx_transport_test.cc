@@ -63,20 +63,26 @@ class KilledPeer : public testing::Test {
 };
 
 TEST_F(KilledPeer, IsReportedWhenIdle) {
-  connect([](Transport&) {});
+  ASSERT_NO_FATAL_FAILURE(connect([](Transport&) {}));
   child->die();
   expect_one_failure();
   EXPECT_TRUE(transport->close(60s).ok());
 }
 
 TEST_F(KilledPeer, ThatExitsWithoutGoodbyeIsReported) {
-  connect([](Transport&) { _exit(0); });
+  ASSERT_NO_FATAL_FAILURE(connect([](Transport& child_transport) {
+    Recorder child_recorder(child_transport);
+    std::ignore = child_recorder.run_until([&] { return !child_recorder.incoming.empty(); });
+    _exit(0);
+  }));
+  std::vector<std::byte> payload(10);
+  transport->send(message_to(1, payload.size()), payload);
   expect_one_failure();
 }
 
 TEST_F(KilledPeer, EndsSendsToIt) {
   std::vector<std::byte> payload(16 << 20);
-  connect([](Transport&) {});  // never lets anything in
+  ASSERT_NO_FATAL_FAILURE(connect([](Transport&) {}));  // never lets anything in
   const Ticket ticket = transport->send(message_to(1, payload.size()), payload);
   const auto soon = Clock::now() + 20ms;
   while (Clock::now() < soon) transport->run_once(soon);  // let the transfer be announced
@@ -90,10 +96,10 @@ TEST_F(KilledPeer, EndsSendsToIt) {
 }
 
 TEST_F(KilledPeer, EndsReceiptsFromIt) {
-  connect([](Transport& child_transport) {
+  ASSERT_NO_FATAL_FAILURE(connect([](Transport& child_transport) {
     static std::vector<std::byte> payload(16 << 20);
     for (uint32_t i = 0; i < 4; ++i) child_transport.send(message_to(0, payload.size(), i), payload);
-  });
+  }));
   ASSERT_TRUE(recorder->run_until([&] { return recorder->incoming.size() == 4; }));
   for (size_t i = 0; i < 3; ++i) recorder->let_in(*recorder->incoming[i]);  // in mid-transfer
   child->die();
