@@ -1,0 +1,139 @@
+// tokenizer, tokenize, eval and probe, as a user calls them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/file.h"
+#include "base/random.h"
+#include "engine/local_model.h"
+#include "engine/model_files.h"
+#include "schedule/network.h"
+#include "tests/temp_folder.h"
+#include "tests/tools/run_program.h"
+
+namespace skippipe {
+namespace {
+
+using ::testing::HasSubstr;
+
+class DataVerbsTest : public ::testing::Test {
+ protected:
+  void write_text() const {
+    static constexpr std::array<const char*, 8> kSyllables = {"ka", "lo", "mi", "ten", "sur", "ba", "el", "or"};
+    Random random(1);
+    std::string text;
+    for (int word = 1; word <= 3000; ++word) {
+      for (uint64_t syllables = 1 + random.below(3); syllables > 0; --syllables)
+        text += kSyllables[random.below(kSyllables.size())];
+      text += word % 8 == 0 ? "\n" : " ";
+    }
+    folder_.write("text", text);
+  }
+  // A model of 3 layers in 3 stages, as a run leaves it.
+  void write_model() const {
+    ModelConfig config;
+    config.channels = 16;
+    config.feed_forward = 24;
+    config.layers = 3;
+    config.heads = config.kv_heads = 2;
+    config.head_dim = 8;
+    config.vocabulary = 300;
+    config.max_positions = 64;
+    const std::vector<int> layers = {1, 1, 1};
+    LocalModel model(config, layers, BatchShape{1, 8}, 1, StagePurpose::kTraining);
+    for (int i = 0; i < model.stages(); ++i) {
+      model.stage(i).initialize(1);
+      write_stage_weights(model_folder(folder_ / "run"), model.stage(i));
+    }
+    write_model_description(model_folder(folder_ / "run"), config, layers);
+  }
+  // Replaces @ by the test's folder.
+  ProgramResult run(std::string arguments) const {
+    for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
+    return run_skippipe(arguments);
+  }
+  void expect_ok(const std::string& arguments, const std::string& part) const {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 0) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part));
+  }
+  // One line that says what is wrong, and nothing else.
+  void expect_refused(const std::string& arguments, const std::string& part) const {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 1) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part));
+    EXPECT_EQ(std::ranges::count(result.output, '\n'), 1) << result.output;
+    EXPECT_TRUE(result.output.starts_with("skippipe: ")) << result.output;
+  }
+
+  const TempFolder folder_;
+};
+
+TEST_F(DataVerbsTest, FromTextToPerplexity) {
+  write_text();
+  write_model();
+  expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "a vocabulary of 300");
+  expect_ok("tokenize --tokenizer @/tok.model --out @/tokens --document-lines 10 --validation-share 0.2 @/text",
+            "validation.tokens: ");
+  expect_ok(
+      "eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16 --samples 8 --skip 0.33 --without 1,2 "
+      "--json @/eval.json",
+      "without 1, 2");
+  EXPECT_THAT(read_file(folder_ / "eval.json"), HasSubstr("\"label\": \"1 of 3 left out at random\""));
+
+  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
+                 "stage 0 cannot be left out");
+  expect_refused("eval --run-folder @/run --tokens @/text --sequence 16", "text: not a token shard");
+  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 65",
+                 "max_position_embeddings");
+  std::filesystem::resize_file(folder_ / "run/model/stage-02.safetensors", 500);
+  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
+}
+
+TEST_F(DataVerbsTest, BadTextIsNamedAndNothingIsWritten) {
+  write_text();
+  folder_.write("bad", "fine\n\xff\n");
+  expect_refused("tokenizer --vocabulary 300 --out @/tok.model @/bad", "bad: byte 5 is not valid UTF-8");
+  expect_refused("tokenizer --vocabulary 100000 --out @/tok.model @/text", "fills a vocabulary of at most");
+  expect_refused("tokenizer --vocabulary 300 --out @/tok.model @/none", "none: no such file");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "tok.model"));
+  expect_refused("tokenize --tokenizer @/text --out @/tokens @/text", "text: not a SentencePiece model");
+  expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
+  expect_refused("tokenize --tokenizer @/tok.model --out @/tokens @/text @/bad", "bad: byte 5");
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "tokens"));
+}
+
+TEST_F(DataVerbsTest, ProbeFillsANetworkIn) {
+  write_model();
+  Network network;
+  network.nodes.resize(2);
+  network.nodes[0].name = "a";
+  network.nodes[1].name = "b";
+  network.links.resize(4);
+  save_network(network, folder_ / "in.json");
+  const std::string probe = "probe --config @/run/model/config.json --samples 1 --tokens 8 --repetitions 3 ";
+  expect_ok(probe + "--network @/in.json --out @/out.json", "forward_s");
+  for (const NetworkNode& node : load_network(folder_ / "out.json").nodes) {
+    EXPECT_GT(node.forward_s, 0);
+    EXPECT_GT(node.step_s_per_byte, 0);
+  }
+  expect_refused(probe + "--network @/none.json --out @/x.json", "none.json");
+  expect_refused("probe --config @/in.json", "in.json");
+}
+
+TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
+  for (const char* arguments :
+       {"tokenizer", "tokenizer --vocabulary 5 --out x y", "tokenize --bogus", "eval --tokens x --sequence 0",
+        "eval --tokens x --sequence 8", "probe --config x --network y", "nonsense", ""})
+    EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
+}
+
+TEST_F(DataVerbsTest, HelpShowsAnExample) {
+  for (const std::string verb : {"tokenizer", "tokenize", "eval", "probe"})
+    expect_ok(verb + " --help", "Example: skippipe " + verb + " ");
+}
+
+}  // namespace
+}  // namespace skippipe

@@ -1,0 +1,32 @@
+// Runs the `skippipe` program as a user does.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace skippipe {
+
+struct ProgramResult {
+  int exit_code = -1;
+  std::string output;  // standard output and error together
+};
+
+// `arguments` is a shell's: quote what needs it.
+inline ProgramResult run_skippipe(const std::string& arguments) {
+  const std::string command = std::string("'" SKIPPIPE_PROGRAM "' ") + arguments + " 2>&1 </dev/null";
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
+  ProgramResult result;
+  std::array<char, 4096> block{};
+  while (const size_t count = fread(block.data(), 1, block.size(), pipe)) result.output.append(block.data(), count);
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
+  return result;
+}
+
+}  // namespace skippipe
