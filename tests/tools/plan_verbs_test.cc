@@ -1,0 +1,96 @@
+// plan and simulate, as a user calls them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/file.h"
+#include "schedule/network.h"
+#include "schedule/plan.h"
+#include "schedule/validator.h"
+#include "tests/temp_folder.h"
+#include "tests/tools/run_program.h"
+
+namespace skippipe {
+namespace {
+
+using ::testing::HasSubstr;
+
+class PlanVerbsTest : public ::testing::Test {
+ protected:
+  std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
+  std::string plan(const std::string& options) const {
+    return "plan --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json' --evaluations 50 --out '" +
+           path("plan.json") + "' " + options;
+  }
+  // One line that says what is wrong, and nothing else.
+  static void expect_refused(const std::string& arguments, const std::string& part) {
+    const ProgramResult result = run_skippipe(arguments);
+    EXPECT_EQ(result.exit_code, 1) << arguments;
+    EXPECT_THAT(result.output, HasSubstr(part));
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+  }
+
+  TempFolder folder_;
+};
+
+TEST_F(PlanVerbsTest, PlansAndSimulates) {
+  for (const std::string method : {"full", "skip"}) {
+    const ProgramResult planned =
+        run_skippipe(plan("--method " + method +
+                          " --stages 6 --data-nodes 5 --microbatches 10 --activation-bytes 33554648 "
+                          "--stage-gradient-bytes 1000000 --timeline '" +
+                          path("plan.svg") + "'"));
+    ASSERT_EQ(planned.exit_code, 0) << planned.output;
+    EXPECT_THAT(planned.output, HasSubstr("s per iteration"));
+    EXPECT_THAT(read_file(path("plan.svg")), HasSubstr("</svg>"));
+    const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json");
+    EXPECT_TRUE(validate(load_plan(path("plan.json")), network).empty());
+
+    const ProgramResult simulated =
+        run_skippipe("simulate '" + path("plan.json") +
+                     "' --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json' --jitter 2 --seed 3");
+    EXPECT_EQ(simulated.exit_code, 0) << simulated.output;
+    EXPECT_THAT(simulated.output, HasSubstr("0.00 %"));
+  }
+}
+
+TEST_F(PlanVerbsTest, TakesSizesFromTheModel) {
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  const std::string model = " --microbatches 4 --model '" + path("config.json") + "' --samples 2 --tokens 32";
+  const ProgramResult planned = run_skippipe(plan("--stages 3 --skip-ratio 0.34" + model));
+  ASSERT_EQ(planned.exit_code, 0) << planned.output;
+  const Workload workload = load_plan(path("plan.json")).workload;
+  EXPECT_EQ(workload.activation_bytes, 2 * 32 * 64 * 4);
+  EXPECT_EQ(workload.stage_layers, (std::vector<int>{3, 2, 2}));
+  // A layer: queries and output 64 x 64, keys and values 64 x 32, three of 64 x 128, two norms.
+  const int64_t layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
+  EXPECT_EQ(workload.stage_gradient_bytes,
+            (std::vector<int64_t>{4 * (3 * layer + 2 * 300 * 64 + 64), 4 * 2 * layer, 4 * 2 * layer}));
+  expect_refused(plan("--stages 8" + model), "7 layers do not fill 8 stages");
+  expect_refused(plan("--stages 2 --layers 3,3" + model), "--layers sum to 6");
+}
+
+TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
+  const std::string sizes = " --microbatches 7 --stage-gradient-bytes 1";
+  expect_refused(plan("--stages 21" + sizes), "rule C1 can't be met: 21 stages need at least as many nodes, found 20");
+  expect_refused(plan("--stages 10 --skip-ratio 0.8" + sizes), "rule C4 can't be met");
+  EXPECT_EQ(run_skippipe(plan("--stages 0" + sizes)).exit_code, 2);
+  EXPECT_EQ(run_skippipe(plan("--stages 3 --method best" + sizes)).exit_code, 2);
+
+  ASSERT_EQ(run_skippipe(plan("--stages 3" + sizes)).exit_code, 0);
+  const std::string network = " --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json'";
+  std::string text = read_file(path("plan.json"));
+  text.replace(text.find("\"slots\":3"), 9, "\"slots\":2");
+  folder_.write("slots.json", text);
+  expect_refused("simulate '" + path("slots.json") + "'" + network, "rule T1: node 0 has 2 slots in the plan and 3");
+  folder_.write("cut.json", text.substr(0, text.size() / 2));
+  expect_refused("simulate '" + path("cut.json") + "'" + network, "cut.json: not valid JSON");
+  expect_refused("simulate '" + path("absent.json") + "'" + network, "absent.json");
+}
+
+}  // namespace
+}  // namespace skippipe
