@@ -48,7 +48,6 @@ class UcxTransport final : public Transport, private ControlHandler {
         mesh_({options.run_id, options.node, options.addresses, options.heartbeat_interval, options.silence_limit,
                options.logger},
               std::move(listener), worker_.address(), *this) {
-    for (Peer& peer : peers_) peer.owner = this;
     if (!wake_fd_.valid()) throw RunError("node {}: no event descriptor: {}", options.node, std::strerror(errno));
   }
 
@@ -110,7 +109,6 @@ class UcxTransport final : public Transport, private ControlHandler {
     bool abandoned = false;  // reported already; kept because UCX points to it
   };
   struct Peer {
-    UcxTransport* owner = nullptr;
     ucp_ep_h endpoint = nullptr;
     bool is_gone = false;  // failed, left, or dropped by close
     bool left_reported = false;
@@ -220,11 +218,12 @@ void UcxTransport::finish_send(Outgoing& outgoing, ucs_status_t status) {
 ucs_status_t UcxTransport::on_message(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                       const ucp_am_recv_param_t* param) {
   auto& transport = *static_cast<UcxTransport*>(self);
+  if (transport.closed_) return UCS_OK;  // UCX releases the data
   Incoming message;
   const std::span<const std::byte> header_span(static_cast<const std::byte*>(header), header_bytes);
   if (const Status status = transport.check_incoming(header_span, bytes, message.header); !status.ok()) {
     transport.drop_message(status.message());
-    return UCS_OK;  // UCX releases the data
+    return UCS_OK;
   }
   message.rendezvous = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
   const bool keep = message.rendezvous || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA) != 0;

@@ -290,6 +290,24 @@ TEST_F(MeetingNode, ASilentPeerIsReportedOnce) {
   }
 }
 
+TEST_F(MeetingNode, APeerThatSendsJunkHasFailed) {
+  start();
+  UcxWorker worker(1, nullptr, nullptr);
+  Client one(address);
+  Hello hello = some_hello();
+  hello.worker_address = worker.address();
+  one.send(hello_frame(hello));
+  join();
+  ASSERT_TRUE(status.ok()) << status.message();
+  Recorder recorder(*transport);
+  std::vector<std::byte> bytes;
+  append_frame(bytes, ControlKind::kHeartbeat, {});
+  bytes.back() ^= std::byte{1};
+  one.send(bytes);
+  ASSERT_TRUE(recorder.run_until([&] { return !recorder.failures.empty(); }));
+  EXPECT_THAT(recorder.failures[0].second.message(), HasSubstr("wrong checksum"));
+}
+
 TEST_F(MeetingNode, MessagesThatDoNotBelongAreDropped) {
   start();
   UcxWorker worker(1, nullptr, nullptr);
