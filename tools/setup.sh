@@ -10,7 +10,7 @@ packages=(
   libsentencepiece-dev                          # tokenizer
   nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libspdlog-dev libfmt-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev    # tests and benchmarks
-  bible-kjv                                     # the demo's text
+  bible-kjv jq                                  # the demo: its text, its table
 )
 
 missing=()

@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# The main job on one machine: text to perplexity, with a full and a partial pipeline over 12 nodes in 5 regions.
+set -euo pipefail
+
+usage() {
+  cat <<END
+usage: tools/demo.sh [--text FILE] [--iterations N] [--out FOLDER]
+
+Installs what is missing, builds, prepares text, plans, trains a small model with a full and with a partial pipeline
+over 12 node processes in 5 emulated regions, evaluates both with stages left out, and prints a table.
+
+  --text FILE      train on this UTF-8 text instead of the King James Bible
+  --iterations N   optimizer steps of each of the two runs (default: 150)
+  --out FOLDER     where everything goes (default: runs/demo)
+END
+}
+
+fail_usage() {
+  echo "demo: $1" >&2
+  usage >&2
+  exit 2
+}
+
+repository=$(cd "$(dirname "$0")/.." && pwd)
+text=
+iterations=150
+out=$repository/runs/demo
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h) usage; exit 0 ;;
+    --text | --iterations | --out) [ $# -ge 2 ] || fail_usage "$1 needs a value" ;;&
+    --text) text=$(realpath -m "$2") ;;
+    --iterations) iterations=$2 ;;
+    --out) out=$(realpath -m "$2") ;;
+    *) fail_usage "unknown option '$1'" ;;
+  esac
+  shift 2
+done
+[[ $iterations =~ ^[1-9][0-9]*$ ]] || fail_usage "--iterations: found '$iterations', expected a positive number"
+if [ -n "$text" ] && [ ! -r "$text" ]; then
+  echo "demo: $text: cannot read" >&2
+  exit 1
+fi
+
+# The job: what both runs share.
+samples=4 tokens=128 microbatches=12 stages=6
+
+begin=$SECONDS
+say() { printf '\n[%d:%02d] %s\n' $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)) "$1"; }
+
+cd "$repository"
+tools/setup.sh
+begin=$SECONDS
+say "Building"
+cmake --preset release >/dev/null
+cmake --build --preset release --target skippipe
+skippipe=$repository/build/release/skippipe
+
+mkdir -p "$out/report"
+cd "$out"
+
+say "Preparing text"
+if [ -z "$text" ]; then
+  text=text.txt
+  bible 'gen1:1-rev22:21' >text.txt
+fi
+"$skippipe" tokenizer --vocabulary 1000 --out tokenizer.model "$text"
+"$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines 100 "$text"
+cat >config.json <<END
+{
+  "architectures": ["LlamaForCausalLM"],
+  "model_type": "llama",
+  "hidden_act": "silu",
+  "hidden_size": 128,
+  "intermediate_size": 344,
+  "num_hidden_layers": 6,
+  "num_attention_heads": 4,
+  "num_key_value_heads": 2,
+  "max_position_embeddings": 256,
+  "rms_norm_eps": 1e-5,
+  "rope_theta": 10000.0,
+  "tie_word_embeddings": true,
+  "torch_dtype": "float32",
+  "vocab_size": 1000
+}
+END
+
+say "Measuring this machine"
+"$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 \
+  --network "$repository/examples/five-regions.json" --out network.json
+
+for method in full skip; do
+  say "Planning: $method"
+  "$skippipe" plan --network network.json --method $method --stages $stages --microbatches $microbatches \
+    --samples $samples --tokens $tokens --model config.json --out $method.json --timeline report/$method-timeline.svg
+  cat >$method.toml <<END
+[run]
+iterations = $iterations
+output = "$method"
+
+[model]
+config = "config.json"
+
+[data]
+train = "tokens/train.tokens"
+samples = $samples
+tokens = $tokens
+
+[plan]
+file = "$method.json"
+network = "network.json"
+
+[optimizer]
+learning_rate = 3e-3
+warmup_iterations = $((iterations / 10))
+
+[network]
+emulate_links = true
+END
+done
+
+for method in full skip; do
+  say "Training: $method"
+  "$skippipe" launch $method.toml
+done
+
+for method in full skip; do
+  say "Evaluating: $method"
+  "$skippipe" eval --run-folder $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
+    --skip 0.3333,0.5 --choices 6 --json report/$method-evaluation.json
+  cp $method/metrics.jsonl report/$method-metrics.jsonl
+done
+
+# The first iteration starts cold and is not counted, unless it is the only one.
+measured_s() { jq -s '(if length > 1 then .[1:] else . end) | map(.seconds) | add / length' $1/metrics.jsonl; }
+predicted_s() { jq .predicted.steady_iteration_s $1.json; }
+perplexity() { jq ".results[$2].perplexity" report/$1-evaluation.json; }
+row() { printf '| %-30s | %8s | %8s |\n' "$@"; }
+# row_of LABEL FORMAT FUNCTION [ARGUMENT]: FUNCTION's figure for both methods
+row_of() { row "$1" "$(printf "$2" "$($3 full ${4-})")" "$(printf "$2" "$($3 skip ${4-})")"; }
+tokens_per_s() { jq -n "$samples * $tokens * $microbatches / $(measured_s $1)"; }
+difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
+{
+  row "" full skip
+  echo "| ------------------------------ | -------: | -------: |"
+  row_of "seconds per iteration, measured" %.3f measured_s
+  row_of "seconds per iteration, planned" %.3f predicted_s
+  row_of "difference" "%+.1f %%" difference
+  row_of "tokens per second" %.0f tokens_per_s
+  row_of "perplexity, all stages" %.1f perplexity 0
+  row_of "perplexity, a third left out" %.1f perplexity 1
+  row_of "perplexity, half left out" %.1f perplexity 2
+} >report/summary.md
+
+say "Done: $iterations iterations each, 12 nodes, $stages stages; skip leaves out a third of them on every path"
+cat report/summary.md
+echo
+echo "Report: $out/report"
