@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "schedule/validator.h"
 #include "tests/schedule/random_plans.h"
+#include "tests/temp_folder.h"
 
 namespace skippipe {
 namespace {
@@ -18,19 +20,12 @@ using testing::HasSubstr;
 
 class PlanFile : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::path(testing::TempDir()) /
-              fmt::format("skippipe-plan-file-{}", testing::UnitTest::GetInstance()->current_test_info()->name());
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   // Loads `text` and expects one line that contains all of `parts`.
   template <typename Load>
   void refuses(Load load, const std::string& text, const std::vector<std::string>& parts) {
-    write_file_atomically(path_("bad.json"), text);
+    folder_.write("bad.json", text);
     try {
-      load(path_("bad.json"));
+      load(path("bad.json"));
       ADD_FAILURE() << "accepted; expected an error with " << testing::PrintToString(parts);
     } catch (const Error& error) {
       const std::string line = error.what();
@@ -39,9 +34,9 @@ class PlanFile : public testing::Test {
       for (const std::string& part : parts) EXPECT_THAT(line, HasSubstr(part));
     }
   }
-  std::filesystem::path path_(const std::string& name) const { return folder_ / name; }
+  std::filesystem::path path(const std::string& name) const { return folder_ / name; }
 
-  std::filesystem::path folder_;
+  const TempFolder folder_;
 };
 
 const json kNetwork = json::parse(R"({
@@ -50,14 +45,15 @@ const json kNetwork = json::parse(R"({
             {"name": "b", "region": "east", "forward_s": 0.2},
             {"name": "c", "region": "west", "forward_s": 0.3, "device": "cuda:0", "backward_over_forward": 2,
              "loss_over_forward": 0.5, "step_s_per_byte": 1e-9}],
-  "links": [{"from": "a", "to": "b", "latency_ms": 1, "bandwidth_mbit_per_s": 800, "overhead_ms": 2, "symmetric": false}],
+  "links": [{"from": "a", "to": "b", "latency_ms": 1, "bandwidth_mbit_per_s": 800, "overhead_ms": 2,
+             "symmetric": false}],
   "region_links": [{"from": "east", "to": "east", "latency_ms": 3},
                    {"from": "east", "to": "west", "latency_ms": 40, "bandwidth_mbit_per_s": 100}]
 })");
 
 TEST_F(PlanFile, ReadsNetworks) {
-  write_file_atomically(path_("network.json"), kNetwork.dump());
-  const Network network = load_network(path_("network.json"));
+  folder_.write("network.json", kNetwork.dump());
+  const Network network = load_network(path("network.json"));
   ASSERT_EQ(network.size(), 3);
   EXPECT_EQ(network.nodes[0].slots, 2);
   EXPECT_EQ(network.nodes[1].slots, 3);
@@ -71,8 +67,8 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_DOUBLE_EQ(network.link(2, 1).latency_s, 0.04);
   EXPECT_DOUBLE_EQ(network.link(2, 1).transfer_s(12.5e6), 0.04 + 1);
 
-  save_network(network, path_("again.json"));
-  const Network again = load_network(path_("again.json"));
+  save_network(network, path("again.json"));
+  const Network again = load_network(path("again.json"));
   for (int from = 0; from < 3; ++from)
     for (int to = 0; to < 3; ++to)
       if (from != to) {
@@ -104,7 +100,7 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["region_links"].erase(1); }, {"no link from 'a' to 'c'"});
   refuses(load_network, kNetwork.dump().substr(0, 200), {"not valid JSON"});
   refuses(load_network, "", {"not valid JSON"});
-  EXPECT_THROW(load_network(path_("absent.json")), FileError);
+  EXPECT_THROW(load_network(path("absent.json")), FileError);
 }
 
 TEST_F(PlanFile, PlansSurviveARoundTrip) {
@@ -113,10 +109,10 @@ TEST_F(PlanFile, PlansSurviveARoundTrip) {
     std::optional<test::Case> c = test::random_case(seed);
     if (!c) continue;
     c->plan.seed = ~seed;
-    save_plan(c->plan, path_("plan.json"));
-    const Plan again = load_plan(path_("plan.json"));
-    save_plan(again, path_("again.json"));
-    EXPECT_EQ(read_file(path_("plan.json")), read_file(path_("again.json")));
+    save_plan(c->plan, path("plan.json"));
+    const Plan again = load_plan(path("plan.json"));
+    save_plan(again, path("again.json"));
+    EXPECT_EQ(read_file(path("plan.json")), read_file(path("again.json")));
     EXPECT_EQ(again.seed, c->plan.seed);
     EXPECT_EQ(again.stages, c->plan.stages);
     EXPECT_EQ(again.predicted.iteration_s, c->plan.predicted.iteration_s);
@@ -127,8 +123,8 @@ TEST_F(PlanFile, PlansSurviveARoundTrip) {
 }
 
 TEST_F(PlanFile, RefusesWrongPlans) {
-  save_plan(test::small_case().plan, path_("plan.json"));
-  const std::string text = read_file(path_("plan.json"));
+  save_plan(test::small_case().plan, path("plan.json"));
+  const std::string text = read_file(path("plan.json"));
   const json good = json::parse(text);
   const auto refuses_plan = [&](const std::function<void(json&)>& change, const std::vector<std::string>& parts) {
     json broken = good;
