@@ -20,6 +20,25 @@ uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
+// Loops stand in functions of their own: read through a lambda's captures, their pointers would be reloaded at each
+// step, and nothing would be vectorized.
+void widen(float* y, const uint16_t* x, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) y[i] = from_bf16(x[i]);
+}
+
+void narrow(uint16_t* y, const float* x, int64_t count) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) y[i] = to_bf16(x[i]);
+}
+
+double sum_of_squares(const float* x, int64_t count) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return sum;
+}
+
 }  // namespace
 
 void CpuBackend::fill_zero(Context& ctx, Tensor x) {
@@ -34,11 +53,9 @@ void CpuBackend::cast(Context& ctx, Tensor y, ConstTensor x) {
       const int64_t size = dtype_bytes(x.dtype());
       std::memcpy(y.as<char>() + begin * size, x.as<char>() + begin * size, static_cast<size_t>((end - begin) * size));
     } else if (x.dtype() == Dtype::kBf16) {
-#pragma omp simd
-      for (int64_t i = begin; i < end; ++i) y.as<float>()[i] = from_bf16(x.as<uint16_t>()[i]);
+      widen(y.as<float>() + begin, x.as<uint16_t>() + begin, end - begin);
     } else {
-#pragma omp simd
-      for (int64_t i = begin; i < end; ++i) y.as<uint16_t>()[i] = to_bf16(x.as<float>()[i]);
+      narrow(y.as<uint16_t>() + begin, x.as<float>() + begin, end - begin);
     }
   });
 }
@@ -60,18 +77,13 @@ int64_t CpuBackend::squared_norm_workspace_bytes(const Context&) const {
 void CpuBackend::squared_norm(Context& ctx, Tensor sum, ConstTensor x) {
   const int64_t count = x.elements();
   double* parts = reinterpret_cast<double*>(ctx.workspace.data());
-  parallel_ranges(ctx.threads, kNormParts, std::max<int64_t>(1, kElementGrain * kNormParts / (count + 1)),
-                  [&](int64_t begin, int64_t end) {
-                    for (int64_t part = begin; part < end; ++part) {
-                      double squares = 0;
-#pragma omp simd reduction(+ : squares)
-                      for (int64_t i = count * part / kNormParts; i < count * (part + 1) / kNormParts; ++i) {
-                        const double value = x.as<float>()[i];
-                        squares += value * value;
-                      }
-                      parts[part] = squares;
-                    }
-                  });
+  const int64_t grain = std::max<int64_t>(1, kElementGrain * kNormParts / (count + 1));
+  parallel_ranges(ctx.threads, kNormParts, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t first = count * part / kNormParts, last = count * (part + 1) / kNormParts;
+      parts[part] = sum_of_squares(x.as<float>() + first, last - first);
+    }
+  });
   double total = 0;
   for (int64_t part = 0; part < kNormParts; ++part) total += parts[part];
   *sum.as<float>() = static_cast<float>(total);
