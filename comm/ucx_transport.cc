@@ -34,6 +34,7 @@ struct Event {
   MessageHeader header{};
   Status status{};
   int peer = -1;
+  std::span<const std::byte> payload{};  // of kReceived, to be verified
 };
 
 class UcxTransport final : public Transport, private ControlHandler {
@@ -168,6 +169,7 @@ class UcxTransport final : public Transport, private ControlHandler {
   bool leaving_ = false;  // has said goodbye
   bool closed_ = false;
   Clock::time_point next_control_{};
+  const Meanwhile progress_ = [this] { worker_.progress(); };
   UcxWorker worker_;  // behind all that its callbacks touch, so that it is destroyed first
   ControlMesh mesh_;
 };
@@ -177,7 +179,7 @@ class UcxTransport final : public Transport, private ControlHandler {
 Ticket UcxTransport::send(const MessageHeader& header, std::span<const std::byte> payload) {
   const int node = header.destination;
   const uint64_t sequence = node < node_count() ? peers_[node].sent : 0;
-  const MessageHeader complete = complete_header(header, payload, sender_, sequence);
+  const MessageHeader complete = complete_header(header, payload, sender_, sequence, progress_);
   const Ticket ticket = next_ticket_++;
   Peer& peer = peers_[node];
   if (peer.is_gone || peer.goodbye_count || leaving_) {
@@ -290,10 +292,7 @@ void UcxTransport::receive(Ticket ticket, std::span<std::byte> destination) {
   if (message.rendezvous) return receive_rendezvous(ticket, message, destination);
   if (!destination.empty()) std::memcpy(destination.data(), message.data, destination.size());
   if (message.data) ucp_am_data_release(worker_.handle(), message.data);
-  events_.push_back({.kind = Event::Kind::kReceived,
-                     .ticket = ticket,
-                     .header = header,
-                     .status = verify_payload(header, destination)});
+  events_.push_back({.kind = Event::Kind::kReceived, .ticket = ticket, .header = header, .payload = destination});
 }
 
 void UcxTransport::receive_rendezvous(Ticket ticket, const Incoming& message, std::span<std::byte> destination) {
@@ -317,12 +316,13 @@ void UcxTransport::on_receive_done(void* request, ucs_status_t status, size_t, v
 
 void UcxTransport::finish_receive(Landing& landing, ucs_status_t status) {
   if (!landing.abandoned) {
-    const bool arrived = status == UCS_OK && !closed_;
-    events_.push_back(
-        {.kind = Event::Kind::kReceived,
-         .ticket = landing.ticket,
-         .header = landing.header,
-         .status = arrived ? verify_payload(landing.header, landing.destination) : gone(landing.header.source)});
+    Event event{.kind = Event::Kind::kReceived, .ticket = landing.ticket, .header = landing.header};
+    if (status == UCS_OK && !closed_) {
+      event.payload = landing.destination;
+    } else {
+      event.status = gone(landing.header.source);
+    }
+    events_.push_back(std::move(event));
   }
   landing_.erase(landing.ticket);
 }
@@ -460,7 +460,9 @@ bool UcxTransport::report_events() {
         listener_->on_announced(event.ticket, event.header);
         break;
       case Event::Kind::kReceived:
-        listener_->on_received(event.ticket, event.header, event.status);
+        listener_->on_received(
+            event.ticket, event.header,
+            event.status.ok() ? verify_payload(event.header, event.payload, progress_) : event.status);
         break;
       case Event::Kind::kSent:
         listener_->on_sent(event.ticket, event.status);
