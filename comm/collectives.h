@@ -97,9 +97,12 @@ class ReplicaSum {
 };
 
 // Every node tells all others a few numbers once per iteration (kStats), and all get the same sums, added in the order
-// of the nodes. Several iterations may be under way: a peer may be up to 3 ahead or behind.
+// of the nodes. Several iterations may be under way: a peer may be up to kReach ahead or behind.
 class SumExchange {
  public:
+  // Nodes that share no path or stage are tied to one another through others only, by at most one iteration per link of
+  // that chain; so this serves runs in which no chain is longer.
+  static constexpr uint32_t kReach = 31;
   static constexpr size_t kMaxValues = 8;
   struct Result {
     uint32_t iteration;
@@ -127,8 +130,7 @@ class SumExchange {
   const Status& status() const { return status_; }
 
  private:
-  static constexpr uint32_t kReach = 3;
-  static constexpr uint32_t kRingSize = 8;  // the iterations from next - 4 to next + 3
+  static constexpr uint32_t kRingSize = 2 * kReach + 2;  // the iterations from next - kReach - 1 to next + kReach
   struct Round {
     std::optional<uint32_t> iteration;
     std::vector<double> values;  // (node_count, value_count)

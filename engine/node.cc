@@ -112,7 +112,8 @@ Node::End Node::run() {
     if (peer_failed_) throw PeerError(failure_);
     if (!failure_.empty()) throw RunError(failure_);
   }
-  // Peers may still be taking what this node sent last.
+  // Peers may still be taking what this node sent last. Only now does it say goodbye: who has left owes nobody
+  // anything.
   if (const Status status = transport_.close(kCloseLimit); !status.ok()) throw PeerError(status.message());
   return reports_ == settings_.iterations ? End::kFinished : End::kStopped;
 }

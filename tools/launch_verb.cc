@@ -22,6 +22,7 @@ using std::chrono::milliseconds;
 
 // How long the other nodes may take to end by themselves once one has failed.
 constexpr milliseconds kEndLimit(2000);
+constexpr milliseconds kPatience(50);
 constexpr char kErrorPrefix[] = "skippipe: ";
 
 struct Options {
@@ -124,19 +125,27 @@ class Launch {
     processes_.signal_all(SIGTERM);
   }
 
+  // Nodes that only saw another one fail: that one may still have its last words to say.
   void end_the_others() {
-    processes_.wait(-1, kEndLimit);
+    const auto deadline = std::chrono::steady_clock::now() + kEndLimit;
+    while (processes_.running() > 0 && weight(first_failure()) == 2 && std::chrono::steady_clock::now() < deadline)
+      processes_.wait(-1, kPatience);
     processes_.signal_all(SIGKILL);
     const size_t by_themselves = failures_.size();
     processes_.wait(-1, kEndLimit);
     failures_.resize(by_themselves);
   }
 
+  static int weight(const Failure& failure) { return failure.code < 0 ? 0 : failure.code != 3 ? 1 : 2; }
+
   // The node that began it: killed, or failed for a reason of its own; else the first to see another fail.
+  const Failure& first_failure() const {
+    return *std::min_element(failures_.begin(), failures_.end(),
+                             [](const Failure& a, const Failure& b) { return weight(a) < weight(b); });
+  }
+
   std::string story() const {
-    const auto weight = [](const Failure& failure) { return failure.code < 0 ? 0 : failure.code != 3 ? 1 : 2; };
-    const Failure& first = *std::min_element(failures_.begin(), failures_.end(),
-                                             [&](const Failure& a, const Failure& b) { return weight(a) < weight(b); });
+    const Failure& first = first_failure();
     const auto words = last_words_.find(first.child);
     if (first.code < 0)
       return fmt::format("{} was killed by signal {} ({}); the run ended", name_of(first.child), -first.code,

@@ -96,6 +96,7 @@ void train(const Options& options) {
       progress->show(report);
     };
     fmt::print("{}", plan_node_memory(run, options.node).table());
+    std::fflush(stdout);
   }
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks));
   const StopWatcher watcher(stop_signals, [&node] { node->request_stop(); });

@@ -232,15 +232,15 @@ TEST(SumExchange, OneNodeIsDoneAtOnce) {
   EXPECT_EQ(got, (std::vector{1.5, 2.5}));
 }
 
-TEST(SumExchange, ThreeAheadIsTakenAndMoreIsNot) {
+TEST(SumExchange, WhatIsWithinReachIsTakenAndMoreIsNot) {
   InProcessNetwork network(2, 1);
   SumExchange ahead(network.transport(1), 1, 0, nullptr);
   SumExchange behind(network.transport(0), 1, 0, nullptr);
   Driver driver(network.transport(0), behind);
-  for (uint32_t i = 0; i <= 3; ++i) ahead.start(i, std::array{1.0});
+  for (uint32_t i = 0; i <= SumExchange::kReach; ++i) ahead.start(i, std::array{1.0});
   network.transport(0).run_once(Clock::now() + kLimit);
   EXPECT_TRUE(behind.status().ok()) << behind.status().message();
-  ahead.start(4, std::array{1.0});
+  ahead.start(SumExchange::kReach + 1, std::array{1.0});
   ASSERT_TRUE(driver.run_until([&] { return !behind.status().ok(); }));
   EXPECT_EQ(behind.status().code(), StatusCode::kCorrupt);
 }
