@@ -166,6 +166,7 @@ class InProcessNetwork::Node : public Transport {
   Status close(std::chrono::milliseconds limit) override {
     const auto deadline = Clock::now() + limit;
     while (pending_sends() > 0 && Clock::now() < deadline) run_once(deadline);
+    run_once(Clock::now());  // a send that completed meanwhile is still to be reported
     std::vector<ParcelPtr> revoked;
     {
       const std::lock_guard lock(hub_.mutex);
