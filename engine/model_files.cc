@@ -44,6 +44,15 @@ std::vector<std::filesystem::path> safetensors_in(const std::filesystem::path& f
   return paths;
 }
 
+std::string stage_file(int stage) { return fmt::format("stage-{:02d}.safetensors", stage); }
+
+// Others may lie there from an earlier run that had more stages.
+std::vector<std::filesystem::path> stage_files(const std::filesystem::path& folder, size_t stages) {
+  std::vector<std::filesystem::path> paths;
+  for (size_t stage = 0; stage < stages; ++stage) paths.push_back(folder / stage_file(static_cast<int>(stage)));
+  return paths;
+}
+
 std::vector<int> read_layers_per_stage(const std::filesystem::path& path, int64_t layers) {
   const nlohmann::json document = load_json(path, 1 << 20);
   const JsonReader root(document, path.string());
@@ -70,8 +79,7 @@ void write_stage_weights(const std::filesystem::path& folder, const Stage& stage
   std::vector<SafeTensor> tensors;
   for (const Parameter& parameter : stage.parameters())
     tensors.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});
-  const std::string name = fmt::format("stage-{:02d}.safetensors", stage.layout().index);
-  SafetensorsWriter writer(folder / name, std::move(tensors), {{"format", "pt"}});
+  SafetensorsWriter writer(folder / stage_file(stage.layout().index), std::move(tensors), {{"format", "pt"}});
   for (const Parameter& parameter : stage.parameters()) writer.write(values_of(parameter.weight));
   writer.finish();
 }
@@ -89,7 +97,8 @@ ModelFiles::ModelFiles(const std::filesystem::path& folder, const std::filesyste
     : folder_(folder), config_(load_model_config(config_path.empty() ? folder / kConfigFile : config_path)) {
   if (std::filesystem::exists(folder / kStagesFile))
     layers_per_stage_ = read_layers_per_stage(folder / kStagesFile, config_.layers);
-  for (const auto& path : safetensors_in(folder)) {
+  const auto paths = layers_per_stage_ ? stage_files(folder, layers_per_stage_->size()) : safetensors_in(folder);
+  for (const auto& path : paths) {
     const auto& file = files_.emplace_back(std::make_unique<SafetensorsFile>(path));
     for (const SafeTensor& tensor : file->tensors()) {
       const auto [entry, inserted] = file_of_.emplace(tensor.name, file.get());

@@ -50,6 +50,13 @@ const std::vector<int>& replicas_of(const Plan& plan, int node) {
   return plan.stages[static_cast<size_t>(plan.stage_of_nodes()[static_cast<size_t>(node)])];
 }
 
+// The peer that sends a visit its message of this phase; -1: nobody does.
+int sender_of(const MachineVisit& visit, Phase phase) {
+  if (visit.microbatch < 0) return -1;
+  if (phase == Phase::kBackward) return visit.next_node;
+  return visit.is_data ? visit.loss_gradient_node : visit.previous_node;
+}
+
 uint64_t message_key(uint32_t iteration, uint32_t microbatch, Phase phase) {
   return (uint64_t{iteration} << 32 | microbatch) << 1 | (phase == Phase::kBackward ? 1u : 0u);
 }
@@ -96,6 +103,7 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       stats_(transport, kStatCount, 0,
              [this](const SumExchange::Result& result) { stats_arrived(result.iteration, result.sums); }),
       compute_([this] { transport_.wake(); }) {
+  SKP_CHECK(plan.workload.exchange_norm == (settings.clip_norm > 0), "the plan says whether a step waits for the norm");
   for (const MachineVisit& visit : visits_) SKP_CHECK(!visit.is_data || sampler_ != nullptr, "a data node reads data");
   transport_.set_listener(this);
 }
@@ -103,19 +111,33 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
 Node::~Node() { transport_.set_listener(nullptr); }
 
 Node::End Node::run() {
-  start_ = Clock::now();
+  start_ = last_event_ = Clock::now();
   feed([](NodeMachine& machine, double now, ActionList& out) { machine.start(now, out); });
   while (!machine_.finished() || reports_ < machine_.iteration()) {
-    if (pump()) continue;
-    if (stop_requested_ && settings_.clip_norm == 0) return End::kLeft;
-    transport_.run_once(Clock::now() + kLongestNap);
+    const bool progress = pump();
     if (peer_failed_) throw PeerError(failure_);
     if (!failure_.empty()) throw RunError(failure_);
+    if (progress) continue;
+    if (stop_requested_ && settings_.clip_norm == 0) return End::kLeft;
+    check_for_stall();
+    transport_.run_once(Clock::now() + kLongestNap);
   }
-  // Peers may still be taking what this node sent last. Only now does it say goodbye: who has left owes nobody
-  // anything.
-  if (const Status status = transport_.close(kCloseLimit); !status.ok()) throw PeerError(status.message());
   return reports_ == settings_.iterations ? End::kFinished : End::kStopped;
+}
+
+Status Node::leave() { return transport_.close(kCloseLimit); }
+
+// Peers give signs of life even when their tasks hang.
+void Node::check_for_stall() const {
+  const double quiet_s = std::chrono::duration<double>(Clock::now() - last_event_).count();
+  if (computing_ || quiet_s < settings_.stall_limit_s) return;
+  throw PeerError("nothing has come for {:.0f} s; this node waits for {}", quiet_s, machine_.waiting_for());
+}
+
+void Node::fail(const Status& status) {
+  if (!failure_.empty()) return;
+  failure_ = status.message();
+  peer_failed_ = status.code() == StatusCode::kPeerGone || status.code() == StatusCode::kUnreachable;
 }
 
 void Node::request_stop() {
@@ -128,6 +150,7 @@ double Node::seconds() const { return std::chrono::duration<double>(Clock::now()
 template <typename Event>
 void Node::feed(Event&& event) {
   if (!failure_.empty()) return;
+  last_event_ = Clock::now();
   actions_.clear();
   event(machine_, seconds(), actions_);
   for (const Action& action : actions_.view()) obey(action);
@@ -159,17 +182,18 @@ void Node::obey(const Action& action) {
 bool Node::pump() {
   if (reducing_ && replica_sum_.done()) {
     reducing_ = false;
-    if (!replica_sum_.status().ok()) throw RunError(replica_sum_.status().message());
+    if (!replica_sum_.status().ok()) fail(replica_sum_.status());
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.reduced(now, out); });
     return true;
   }
-  if (!stats_.status().ok()) throw RunError(stats_.status().message());
+  if (!stats_.status().ok()) fail(stats_.status());
   if (norm_known_) {
     norm_known_ = false;
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.norm_exchanged(now, out); });
     return true;
   }
   if (compute_.collect()) {
+    computing_ = false;
     job_done();
     return true;
   }
@@ -183,12 +207,14 @@ void Node::on_announced(Ticket ticket, const MessageHeader& header) {
   const Dims hidden = hidden_shape(stage_.batch(), stage_.config());
   MessageHeader expected = header;
   set_payload(expected, WireDtype::kF32, std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
-  if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_)) {
-    failure_ = fmt::format("{}: {} bytes of type {}, expected f32 {} and a microbatch below {}", header.to_string(),
-                           header.payload_bytes, static_cast<int>(header.dtype), hidden.to_string(), microbatches_);
-    return;
-  }
+  if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_))
+    return fail({StatusCode::kCorrupt,
+                 fmt::format("{}: {} bytes of type {}, expected f32 {} and a microbatch below {}", header.to_string(),
+                             header.payload_bytes, static_cast<int>(header.dtype), hidden.to_string(), microbatches_)});
   const Phase phase = phase_of(header);
+  const int sender = sender_of(visits_[header.microbatch], phase);
+  if (header.source != sender)
+    return fail({StatusCode::kCorrupt, fmt::format("{}: expected from node {}", header.to_string(), sender)});
   announced_[message_key(header.iteration, header.microbatch, phase)] = ticket;
   feed([&](NodeMachine& machine, double now, ActionList& out) {
     machine.message_announced(now, header.iteration, static_cast<int32_t>(header.microbatch), phase, out);
@@ -208,10 +234,7 @@ void Node::receive(const Action& action) {
 
 void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
   if (replica_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
-  if (!status.ok()) {
-    if (failure_.empty()) failure_ = status.message();
-    return;
-  }
+  if (!status.ok()) return fail(status);
   feed([&](NodeMachine& machine, double now, ActionList& out) {
     machine.message_received(now, header.iteration, static_cast<int32_t>(header.microbatch), phase_of(header), out);
   });
@@ -230,14 +253,16 @@ void Node::send(const Action& action) {
 
 void Node::on_sent(Ticket ticket, const Status& status) {
   if (replica_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status)) return;
-  if (!status.ok() && failure_.empty()) failure_ = status.message();
+  if (!status.ok()) fail(status);
 }
 
 void Node::on_peer_failed(int node, const Status& status) {
-  if (!failure_.empty()) return;
   feed([&](NodeMachine& machine, double now, ActionList& out) { machine.peer_failed(now, node, out); });
-  // The machine says that the run ends; the transport knows why.
-  if (failure_.empty()) return;
+  stats_.on_peer_failed(node, status);
+  replica_sum_.on_peer_failed(node, status);
+  // The machine says that the run ends; the transport knows why, and better than a send that failed because of it.
+  const bool ended = !failure_.empty() || !stats_.status().ok();
+  if (!ended) return;
   failure_ = status.message();
   peer_failed_ = true;
 }
@@ -256,6 +281,7 @@ Tensor Node::outgoing(const MachineVisit& visit, Phase phase, int slot) const {
 
 void Node::submit(Job kind, std::function<void()> job) {
   job_ = kind;
+  computing_ = true;
   compute_.submit([this, job = std::move(job)] {
     const auto begin = Clock::now();
     job();

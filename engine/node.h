@@ -28,8 +28,9 @@ namespace skippipe {
 struct TrainingSettings {
   uint32_t iterations = 0;
   LearningRate learning_rate;
-  AdamWStep adamw;       // learning_rate, grad_scale and step are set for each iteration
-  double clip_norm = 0;  // 0: off
+  AdamWStep adamw;             // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;        // 0: off
+  double stall_limit_s = 600;  // a node that waits for others so long, with nothing at all coming, gives up
 };
 
 // What all nodes know of an iteration once its statistics are exchanged.
@@ -68,9 +69,12 @@ class Node : private TransportListener {
     kStopped,   // fewer, after an iteration that all nodes agreed on
     kLeft,      // in mid-iteration, without the others
   };
-  // Runs all iterations, or as many as request_stop leaves, and closes the transport unless it left. Throws PeerError
-  // naming the peer that failed, RunError on anything else that ended the run.
+  // Runs all iterations, or as many as request_stop leaves. Throws PeerError naming the peer that failed, RunError on
+  // anything else that ended the run.
   End run();
+  // After run: says goodbye once the peers have all that this node sent. Who has left owes nobody anything. Nothing is
+  // lost if it is not ok: a peer did not say in time that it has everything.
+  [[nodiscard]] Status leave();
   // Ends the run of all nodes after an iteration that they agree on (with clipping, the current one; without, this node
   // leaves at once). From any thread.
   void request_stop();
@@ -114,6 +118,8 @@ class Node : private TransportListener {
   void tell_stats(uint32_t iteration);
   void stats_arrived(uint32_t iteration, std::span<const double> sums);
   double seconds() const;
+  void check_for_stall() const;
+  void fail(const Status& status);
 
   const TrainingSettings& settings_;
   Stage& stage_;
@@ -133,6 +139,7 @@ class Node : private TransportListener {
 
   Job job_ = Job::kTask;  // the last one submitted
   uint32_t job_iteration_ = 0;
+  bool computing_ = false;  // a job is under way or not yet collected
   bool reducing_ = false;
   bool norm_known_ = false;   // and the machine does not know yet
   double gradient_norm_ = 0;  // global, of the last exchange
@@ -141,6 +148,7 @@ class Node : private TransportListener {
   std::string failure_;       // why the run ends, if it does
   bool peer_failed_ = false;  // ... because of a peer
   Clock::time_point start_;
+  Clock::time_point last_event_;
   std::atomic<bool> stop_requested_{false};
 
   // Written by the job under way, read by the event thread between jobs.

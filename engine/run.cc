@@ -71,6 +71,7 @@ TrainingSettings TrainingRun::settings() const {
   settings.adamw.eps = static_cast<float>(file.eps);
   settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
   settings.clip_norm = file.clip_norm;
+  settings.stall_limit_s = file.stall_limit_s;
   return settings;
 }
 
@@ -88,6 +89,10 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   return run;
 }
 
+int64_t memory_limit_bytes(const TrainingRun& run) {
+  return run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
+}
+
 MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
   const auto backend = make_cpu_backend();
   MemoryPlan memory;
@@ -100,8 +105,7 @@ MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
 NodeParts::NodeParts(const TrainingRun& run, int node)
     : run_(run), index_(node), settings_(run.settings()), backend_(make_cpu_backend()) {
   const MemoryPlan memory = plan_node_memory(run, node);
-  const int64_t limit = run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
-  memory.check_fits(limit, run.network.nodes[static_cast<size_t>(node)].name);
+  memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
   if (is_data_node(run, node)) {
     shard_.emplace(run.file.train_tokens);
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))

@@ -33,6 +33,9 @@ struct TrainingRun {
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
 
+// What a node may take: the run file's limit, or else what the machine has left.
+int64_t memory_limit_bytes(const TrainingRun& run);
+
 // What the node will take from its device. Throws ConfigError and MemoryError.
 MemoryPlan plan_node_memory(const TrainingRun& run, int node);
 

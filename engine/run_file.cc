@@ -45,22 +45,25 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.integer("optimizer.decay_iterations", run.decay_iterations, {0, kMaxInt32}, "length of the decay of wsd");
   visit.number("optimizer.final_learning_rate_share", run.final_learning_rate_share, {0, 1},
                "last learning rate over the peak, for cosine and wsd");
-  visit.number("optimizer.beta1", run.beta1, {0, 0.999999}, "");
-  visit.number("optimizer.beta2", run.beta2, {0, 0.999999}, "");
-  visit.number("optimizer.eps", run.eps, {1e-30, 1}, "");
+  visit.number("optimizer.beta1", run.beta1, {0, 0.999999}, "decay of the first moment");
+  visit.number("optimizer.beta2", run.beta2, {0, 0.999999}, "decay of the second moment");
+  visit.number("optimizer.eps", run.eps, {1e-30, 1}, "added to the root of the second moment");
   visit.number("optimizer.weight_decay", run.weight_decay, {0, 1e3}, "decoupled; none on norms");
   visit.number("optimizer.clip_norm", run.clip_norm, {0, 1e30}, "largest global gradient norm; 0 turns clipping off");
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
-                "a node needing more refuses to start; 0: no limit");
+                "a node that needs more refuses to start; 0: what the machine has left");
   visit.strings("network.addresses", run.addresses,
                 "host:port of every node's control connection, in node order; empty: `launch` picks free local ports");
   visit.flag("network.emulate_links", run.emulate_links, "delay messages as the network file's links would");
   visit.flag("network.payload_checksums", run.payload_checksums, "checksum every message's content");
   visit.number("network.connect_limit_s", run.connect_limit_s, {0.1, 86400},
                "give up on a peer that can't be reached for so long");
-  visit.number("network.heartbeat_interval_s", run.heartbeat_interval_s, {0.01, 3600}, "");
+  visit.number("network.heartbeat_interval_s", run.heartbeat_interval_s, {0.01, 3600},
+               "between signs of life to every peer");
   visit.number("network.silence_limit_s", run.silence_limit_s, {0.1, 86400}, "a peer silent for so long has failed");
+  visit.number("network.stall_limit_s", run.stall_limit_s, {1, 1e6},
+               "a node that waits so long, with nothing coming, gives up");
 }
 
 class Reader {
@@ -178,6 +181,10 @@ class ReferenceWriter {
   }
 };
 
+uint64_t hash_of(const std::string& text, uint64_t seed) {
+  return XXH3_64bits_withSeed(text.data(), text.size(), seed);
+}
+
 }  // namespace
 
 RunFile load_run_file(const std::filesystem::path& path) {
@@ -198,8 +205,9 @@ RunFile load_run_file(const std::filesystem::path& path) {
   if (run.silence_limit_s < 2 * run.heartbeat_interval_s)
     throw ConfigError("{}: network.silence_limit_s: found {}, expected at least two heartbeat intervals of {} s",
                       path.string(), run.silence_limit_s, run.heartbeat_interval_s);
-  const std::string plan = read_file(run.plan);
-  run.run_id = XXH3_64bits_withSeed(plan.data(), plan.size(), XXH3_64bits(text.data(), text.size()));
+  run.run_id = hash_of(text, 0);
+  for (const std::filesystem::path& file : {run.model_config, run.network, run.plan})
+    run.run_id = hash_of(read_file(file), run.run_id);
   return run;
 }
 

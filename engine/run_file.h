@@ -42,10 +42,11 @@ struct RunFile {
   bool payload_checksums = true;
   double connect_limit_s = 30;
   double heartbeat_interval_s = 1;
-  double silence_limit_s = 10;
+  double silence_limit_s = 4;
+  double stall_limit_s = 600;
 
-  // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the run
-  // file's and the plan's bytes. Set by load_run_file.
+  // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the bytes
+  // of the run file, the model's configuration, the network and the plan. Set by load_run_file.
   uint64_t run_id = 0;
 };
 

@@ -149,6 +149,7 @@ Plan load_plan(const std::filesystem::path& path) {
 
   Plan plan;
   plan.method = root.at("method").as_string();
+  plan.network = root.get_string("network", "");
   const JsonReader seed = root.at("seed");
   if (!seed.value().is_number_unsigned()) seed.fail("an integer from 0");
   plan.seed = seed.value().get<uint64_t>();
@@ -179,6 +180,7 @@ void save_plan(const Plan& plan, const std::filesystem::path& path) {
       {"format", nlohmann::json(kFormat).dump()},
       {"version", std::to_string(kVersion)},
       {"method", nlohmann::json(plan.method).dump()},
+      {"network", nlohmann::json(plan.network).dump()},
       {"seed", std::to_string(plan.seed)},
       {"rules", rules_json(plan.rules).dump()},
       {"workload", workload_json(plan.workload).dump()},

@@ -253,8 +253,9 @@ void Simulator::exchange_norm(int node, uint32_t iteration) {
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
     double arrival_s = now_;
     if (peer != node) {
-      const LinkCost& cost = link(node, peer);
-      arrival_s += jittered(cost.fixed_s + kNormMessageBytes * cost.s_per_byte);
+      LinkCost& cost = link(node, peer);
+      cost.free_s = std::max(now_, cost.free_s) + kNormMessageBytes * cost.s_per_byte;
+      arrival_s = cost.free_s + jittered(cost.fixed_s);
     }
     double& last_s = norm_arrival_s_[static_cast<size_t>(peer)];
     last_s = std::max(last_s, arrival_s);

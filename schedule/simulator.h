@@ -69,7 +69,7 @@ struct Simulation {
 // waits until its directed link is free, occupies it for bytes / bandwidth, and is announced latency + overhead later;
 // letting it in takes no time. Reduction: every replica sends each of the others its shard (gradient bytes / replicas),
 // sums its own shard when all have come, and sends the sum to all; done when all sums have come. Norms: 64 bytes from
-// every node to every other, past the queues of the links. Step = step_s_per_byte x gradient bytes.
+// every node to every other. Step = step_s_per_byte x gradient bytes.
 class Simulator {
  public:
   explicit Simulator(const Network& network);

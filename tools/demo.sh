@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job on one machine: text to perplexity, with a full and a partial pipeline over 12 nodes in 5 regions.
 set -euo pipefail
+export LC_ALL=C.UTF-8
 
 usage() {
   cat <<END
@@ -137,7 +138,12 @@ predicted_s() { jq .predicted.steady_iteration_s $1.json; }
 perplexity() { jq ".results[$2].perplexity" report/$1-evaluation.json; }
 row() { printf '| %-30s | %8s | %8s |\n' "$@"; }
 # row_of LABEL FORMAT FUNCTION [ARGUMENT]: FUNCTION's figure for both methods
-row_of() { row "$1" "$(printf "$2" "$($3 full ${4-})")" "$(printf "$2" "$($3 skip ${4-})")"; }
+row_of() {
+  local full skip
+  full=$($3 full ${4-})
+  skip=$($3 skip ${4-})
+  row "$1" "$(printf "$2" "$full")" "$(printf "$2" "$skip")"
+}
 tokens_per_s() { jq -n "$samples * $tokens * $microbatches / $(measured_s $1)"; }
 difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
 {

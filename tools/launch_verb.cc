@@ -22,7 +22,6 @@ using std::chrono::milliseconds;
 
 // How long the other nodes may take to end by themselves once one has failed.
 constexpr milliseconds kEndLimit(2000);
-constexpr milliseconds kPatience(50);
 constexpr char kErrorPrefix[] = "skippipe: ";
 
 struct Options {
@@ -55,6 +54,7 @@ std::vector<int> parse_nodes(const std::string& text, int node_count) {
     const size_t dash = part.find('-');
     const int first = parse_node(part.substr(0, dash), node_count);
     const int last = dash == std::string::npos ? first : parse_node(part.substr(dash + 1), node_count);
+    if (last < first) throw UsageError("--nodes: found '{}', expected the lower node first", part);
     for (int node = first; node <= last; ++node) chosen.insert(node);
     begin = end + 1;
   }
@@ -110,6 +110,8 @@ class Launch {
 
   void on_exit(int child, int code) {
     if (code == 0) return;
+    // What a stop makes nodes end with.
+    if (interrupted_ && (code == 130 || code == 3 || code == -SIGTERM)) return;
     failed_ = true;
     failures_.push_back({child, code});
   }
@@ -125,13 +127,12 @@ class Launch {
     processes_.signal_all(SIGTERM);
   }
 
-  // Nodes that only saw another one fail: that one may still have its last words to say.
+  // Nodes that see another one fail end by themselves, and have last words to say.
   void end_the_others() {
-    const auto deadline = std::chrono::steady_clock::now() + kEndLimit;
-    while (processes_.running() > 0 && weight(first_failure()) == 2 && std::chrono::steady_clock::now() < deadline)
-      processes_.wait(-1, kPatience);
-    processes_.signal_all(SIGKILL);
+    processes_.signal_all(SIGTERM);
+    processes_.wait(-1, kEndLimit);
     const size_t by_themselves = failures_.size();
+    processes_.signal_all(SIGKILL);
     processes_.wait(-1, kEndLimit);
     failures_.resize(by_themselves);
   }
@@ -169,6 +170,20 @@ class Launch {
   Processes processes_;
 };
 
+// Each node checks for itself again; that all of them fit together only their launch can see.
+void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
+  int64_t needed = 0;
+  for (const int node : nodes) {
+    const MemoryPlan memory = plan_node_memory(run, node);
+    memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
+    needed += memory.total_bytes();
+  }
+  const int64_t available = available_host_bytes();
+  if (needed > available)
+    throw MemoryError("the {} nodes need {}, but only {} are there", nodes.size(), human_bytes(needed),
+                      human_bytes(available));
+}
+
 void launch(const Options& options) {
   const TrainingRun run = load_run(options.run_file);
   std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
@@ -176,12 +191,14 @@ void launch(const Options& options) {
     for (const int node : nodes)
       fmt::print("node {} ({})\n{}\n", node, run.network.nodes[static_cast<size_t>(node)].name,
                  plan_node_memory(run, node).table());
+    check_memory(run, nodes);
     return;
   }
   if (run.file.addresses.empty() && static_cast<int>(nodes.size()) != run.network.size())
     throw ConfigError(
         "{}: network.addresses is empty, expected the address of every node where --nodes starts only some",
         options.run_file);
+  check_memory(run, nodes);
   std::filesystem::create_directories(run.file.output);
   Launch(run, options, std::move(nodes)).wait();
 }
@@ -194,7 +211,7 @@ void add_launch_verb(CLI::App& app) {
   verb->add_option("run", options->run_file, "run file (TOML)")->required();
   verb->add_option("--nodes", options->nodes, "which nodes to start here, such as 0-9,12 (default: all)");
   verb->add_flag("--dry-run", options->dry_run, "print each node's memory and exit");
-  verb->footer("Example:\n  skippipe launch runs/demo/full/run.toml");
+  verb->footer("Example: skippipe launch runs/demo/full.toml");
   verb->callback([options] { launch(*options); });
 }
 

@@ -1,4 +1,5 @@
 // skippipe plan: from a network and a workload to a plan.
+#include <filesystem>
 #include <memory>
 
 #include "base/error.h"
@@ -112,7 +113,11 @@ void run(const Options& options) {
   if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", options.method, result.rule, result.why);
   require_valid(validate(*result.plan, request.network), "the new plan");
   print_plan(*result.plan);
-  if (!options.out.empty()) save_plan(*result.plan, options.out);
+  if (!options.out.empty()) {
+    const auto folder = std::filesystem::absolute(options.out).parent_path();
+    result.plan->network = std::filesystem::absolute(options.network).lexically_relative(folder).string();
+    save_plan(*result.plan, options.out);
+  }
   if (!options.timeline.empty()) write_timeline(*result.plan, request.network, options.timeline);
 }
 

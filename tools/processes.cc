@@ -38,7 +38,9 @@ constexpr size_t kLongestLine = 16384;
 }  // namespace
 
 Processes::Processes(LineHandler on_line, ExitHandler on_exit)
-    : on_line_(std::move(on_line)), on_exit_(std::move(on_exit)) {}
+    : on_line_(std::move(on_line)), on_exit_(std::move(on_exit)) {
+  signal(SIGCHLD, SIG_DFL);  // ignored, exit codes would be lost
+}
 
 Processes::~Processes() {
   signal_all(SIGKILL);

@@ -1,6 +1,7 @@
 // skippipe simulate: validates a plan and re-evaluates it, also with durations that differ from the planned ones.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 
 #include "base/error.h"
@@ -34,8 +35,12 @@ void print_jittered(const Plan& plan, Simulator& simulator, const Options& optio
 }
 
 void run(const Options& options) {
-  const Network network = load_network(options.network);
   Plan plan = load_plan(options.plan);
+  if (options.network.empty() && plan.network.empty())
+    throw UsageError("{} does not name its network, expected --network", options.plan);
+  const Network network =
+      load_network(options.network.empty() ? std::filesystem::path(options.plan).parent_path() / plan.network
+                                           : std::filesystem::path(options.network));
   require_valid(validate(plan, network), options.plan);
   const double planned_s = plan.predicted.iteration_s;
   Simulator simulator(network);
@@ -53,7 +58,7 @@ void add_simulate_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("simulate", "Validate a plan and predict its times again");
   auto options = std::make_shared<Options>();
   verb->add_option("plan", options->plan, "A plan (JSON)")->required();
-  verb->add_option("--network", options->network, "The network to run it on (JSON)")->required();
+  verb->add_option("--network", options->network, "The network to run it on (JSON); default: the one it was made for");
   verb->add_option("--iterations", options->iterations, "Iterations to simulate")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();

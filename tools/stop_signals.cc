@@ -6,11 +6,15 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
 
 namespace skippipe {
+
+constexpr std::chrono::milliseconds kSameStop(500);
 
 StopSignals::StopSignals() {
   sigset_t set;
@@ -32,13 +36,16 @@ bool StopSignals::take() {
 StopWatcher::StopWatcher(StopSignals& signals, std::function<void()> on_first) : quit_fd_(eventfd(0, EFD_CLOEXEC)) {
   SKP_CHECK(quit_fd_ >= 0, "eventfd");
   thread_ = std::thread([this, &signals, on_first = std::move(on_first)] {
-    bool first = true;
+    std::optional<std::chrono::steady_clock::time_point> first;
     while (true) {
       pollfd fds[] = {{signals.fd(), POLLIN, 0}, {quit_fd_, POLLIN, 0}};
       if (poll(fds, 2, -1) < 0) continue;
       if (fds[1].revents != 0) return;
       if (!signals.take()) continue;
-      if (!std::exchange(first, false)) _exit(130);
+      const auto now = std::chrono::steady_clock::now();
+      if (first && now - *first < kSameStop) continue;
+      if (first) _exit(130);
+      first = now;
       on_first();
     }
   });

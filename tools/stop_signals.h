@@ -24,7 +24,8 @@ class StopSignals {
 };
 
 // For a program whose main thread does not poll: calls on_first at the first signal and ends the process with exit
-// code 130 at the second. The destructor ends the watching.
+// code 130 at the second, unless that comes at once: a service manager and `launch` may both pass one stop on. The
+// destructor ends the watching.
 class StopWatcher {
  public:
   StopWatcher(StopSignals& signals, std::function<void()> on_first);

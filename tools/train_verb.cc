@@ -1,12 +1,15 @@
 // skippipe train: one node of a run.
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <iostream>
+#include <atomic>
+#include <csignal>
 #include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/shaped_transport.h"
+#include "comm/socket.h"
 #include "comm/ucx_transport.h"
 #include "engine/metrics.h"
 #include "engine/model_files.h"
@@ -30,6 +33,10 @@ std::chrono::milliseconds milliseconds_of(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
 }
 
+const std::string& name_of(const TrainingRun& run, int node) {
+  return run.network.nodes[static_cast<size_t>(node)].name;
+}
+
 UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   UcxOptions transport;
   transport.run_id = run.file.run_id;
@@ -40,8 +47,14 @@ UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   transport.heartbeat_interval = milliseconds_of(run.file.heartbeat_interval_s);
   transport.silence_limit = milliseconds_of(run.file.silence_limit_s);
   transport.payload_checksums = run.file.payload_checksums;
-  if (options.listen_fd >= 0) transport.listener = FileDescriptor(options.listen_fd);
-  transport.logger = make_logger(run.network.nodes[static_cast<size_t>(options.node)].name);
+  if (options.listen_fd >= 0) {
+    transport.listener = FileDescriptor(options.listen_fd);
+  } else if (const Status status =
+                 listen_on(transport.addresses[static_cast<size_t>(options.node)], transport.listener);
+             !status.ok()) {
+    throw RunError(status.message());
+  }
+  transport.logger = make_logger(name_of(run, options.node));
   return transport;
 }
 
@@ -61,7 +74,15 @@ void write_weights(const TrainingRun& run, NodeParts& parts, bool describes) {
 }
 
 void train(const Options& options) {
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the progress may leave
   StopSignals stop_signals;
+  std::atomic<Node*> running = nullptr;
+  // Before there is a node, and once it is done, there is nothing to end in good order.
+  const StopWatcher watcher(stop_signals, [&running] {
+    Node* node = running;
+    if (node == nullptr) _exit(130);
+    node->request_stop();
+  });
   const TrainingRun run = load_run(options.run_file);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
@@ -99,13 +120,17 @@ void train(const Options& options) {
     std::fflush(stdout);
   }
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks));
-  const StopWatcher watcher(stop_signals, [&node] { node->request_stop(); });
+  running = node.get();
   const Node::End end = node->run();
   if (end == Node::End::kLeft) throw Exit{130};
+  const Status left = node->leave();
   write_weights(run, parts, reports);
+  if (!left.ok()) make_logger(name_of(run, options.node))->warn("{}", left.message());
+  const bool finished = end == Node::End::kFinished;
   if (reports)
-    fmt::print("{} {} iterations; weights in {}\n", end == Node::End::kFinished ? "finished after" : "stopped after",
-               node->iterations_done(), model_folder(run.file.output).string());
+    fmt::print("{} after {} iterations; weights in {}\n", finished ? "finished" : "stopped", node->iterations_done(),
+               model_folder(run.file.output).string());
+  if (!finished) throw Exit{130};
 }
 
 }  // namespace
@@ -120,7 +145,7 @@ void add_train_verb(CLI::App& app) {
   // For `launch`: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
-  verb->footer("Example:\n  skippipe train run.toml --node 3");
+  verb->footer("Example: skippipe train run.toml --node 3");
   verb->callback([options] { train(*options); });
 }
 

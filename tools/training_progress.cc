@@ -1,6 +1,7 @@
 #include "tools/training_progress.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -25,11 +26,11 @@ void TrainingProgress::show(const IterationReport& report) {
       "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
       fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,
       static_cast<double>(report.tokens) / report.seconds, format_duration(left_s));
-  if (terminal_) {
-    fmt::print("\r{}\x1b[K{}", line, last ? "\n" : "");
-  } else {
-    fmt::print("{}\n", line);
-  }
+  // The event thread must not wait for a terminal that is held or a pipe that nobody reads.
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return;
+  const std::string text = terminal_ ? fmt::format("\r{}\x1b[K{}", line, last ? "\n" : "") : line + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }
 

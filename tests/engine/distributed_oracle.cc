@@ -87,7 +87,7 @@ class Oracle {
     Stage& stage = stage_at(node);
     switch (task.kind) {
       case TaskKind::kForward: {
-        if (position > 0 && !ready_.contains({m, TaskKind::kForward, position})) return false;
+        if (position > 0 && ready_.erase({m, TaskKind::kForward, position}) == 0) return false;
         if (position == 0) {
           const auto count = static_cast<size_t>(stage.tokens(m).elements());
           sampler_.fill(iteration, static_cast<uint32_t>(m), {stage.tokens(m).as<int32_t>(), count},
@@ -104,14 +104,14 @@ class Oracle {
         return true;
       }
       case TaskKind::kLoss: {
-        if (!ready_.contains({m, TaskKind::kLoss, 0})) return false;
+        if (ready_.erase({m, TaskKind::kLoss, 0}) == 0) return false;
         nodes_[static_cast<size_t>(node)].loss_sum += stage.loss(m, stage.returned(m)).mean();
         copy(stage_at(visits[last].node).output_gradient(m), stage.loss_gradient(m));
         ready_.insert({m, TaskKind::kBackward, last});
         return true;
       }
       case TaskKind::kBackward: {
-        if (!ready_.contains({m, TaskKind::kBackward, position})) return false;
+        if (ready_.erase({m, TaskKind::kBackward, position}) == 0) return false;
         stage.backward(m, stage.output_gradient(m), position > 0 ? scratch_tensor_ : Tensor());
         if (position > 0) {
           copy(stage_at(visits[position - 1].node).output_gradient(m), scratch_tensor_);

@@ -13,6 +13,9 @@ namespace skippipe::testing {
 // Deterministic in seed; writes the training tokens into the folder unless they are there.
 TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder);
 
+bool has_skips(const Plan& plan);
+bool has_swaps(const Plan& plan);
+
 // What one node did, to be held against an oracle.
 struct NodeRecord {
   struct Task {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <exception>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
@@ -30,14 +31,25 @@ void expect_equal(const std::vector<NodeRecord>& actual, const std::vector<NodeR
   }
 }
 
-// Every visit ran forward and backward once, every microbatch's loss once.
+// Every visit ran forward and backward once, every microbatch's loss once, each on its node.
 void expect_complete(const TrainingRun& run, const std::vector<NodeRecord>& records) {
-  size_t expected = 0;
-  for (const PlannedMicrobatch& microbatch : run.plan.microbatches) expected += 2 * microbatch.visits.size() + 1;
-  for (int64_t i = 0; i < run.file.iterations; ++i) {
-    size_t tasks = 0;
-    for (const NodeRecord& record : records) tasks += record.iterations.at(static_cast<size_t>(i)).tasks.size();
-    EXPECT_EQ(tasks, expected) << "iteration " << i;
+  using Tasks = std::multiset<std::pair<TaskKind, int>>;
+  std::vector<Tasks> expected(records.size());
+  for (size_t m = 0; m < run.plan.microbatches.size(); ++m) {
+    const int microbatch = static_cast<int>(m);
+    for (const PlannedVisit& visit : run.plan.microbatches[m].visits) {
+      expected[static_cast<size_t>(visit.node)].insert({TaskKind::kForward, microbatch});
+      expected[static_cast<size_t>(visit.node)].insert({TaskKind::kBackward, microbatch});
+    }
+    expected[static_cast<size_t>(run.plan.microbatches[m].data_node())].insert({TaskKind::kLoss, microbatch});
+  }
+  for (size_t n = 0; n < records.size(); ++n) {
+    ASSERT_EQ(records[n].iterations.size(), static_cast<size_t>(run.file.iterations));
+    for (const NodeRecord::Iteration& iteration : records[n].iterations) {
+      Tasks tasks;
+      for (const NodeRecord::Task& task : iteration.tasks) tasks.insert({task.kind, task.microbatch});
+      EXPECT_EQ(tasks, expected[n]) << "node " << n;
+    }
   }
 }
 
@@ -46,16 +58,8 @@ struct Variety {
   int skipped = 0, swapped = 0, replicated = 0, clipped = 0, unclipped = 0;
 
   void add(const TrainingRun& run) {
-    const std::vector<int> stage_of = run.plan.stage_of_nodes();
-    bool skips = false, swaps = false;
-    for (const PlannedMicrobatch& microbatch : run.plan.microbatches) {
-      skips |= microbatch.visits.size() < run.plan.stages.size();
-      for (size_t i = 1; i < microbatch.visits.size(); ++i)
-        swaps |= stage_of[static_cast<size_t>(microbatch.visits[i].node)] <
-                 stage_of[static_cast<size_t>(microbatch.visits[i - 1].node)];
-    }
-    skipped += skips;
-    swapped += swaps;
+    skipped += has_skips(run.plan);
+    swapped += has_swaps(run.plan);
     replicated += run.plan.node_count() > run.plan.stage_count();
     (run.file.clip_norm > 0 ? clipped : unclipped) += 1;
   }
@@ -87,7 +91,7 @@ std::vector<NodeRecord> run_in_threads(const TrainingRun& run) {
 TEST(Distributed, EqualsTheOracleInProcess) {
   const TempFolder folder;
   const char* only = std::getenv("SKIPPIPE_SEED");
-  const uint64_t first = only != nullptr ? std::stoull(only) : 1, last = only != nullptr ? first : 24;
+  const uint64_t first = only != nullptr ? std::stoull(only) : 1, last = only != nullptr ? first : 32;
   Variety variety;
   for (uint64_t seed = first; seed <= last; ++seed) {
     SCOPED_TRACE(fmt::format("SKIPPIPE_SEED={} test_engine_distributed", seed));
@@ -99,8 +103,8 @@ TEST(Distributed, EqualsTheOracleInProcess) {
     if (HasFatalFailure()) return;
   }
   if (only != nullptr) return;
-  EXPECT_GE(variety.skipped, 5);
-  EXPECT_GE(variety.swapped, 5);
+  EXPECT_GE(variety.skipped, 24);
+  EXPECT_GE(variety.swapped, 24);
   EXPECT_GE(variety.replicated, 5);
   EXPECT_GE(variety.clipped, 5);
   EXPECT_GE(variety.unclipped, 5);
@@ -108,10 +112,11 @@ TEST(Distributed, EqualsTheOracleInProcess) {
 
 // The same over UCX, a process per node.
 TEST(Distributed, EqualsTheOracleInProcesses) {
-  for (const uint64_t seed : {2, 3, 5, 11}) {
+  for (const uint64_t seed : {1, 2, 3, 4}) {
     SCOPED_TRACE(seed);
     const TempFolder folder;
     const TrainingRun run = make_scenario(seed, folder.path());
+    EXPECT_TRUE(seed == 4 || (has_skips(run.plan) && has_swaps(run.plan)));
     const LocalAddresses local = listen_locally(run.network.size());
     const std::string addresses = fmt::format("{}", fmt::join(local.addresses, ","));
     std::vector<int> codes;

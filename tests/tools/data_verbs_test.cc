@@ -131,7 +131,7 @@ TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
 }
 
 TEST_F(DataVerbsTest, HelpShowsAnExample) {
-  for (const std::string verb : {"tokenizer", "tokenize", "eval", "probe"})
+  for (const std::string verb : {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval"})
     expect_ok(verb + " --help", "Example: skippipe " + verb + " ");
 }
 

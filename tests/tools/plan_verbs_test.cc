@@ -48,6 +48,9 @@ TEST_F(PlanVerbsTest, PlansAndSimulates) {
     const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json");
     EXPECT_TRUE(validate(load_plan(path("plan.json")), network).empty());
 
+    // The plan names its network; another one may be given.
+    const ProgramResult again = run_skippipe("simulate '" + path("plan.json") + "'");
+    EXPECT_EQ(again.exit_code, 0) << again.output;
     const ProgramResult simulated =
         run_skippipe("simulate '" + path("plan.json") +
                      "' --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json' --jitter 2 --seed 3");

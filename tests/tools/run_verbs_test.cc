@@ -119,6 +119,14 @@ class BackgroundLaunch {
     return exit_code_;
   }
   void interrupt() { processes_.signal_all(SIGINT); }
+  void kill_it() { processes_.signal_all(SIGKILL); }
+  bool wait_for_nodes(size_t count) {
+    const auto deadline = std::chrono::steady_clock::now() + kLongEnough;
+    while (nodes().size() != count && std::chrono::steady_clock::now() < deadline)
+      processes_.wait(-1, std::chrono::milliseconds(10));
+    return nodes().size() == count;
+  }
+  bool wait_for_no_nodes() { return wait_for_nodes(0); }
   const std::string& output() const { return output_; }
 
   // The processes of this run's nodes, those of one node only if node >= 0.
@@ -191,7 +199,7 @@ TEST_F(RunVerbsTest, AKilledNodeEndsTheRunAndIsNamed) {
   const std::vector<pid_t> victim = launch.nodes(2);
   ASSERT_EQ(victim.size(), 1u);
   kill(victim.front(), SIGKILL);
-  EXPECT_EQ(launch.wait(seconds(5)), 1) << launch.output();
+  EXPECT_EQ(launch.wait(kLongEnough), 1) << launch.output();
   EXPECT_THAT(launch.output(), HasSubstr("skippipe: node 2 (c) was killed by signal 9"));
   EXPECT_TRUE(launch.nodes().empty());
 }
@@ -211,10 +219,32 @@ TEST_F(RunVerbsTest, AKilledNodeOfAnotherLaunchIsNamed) {
   const std::vector<pid_t> process = first.nodes(victim);
   ASSERT_EQ(process.size(), 1u);
   kill(process.front(), SIGKILL);
-  EXPECT_EQ(first.wait(seconds(5)), 1) << first.output();
+  EXPECT_EQ(first.wait(kLongEnough), 1) << first.output();
   EXPECT_THAT(first.output(), HasSubstr(fmt::format("node {}", victim)));
-  EXPECT_EQ(second.wait(seconds(5)), 1) << second.output();
+  EXPECT_EQ(second.wait(kLongEnough), 1) << second.output();
   EXPECT_TRUE(first.nodes().empty());
+}
+
+TEST_F(RunVerbsTest, AKilledLaunchLeavesNoProcessBehind) {
+  Sections sections;
+  sections.run = "iterations = 1000000";
+  BackgroundLaunch launch(write_run(sections));
+  ASSERT_TRUE(launch.wait_for("iteration")) << launch.output();
+  EXPECT_EQ(launch.nodes().size(), 4u);
+  launch.kill_it();
+  launch.wait(kLongEnough);
+  EXPECT_TRUE(launch.wait_for_no_nodes());
+}
+
+// The launch that waits for another machine's nodes.
+TEST_F(RunVerbsTest, CtrlCEndsALaunchWhoseNodesHaveNotMet) {
+  Sections sections;
+  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  BackgroundLaunch launch(write_run(sections), "--nodes 0-1");
+  ASSERT_TRUE(launch.wait_for_nodes(2));
+  launch.interrupt();
+  EXPECT_EQ(launch.wait(kLongEnough), 130) << launch.output();
+  EXPECT_TRUE(launch.nodes().empty());
 }
 
 TEST_F(RunVerbsTest, CtrlCEndsCleanlyAndLeavesTheWeights) {
@@ -229,10 +259,27 @@ TEST_F(RunVerbsTest, CtrlCEndsCleanlyAndLeavesTheWeights) {
   EXPECT_TRUE(launch.nodes().empty());
 }
 
+// No norm is exchanged then, with which nodes could agree on the last iteration: each leaves at once.
+TEST_F(RunVerbsTest, CtrlCEndsARunWithoutClipping) {
+  Sections sections;
+  sections.run = "iterations = 1000000";
+  sections.optimizer = "clip_norm = 0";
+  sections.plan = "file = \"unclipped.json\"\nnetwork = \"network.json\"";
+  must_run(
+      "plan --no-norm-exchange --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 "
+      "--model " +
+      path("config.json") + " --network " + path("network.json") + " --out " + path("unclipped.json"));
+  BackgroundLaunch launch(write_run(sections));
+  ASSERT_TRUE(launch.wait_for("iteration")) << launch.output();
+  launch.interrupt();
+  EXPECT_EQ(launch.wait(kLongEnough), 130) << launch.output();
+  EXPECT_TRUE(launch.nodes().empty());
+}
+
 TEST_F(RunVerbsTest, ASecondCtrlCEndsAtOnce) {
   Sections sections;
   sections.run = "iterations = 1000000";
-  // Without clipping no node agrees with the others on an end; with long links the first Ctrl-C takes a while.
+  // With long links the first Ctrl-C takes a while.
   sections.plan = "file = \"slow-plan.json\"\nnetwork = \"slow.json\"";
   std::string slow = read_file(path("network.json"));
   slow.replace(slow.find("\"latency_ms\": 3"), 15, "\"latency_ms\": 3000");
@@ -244,13 +291,14 @@ TEST_F(RunVerbsTest, ASecondCtrlCEndsAtOnce) {
   launch.interrupt();
   ASSERT_TRUE(launch.wait_for("again stops at once")) << launch.output();
   launch.interrupt();
-  EXPECT_EQ(launch.wait(seconds(5)), 130) << launch.output();
+  EXPECT_EQ(launch.wait(kLongEnough), 130) << launch.output();
   EXPECT_TRUE(launch.nodes().empty());
 }
 
 TEST_F(RunVerbsTest, RefusesBadRunFiles) {
   EXPECT_EQ(run_skippipe("launch " + path("nowhere.toml")).exit_code, 1);
   EXPECT_EQ(run_skippipe("launch").exit_code, 2);
+  EXPECT_EQ(run_skippipe("launch --nodes 3-1 " + write_run({})).exit_code, 2);
   EXPECT_EQ(run_skippipe("launch --nodes 3-9 " + write_run({})).exit_code, 2);
   EXPECT_EQ(run_skippipe("train --node 4 " + write_run({})).exit_code, 2);
   Sections s;
@@ -323,12 +371,55 @@ TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
   expect_refused(s, "vocabulary of 400");
 }
 
+TEST_F(RunVerbsTest, RefusesBrokenFilesAndKeepsWhatWasThere) {
+  fs::create_directories(output_folder());
+  std::ofstream(output_folder() + "/kept.txt") << "mine";
+  Sections s;
+  folder_->write("half-config.json", read_file(path("config.json")).substr(0, 60));
+  s.model = "config = \"half-config.json\"";
+  expect_refused(s, "half-config.json: not valid JSON");
+  s = {};
+  folder_->write("bad-network.json", R"({"format": "skippipe-network", "version": 1, "nodes": 7})");
+  s.plan = "file = \"plan.json\"\nnetwork = \"bad-network.json\"";
+  expect_refused(s, "bad-network.json: nodes: found 7, expected an array");
+  s = {};
+  auto plan = nlohmann::json::parse(read_file(path("plan.json")));
+  plan["microbatches"][0]["path"][1] = plan["microbatches"][0]["path"][0];
+  folder_->write("bad-plan.json", plan.dump());
+  s.plan = "file = \"bad-plan.json\"\nnetwork = \"network.json\"";
+  expect_refused(s, "bad-plan.json: rule C2: microbatch 0 visits stage 0 twice");
+  s = {};
+  std::string shard = read_file(path("tokens/train.tokens"));
+  for (size_t i = 64; i + 1 < 64 + 2 * 5000; i += 2) shard[i] = shard[i + 1] = '\xff';
+  folder_->write("bad.tokens", shard);
+  s.data = "train = \"bad.tokens\"\nsamples = 4\ntokens = 32";
+  const ProgramResult result = run_skippipe("launch " + write_run(s));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("token 65535"));
+  EXPECT_EQ(read_file(output_folder() + "/kept.txt"), "mine");
+}
+
+// Nodes of different runs that share addresses: each says that the other is of another run, none trains.
+TEST_F(RunVerbsTest, NodesOfDifferentRunsRefuseEachOther) {
+  Sections s;
+  s.network =
+      fmt::format("connect_limit_s = 2\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  const std::string first_file = write_run(s);
+  const std::string second_file = path("second.toml");
+  folder_->write("second.toml", read_file(first_file) + "# another run\n");
+  BackgroundLaunch first(first_file, "--nodes 0-1"), second(second_file, "--nodes 2-3");
+  EXPECT_EQ(first.wait(kLongEnough), 1) << first.output();
+  EXPECT_EQ(second.wait(kLongEnough), 1) << second.output();
+  EXPECT_THAT(first.output() + second.output(), HasSubstr("run"));
+  EXPECT_TRUE(metrics().empty());
+}
+
 TEST_F(RunVerbsTest, AnAddressInUseIsNamed) {
   const LocalAddresses taken = listen_locally(4);
   Sections s;
   s.network = fmt::format("addresses = [\"{}\"]", fmt::join(taken.addresses, "\", \""));
   const ProgramResult result = run_skippipe("train --node 0 " + write_run(s));
-  EXPECT_NE(result.exit_code, 0);
+  EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr(taken.addresses[0]));
   EXPECT_THAT(result.output, HasSubstr("address in use"));
 }
