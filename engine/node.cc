@@ -13,6 +13,7 @@ namespace {
 enum Stat : size_t { kSquaredNorm, kLossSum, kLosses, kBusySeconds, kStopRequests, kStatCount };
 
 constexpr auto kLongestNap = std::chrono::seconds(1);
+constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
 // An event causes at most a few actions per visit, most of them only at the start of an iteration.
 size_t action_capacity(const MachineConfig& config) { return 4 * config.visits.size() + 16; }
@@ -115,6 +116,7 @@ Node::End Node::run() {
   feed([](NodeMachine& machine, double now, ActionList& out) { machine.start(now, out); });
   while (!machine_.finished() || reports_ < machine_.iteration()) {
     const bool progress = pump();
+    if (peer_failed_) hear_of_other_failures();
     if (peer_failed_) throw PeerError(failure_);
     if (!failure_.empty()) throw RunError(failure_);
     if (progress) continue;
@@ -132,6 +134,12 @@ void Node::check_for_stall() const {
   const double quiet_s = std::chrono::duration<double>(Clock::now() - last_event_).count();
   if (computing_ || quiet_s < settings_.stall_limit_s) return;
   throw PeerError("nothing has come for {:.0f} s; this node waits for {}", quiet_s, machine_.waiting_for());
+}
+
+// Peers that end because of a peer look like it: name them all.
+void Node::hear_of_other_failures() {
+  const auto deadline = Clock::now() + kRumourLimit;
+  while (Clock::now() < deadline) transport_.run_once(deadline);
 }
 
 void Node::fail(const Status& status) {
@@ -261,9 +269,12 @@ void Node::on_peer_failed(int node, const Status& status) {
   stats_.on_peer_failed(node, status);
   replica_sum_.on_peer_failed(node, status);
   // The machine says that the run ends; the transport knows why, and better than a send that failed because of it.
-  const bool ended = !failure_.empty() || !stats_.status().ok();
-  if (!ended) return;
-  failure_ = status.message();
+  if (failure_.empty() && stats_.status().ok()) return;
+  if (peers_failed_++ == 0) {
+    failure_ = status.message();
+  } else {
+    failure_ += "; " + status.message();
+  }
   peer_failed_ = true;
 }
 

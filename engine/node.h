@@ -119,6 +119,7 @@ class Node : private TransportListener {
   void stats_arrived(uint32_t iteration, std::span<const double> sums);
   double seconds() const;
   void check_for_stall() const;
+  void hear_of_other_failures();
   void fail(const Status& status);
 
   const TrainingSettings& settings_;
@@ -146,6 +147,7 @@ class Node : private TransportListener {
   uint32_t reports_ = 0;
   double last_report_s_ = 0;
   std::string failure_;       // why the run ends, if it does
+  int peers_failed_ = 0;      // that the transport has reported
   bool peer_failed_ = false;  // ... because of a peer
   Clock::time_point start_;
   Clock::time_point last_event_;

@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <csignal>
+#include <mutex>
 #include <optional>
 
 #include "base/error.h"
@@ -73,16 +73,43 @@ void write_weights(const TrainingRun& run, NodeParts& parts, bool describes) {
   if (describes) write_model_description(folder, run.model, run.plan.workload.stage_layers);
 }
 
+// What a stop signal stops: the node while there is one, before that the process.
+class StopTarget {
+ public:
+  class Scope {
+   public:
+    Scope(StopTarget& target, Node& node) : target_(target) { target_.set(&node); }
+    ~Scope() { target_.set(nullptr); }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    StopTarget& target_;
+  };
+
+  void stop() {
+    const std::lock_guard lock(mutex_);
+    if (!met_) _exit(130);
+    if (node_ != nullptr) node_->request_stop();
+  }
+
+ private:
+  void set(Node* node) {
+    const std::lock_guard lock(mutex_);
+    met_ = true;
+    node_ = node;
+  }
+
+  std::mutex mutex_;
+  bool met_ = false;  // all nodes have; guarded by mutex_, like node_
+  Node* node_ = nullptr;
+};
+
 void train(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads the progress may leave
   StopSignals stop_signals;
-  std::atomic<Node*> running = nullptr;
-  // Before there is a node, and once it is done, there is nothing to end in good order.
-  const StopWatcher watcher(stop_signals, [&running] {
-    Node* node = running;
-    if (node == nullptr) _exit(130);
-    node->request_stop();
-  });
+  StopTarget stop_target;
+  const StopWatcher watcher(stop_signals, [&stop_target] { stop_target.stop(); });
   const TrainingRun run = load_run(options.run_file);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
@@ -120,7 +147,7 @@ void train(const Options& options) {
     std::fflush(stdout);
   }
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks));
-  running = node.get();
+  const StopTarget::Scope stoppable(stop_target, *node);
   const Node::End end = node->run();
   if (end == Node::End::kLeft) throw Exit{130};
   const Status left = node->leave();
