@@ -66,7 +66,10 @@ if [ -z "$text" ]; then
   bible 'gen1:1-rev22:21' >text.txt
 fi
 "$skippipe" tokenizer --vocabulary 1000 --out tokenizer.model "$text"
-"$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines 100 "$text"
+# Some hundred documents, of which one in twenty is for validation.
+lines=$(wc -l <"$text")
+document_lines=$((lines < 400 ? 1 : lines > 40000 ? 100 : lines / 400))
+"$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines $document_lines "$text"
 cat >config.json <<END
 {
   "architectures": ["LlamaForCausalLM"],
