@@ -2,6 +2,7 @@
 #include "comm/transport.h"
 
 #include <gmock/gmock.h>
+#include <time.h>
 
 #include <atomic>
 
@@ -53,6 +54,23 @@ TEST_P(AnyTransport, DeliversAllSizesInOrder) {
           EXPECT_EQ(message.payload, payloads[i]);
         }
       });
+}
+
+// Of half a second without a message, a busy poller would use half a second of its processor.
+TEST_P(AnyTransport, WaitsWithoutBurningTheProcessor) {
+  const auto wait = [](Transport& transport) {
+    Recorder recorder(transport);
+    const auto processor_s = [] {
+      timespec now{};
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+      return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+    };
+    const double before_s = processor_s();
+    const auto end = Clock::now() + std::chrono::milliseconds(500);
+    while (Clock::now() < end) transport.run_once(end);
+    EXPECT_LT(processor_s() - before_s, 0.1);
+  };
+  run_pair(wait, wait);
 }
 
 TEST_P(AnyTransport, ReceivesLaterAndInAnyOrder) {
