@@ -25,6 +25,7 @@ FileWriter::~FileWriter() {
 }
 
 void FileWriter::write(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
     throw FileError("{}: cannot write: {}", temporary_.string(), std::strerror(errno));
   bytes_written_ += bytes.size();
