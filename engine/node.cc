@@ -15,9 +15,6 @@ enum Stat : size_t { kSquaredNorm, kLossSum, kLosses, kBusySeconds, kStopRequest
 constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
-// An event causes at most a few actions per visit, most of them only at the start of an iteration.
-size_t action_capacity(const MachineConfig& config) { return 4 * config.visits.size() + 16; }
-
 const char* gradient_block_name() { return "gradients on their way"; }
 const char* reduction_block_name() { return "gradient reduction"; }
 
@@ -97,7 +94,7 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       reports_norm_(replicas_of(plan, transport.node()).front() == transport.node()),
       visits_(visits_by_microbatch(machine)),
       gradient_out_(take_gradient_buffers(machine, stage, slab)),
-      actions_(action_capacity(machine)),
+      actions_(NodeMachine::max_actions(machine.visits.size())),
       machine_(std::move(machine)),
       replica_sum_(transport, replicas_of(plan, transport.node()), stage.gradients(),
                    slab.take(Region::kCommunication, reduction_block_name())),
