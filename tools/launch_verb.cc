@@ -110,8 +110,9 @@ class Launch {
 
   void on_exit(int child, int code) {
     if (code == 0) return;
-    // What a stop makes nodes end with.
-    if (interrupted_ && (code == 130 || code == 3 || code == -SIGTERM)) return;
+    // What being stopped makes nodes end with.
+    const bool stopped = code == 130 || code == -SIGTERM;
+    if (((interrupted_ || ending_) && stopped) || (interrupted_ && code == 3)) return;
     failed_ = true;
     failures_.push_back({child, code});
   }
@@ -129,6 +130,7 @@ class Launch {
 
   // Nodes that see another one fail end by themselves, and have last words to say.
   void end_the_others() {
+    ending_ = true;
     processes_.signal_all(SIGTERM);
     processes_.wait(-1, kEndLimit);
     const size_t by_themselves = failures_.size();
@@ -167,6 +169,7 @@ class Launch {
   std::vector<Failure> failures_;          // in the order in which they were seen
   bool failed_ = false;
   bool interrupted_ = false;
+  bool ending_ = false;  // because of a failure
   Processes processes_;
 };
 

@@ -433,5 +433,15 @@ TEST_F(RunVerbsTest, APeerThatIsNotThereIsNamed) {
   EXPECT_THAT(result.output, HasSubstr("node 0"));
 }
 
+TEST_F(RunVerbsTest, ALaunchTellsWhomItsNodesDidNotMeet) {
+  Sections s;
+  s.network =
+      fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  const ProgramResult result = run_skippipe("launch --nodes 0-2 " + write_run(s));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("node 3 at 127.0.0.1"));
+  EXPECT_THAT(result.output, HasSubstr("not all nodes met"));
+}
+
 }  // namespace
 }  // namespace skippipe
