@@ -124,8 +124,10 @@ void train(const Options& options) {
 
   NodeParts parts(run, options.node);
   std::unique_ptr<Transport> transport;
-  if (const Status status = connect_ucx(transport_options(run, options), transport); !status.ok())
-    throw PeerError(status.message());
+  if (const Status status = connect_ucx(transport_options(run, options), transport); !status.ok()) {
+    if (status.code() == StatusCode::kPeerGone) throw PeerError(status.message());
+    throw RunError(status.message());  // the others may yet see that this node ended
+  }
   std::optional<ShapedTransport> shaped;
   if (run.file.emulate_links) shaped.emplace(*transport, outgoing_links(run.network, options.node));
   Transport& used = shaped ? static_cast<Transport&>(*shaped) : *transport;

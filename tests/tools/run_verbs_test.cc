@@ -429,7 +429,7 @@ TEST_F(RunVerbsTest, APeerThatIsNotThereIsNamed) {
   s.network =
       fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
   const ProgramResult result = run_skippipe("train --node 1 " + write_run(s));
-  EXPECT_EQ(result.exit_code, 3);
+  EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("node 0"));
 }
 
