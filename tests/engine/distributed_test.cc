@@ -110,6 +110,21 @@ TEST(Distributed, EqualsTheOracleInProcess) {
   EXPECT_GE(variety.unclipped, 5);
 }
 
+// A peer that is there but does nothing: nobody waits for ever.
+TEST(Distributed, ANodeForWhichNothingComesGivesUp) {
+  const TempFolder folder;
+  TrainingRun run = make_scenario(1, folder.path());
+  run.file.stall_limit_s = 0.01;
+  InProcessNetwork network(run.network.size(), run.file.run_id);
+  const int node = run.plan.microbatches.front().data_node();
+  try {
+    run_node(run, node, network.transport(node));
+    FAIL() << "ran without its peers";
+  } catch (const PeerError& error) {
+    EXPECT_NE(std::string(error.what()).find("this node waits for iteration 0"), std::string::npos) << error.what();
+  }
+}
+
 // The same over UCX, a process per node.
 TEST(Distributed, EqualsTheOracleInProcesses) {
   for (const uint64_t seed : {1, 2, 3, 4}) {

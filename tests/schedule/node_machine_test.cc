@@ -303,6 +303,18 @@ TEST_F(MiddleNode, EndsAnIterationThroughReductionNormAndStep) {
   EXPECT_TRUE(machine_.finished());
 }
 
+TEST_F(MiddleNode, EndsAfterTheIterationThatAllAgreedOn) {
+  start();
+  for (int m = 0; m < 3; ++m) visit(m);
+  after([&] { machine_.reduced(0, actions_); });
+  machine_.end_after(0);  // of two
+  after([&] { machine_.norm_exchanged(0, actions_); });
+  EXPECT_THAT(after([&] { machine_.stepped(0, actions_); }), testing::ElementsAre(Kind::kFinish));
+  EXPECT_TRUE(machine_.finished());
+  EXPECT_EQ(machine_.iteration(), 1u);
+  EXPECT_THROW(machine_.end_after(0), InternalError);
+}
+
 TEST_F(MiddleNode, MessagesMayComeBeforeTheStart) {
   EXPECT_THAT(announce(0, 1), testing::IsEmpty());
   EXPECT_THAT(start(), testing::ElementsAre(Kind::kReceive));
