@@ -181,6 +181,32 @@ class ReferenceWriter {
   }
 };
 
+class ValueWriter {
+ public:
+  void integer(const char* name, int64_t value, Range<int64_t>, const char*) { add(name, toml::value<int64_t>(value)); }
+  void number(const char* name, double value, Range<double>, const char*) { add(name, toml::value<double>(value)); }
+  void flag(const char* name, bool value, const char*) { add(name, toml::value<bool>(value)); }
+  void choice(const char* name, const std::string& value, const std::vector<std::string>&, const char*) {
+    add(name, toml::value<std::string>(value));
+  }
+  void path(const char* name, const std::filesystem::path& value, const char*) {
+    add(name, toml::value<std::string>(value.string()));
+  }
+  void strings(const char* name, const std::vector<std::string>& value, const char*) {
+    toml::array array;
+    for (const std::string& item : value) array.push_back(item);
+    add(name, array);
+  }
+  std::vector<std::pair<std::string, std::string>> values;
+
+ private:
+  void add(const char* name, const toml::node& value) {
+    std::ostringstream text;
+    text << toml::toml_formatter(value, toml::format_flags::none);
+    values.emplace_back(name, text.str());
+  }
+};
+
 uint64_t hash_of(const std::string& text, uint64_t seed) {
   return XXH3_64bits_withSeed(text.data(), text.size(), seed);
 }
@@ -209,6 +235,13 @@ RunFile load_run_file(const std::filesystem::path& path) {
   for (const std::filesystem::path& file : {run.model_config, run.network, run.plan})
     run.run_id = hash_of(read_file(file), run.run_id);
   return run;
+}
+
+std::vector<std::pair<std::string, std::string>> run_file_values(const RunFile& run) {
+  RunFile copy = run;  // the list of fields also serves the reader
+  ValueWriter writer;
+  visit_fields(copy, writer);
+  return std::move(writer.values);
 }
 
 std::string run_file_reference() {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace skippipe {
@@ -52,6 +53,10 @@ struct RunFile {
 
 // Throws ConfigError naming the file, the field, what was found and what was expected; unknown fields are errors.
 RunFile load_run_file(const std::filesystem::path& path);
+
+// Every field with its value, in the order of the reference: {"run.seed", "1"}. Values are TOML literals; paths are
+// those that the node uses, no longer relative to the run file.
+std::vector<std::pair<std::string, std::string>> run_file_values(const RunFile& run);
 
 // One line of the fields' reference per field: name, type, default, meaning (README.md shows it).
 std::string run_file_reference();

@@ -35,6 +35,31 @@ TEST(RunFile, ReadsPathsFromItsOwnFolderAndFillsInDefaults) {
   EXPECT_TRUE(run.addresses.empty());
 }
 
+// A run file written from the values means the same run.
+TEST(RunFile, ValuesAreTomlOfTheSameRun) {
+  const TempFolder folder;
+  write_files(folder);
+  RunFile run = load_run_file(folder / "run.toml");
+  run.output = folder / "quotes \" and \\ and 'single'\n";
+  run.addresses = {"a:1", "b\t\":2"};
+  run.learning_rate = 2.5e-4;
+  run.clip_norm = 1;
+  run.emulate_links = true;
+  run.schedule = "wsd";
+  std::string text;
+  for (const auto& [name, value] : run_file_values(run)) text += name + " = " + value + "\n";
+  folder.write("written.toml", text);
+  const RunFile read = load_run_file(folder / "written.toml");
+  EXPECT_EQ(run_file_values(read), run_file_values(run));
+  EXPECT_EQ(read.output, run.output);
+  EXPECT_EQ(read.addresses, run.addresses);
+  EXPECT_EQ(read.learning_rate, run.learning_rate);
+  EXPECT_EQ(read.clip_norm, run.clip_norm);
+  EXPECT_TRUE(read.emulate_links);
+  EXPECT_EQ(read.schedule, "wsd");
+  EXPECT_EQ(run_file_values(run).front(), (std::pair<std::string, std::string>("run.seed", "1")));
+}
+
 // Nodes whose files differ must refuse each other.
 TEST(RunFile, TheRunIdDependsOnAllThatNodesMustAgreeOn) {
   const TempFolder folder;
