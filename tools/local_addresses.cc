@@ -1,8 +1,15 @@
 #include "tools/local_addresses.h"
 
+#include <fmt/ranges.h>
+
 #include "base/error.h"
 
 namespace skippipe {
+
+void LocalAddresses::add_arguments(std::vector<std::string>& arguments, int node) const {
+  arguments.insert(arguments.end(), {"--listen-fd", std::to_string(listener(node))});
+  arguments.insert(arguments.end(), {"--addresses", fmt::format("{}", fmt::join(addresses, ","))});
+}
 
 LocalAddresses listen_locally(int count) {
   LocalAddresses local;

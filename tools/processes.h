@@ -1,4 +1,4 @@
-// Child processes of `skippipe launch`: started together, watched, ended together, none left behind.
+// Child processes of a verb: started together, watched, ended together, none left behind.
 #pragma once
 
 #include <sys/types.h>

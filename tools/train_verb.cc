@@ -9,11 +9,11 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/shaped_transport.h"
-#include "comm/socket.h"
-#include "comm/ucx_transport.h"
+#include "engine/emulated_links.h"
 #include "engine/metrics.h"
 #include "engine/model_files.h"
 #include "engine/run.h"
+#include "tools/join_nodes.h"
 #include "tools/stop_signals.h"
 #include "tools/training_progress.h"
 #include "tools/verbs.h"
@@ -40,31 +40,12 @@ const std::string& name_of(const TrainingRun& run, int node) {
 UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   UcxOptions transport;
   transport.run_id = run.file.run_id;
-  transport.node = options.node;
-  for (const std::string& address : options.addresses.empty() ? run.file.addresses : options.addresses)
-    transport.addresses.push_back(parse_node_address(address));
   transport.connect_limit = milliseconds_of(run.file.connect_limit_s);
   transport.heartbeat_interval = milliseconds_of(run.file.heartbeat_interval_s);
   transport.silence_limit = milliseconds_of(run.file.silence_limit_s);
   transport.payload_checksums = run.file.payload_checksums;
-  if (options.listen_fd >= 0) {
-    transport.listener = FileDescriptor(options.listen_fd);
-  } else if (const Status status =
-                 listen_on(transport.addresses[static_cast<size_t>(options.node)], transport.listener);
-             !status.ok()) {
-    throw RunError(status.message());
-  }
   transport.logger = make_logger(name_of(run, options.node));
   return transport;
-}
-
-std::vector<LinkShape> outgoing_links(const Network& network, int node) {
-  std::vector<LinkShape> links;
-  for (int to = 0; to < network.size(); ++to) {
-    const Link& link = network.link(node, to);
-    links.push_back(to == node ? LinkShape{} : LinkShape{link.latency_s + link.overhead_s, link.bandwidth_bytes_per_s});
-  }
-  return links;
 }
 
 void write_weights(const TrainingRun& run, NodeParts& parts, bool describes) {
@@ -123,11 +104,8 @@ void train(const Options& options) {
                       addresses.size(), run.network.size());
 
   NodeParts parts(run, options.node);
-  std::unique_ptr<Transport> transport;
-  if (const Status status = connect_ucx(transport_options(run, options), transport); !status.ok()) {
-    if (status.code() == StatusCode::kPeerGone) throw PeerError(status.message());
-    throw RunError(status.message());  // the others may yet see that this node ended
-  }
+  const std::unique_ptr<Transport> transport =
+      join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
   std::optional<ShapedTransport> shaped;
   if (run.file.emulate_links) shaped.emplace(*transport, outgoing_links(run.network, options.node));
   Transport& used = shaped ? static_cast<Transport&>(*shaped) : *transport;
