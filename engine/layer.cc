@@ -76,7 +76,9 @@ void attention_branch_backward(Context& ctx, Tensor dx, LayerActivations& activa
 
 }  // namespace
 
-LayerActivations::LayerActivations(Arena& arena, const ModelConfig& config, const BatchShape& batch) {
+LayerActivations::LayerActivations(Arena& arena, const StageSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const BatchShape& batch = spec.batch;
   const int64_t rows = batch.samples * batch.tokens;
   input_rrms = arena.take({rows}, Dtype::kF32);
   qkv = arena.take({rows, config.qkv_width()}, Dtype::kF32);
@@ -87,7 +89,9 @@ LayerActivations::LayerActivations(Arena& arena, const ModelConfig& config, cons
   gate_up = arena.take({rows, 2 * config.feed_forward}, Dtype::kF32);
 }
 
-LayerScratch::LayerScratch(Arena& arena, const ModelConfig& config, const BatchShape& batch) {
+LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const BatchShape& batch = spec.batch;
   const int64_t rows = batch.samples * batch.tokens;
   const auto take_shared = [&](Tensor& first, int64_t first_width, Tensor& second, int64_t second_width) {
     const Tensor memory = arena.take({rows, std::max(first_width, second_width)}, Dtype::kF32);

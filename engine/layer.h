@@ -13,7 +13,7 @@ namespace skippipe {
 // What a layer's forward keeps for its backward, N = B*T rows. Besides `input`, which belongs to the stage, that is
 // 4 N (C + (H+2K)D + HD + 2F + H + 2) bytes. The outputs of norms and SwiGLU are cheaper to compute again than to keep.
 struct LayerActivations {
-  LayerActivations(Arena& arena, const ModelConfig& config, const BatchShape& batch);
+  LayerActivations(Arena& arena, const StageSpec& spec);
 
   Tensor input;        // (N,C), the residual stream
   Tensor input_rrms;   // (N)
@@ -27,7 +27,7 @@ struct LayerActivations {
 
 // What lives within a task only. Tensors under one comment share memory.
 struct LayerScratch {
-  LayerScratch(Arena& arena, const ModelConfig& config, const BatchShape& batch);
+  LayerScratch(Arena& arena, const StageSpec& spec);
 
   Tensor normed;  // (N,C), output of the norm that comes next
   // What a branch adds to the residual stream, or its gradient.

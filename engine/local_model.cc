@@ -16,9 +16,10 @@ LocalModel::LocalModel(const ModelConfig& config, std::span<const int> layers_pe
   context.threads = threads;
   for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
     MemoryPlan plan;
-    Stage::plan_memory(plan, config, layout, batch, kSlots, context, purpose);
+    const StageSpec spec{config, layout, batch, kSlots, purpose};
+    Stage::plan_memory(plan, spec, context);
     slabs_.push_back(std::make_unique<Slab>(plan));
-    stages_.push_back(std::make_unique<Stage>(config, layout, batch, kSlots, *slabs_.back(), context, purpose));
+    stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context));
   }
 }
 

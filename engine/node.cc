@@ -18,9 +18,7 @@ constexpr auto kCloseLimit = std::chrono::seconds(10);
 const char* gradient_block_name() { return "gradients on their way"; }
 const char* reduction_block_name() { return "gradient reduction"; }
 
-Dims hidden_shape(const BatchShape& batch, const ModelConfig& config) {
-  return {batch.samples, batch.tokens, config.channels};
-}
+Dims hidden_shape(const StageSpec& stage) { return {stage.batch.samples, stage.batch.tokens, stage.config.channels}; }
 
 // Visits that send a gradient on, each from a buffer of its own: the slot may serve the next visit meanwhile.
 std::vector<int> gradient_senders(const MachineConfig& machine) {
@@ -34,7 +32,7 @@ std::vector<Tensor> take_gradient_buffers(const MachineConfig& machine, const St
   std::vector<Tensor> buffers(static_cast<size_t>(machine.microbatches));
   Arena arena(slab.take(Region::kCommunication, gradient_block_name()));
   for (const int microbatch : gradient_senders(machine))
-    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.batch(), stage.config()), Dtype::kF32);
+    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.spec()), Dtype::kF32);
   return buffers;
 }
 
@@ -65,10 +63,9 @@ Phase phase_of(const MessageHeader& header) {
 
 }  // namespace
 
-void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const BatchShape& batch,
-                       const ModelConfig& config, int64_t stage_elements) {
+void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, int64_t stage_elements) {
   const size_t senders = gradient_senders(machine_config(plan, node, 0, 1)).size();
-  const int64_t bytes = aligned_bytes(element_count(hidden_shape(batch, config)) * dtype_bytes(Dtype::kF32));
+  const int64_t bytes = aligned_bytes(element_count(hidden_shape(stage)) * dtype_bytes(Dtype::kF32));
   memory.add(Region::kCommunication, gradient_block_name(), static_cast<int64_t>(senders) * bytes,
              fmt::format("{} of {}", senders, human_bytes(bytes)));
   const size_t replicas = replicas_of(plan, node).size();
@@ -209,7 +206,7 @@ bool Node::pump() {
 
 void Node::on_announced(Ticket ticket, const MessageHeader& header) {
   if (replica_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
-  const Dims hidden = hidden_shape(stage_.batch(), stage_.config());
+  const Dims hidden = hidden_shape(stage_.spec());
   MessageHeader expected = header;
   set_payload(expected, WireDtype::kF32, std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
   if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_))

@@ -55,8 +55,8 @@ class Node : private TransportListener {
  public:
   // Registers the communication buffers that the node will take from the slab.
   // stage_elements: of the stage's gradients.
-  static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const BatchShape& batch,
-                          const ModelConfig& config, int64_t stage_elements);
+  static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage,
+                          int64_t stage_elements);
 
   // Everything but `hooks` is kept by reference and must outlive the node. sampler may be null on nodes that are not
   // data nodes.

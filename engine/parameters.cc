@@ -84,21 +84,23 @@ uint64_t hash_name(std::string_view name) {
 
 }  // namespace
 
-void Parameters::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout,
-                             StagePurpose purpose) {
-  const std::vector<StoredTensor> tensors = stored_tensors(config, layout);
+void Parameters::plan_memory(MemoryPlan& plan, const StageSpec& spec) {
+  const StageLayout& layout = spec.layout;
+  const std::vector<StoredTensor> tensors = stored_tensors(spec.config, layout);
   std::vector<Tensor> views(tensors.size());
   Arena arena;
   place(arena, views, tensors);
   plan.add(Region::kWeights, kWeightsBlock, arena.used_bytes(),
            fmt::format("f32, {} layers{}", layout.layer_count, layout.index == 0 ? ", embedding, head" : ""));
-  if (purpose == StagePurpose::kEvaluation) return;
+  if (spec.purpose == StagePurpose::kEvaluation) return;
   plan.add(Region::kGradients, kGradientsBlock, arena.used_bytes(), "f32");
   plan.add(Region::kOptimizer, kFirstMomentsBlock, arena.used_bytes(), "AdamW, f32");
   plan.add(Region::kOptimizer, kSecondMomentsBlock, arena.used_bytes(), "AdamW, f32");
 }
 
-Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab, StagePurpose purpose) {
+Parameters::Parameters(const StageSpec& spec, Slab& slab) {
+  const ModelConfig& config = spec.config;
+  const StageLayout& layout = spec.layout;
   const std::vector<StoredTensor> tensors = stored_tensors(config, layout);
   using Views = std::vector<Tensor>;
   Views values(tensors.size()), gradients(tensors.size()), first(tensors.size()), second(tensors.size());
@@ -109,7 +111,7 @@ Parameters::Parameters(const ModelConfig& config, const StageLayout& layout, Sla
     return flat(block);
   };
   weights_ = take(values, Region::kWeights, kWeightsBlock);
-  if (purpose == StagePurpose::kTraining) {
+  if (spec.purpose == StagePurpose::kTraining) {
     gradients_ = take(gradients, Region::kGradients, kGradientsBlock);
     first_moments_ = take(first, Region::kOptimizer, kFirstMomentsBlock);
     second_moments_ = take(second, Region::kOptimizer, kSecondMomentsBlock);

@@ -43,8 +43,8 @@ struct EdgeWeights {
 // by the stage's thread.
 class Parameters {
  public:
-  static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout, StagePurpose purpose);
-  Parameters(const ModelConfig& config, const StageLayout& layout, Slab& slab, StagePurpose purpose);
+  static void plan_memory(MemoryPlan& plan, const StageSpec& spec);
+  Parameters(const StageSpec& spec, Slab& slab);
 
   const LayerWeights& layer(int index) const { return layers_[static_cast<size_t>(index)]; }  // within the stage
   const EdgeWeights& edge() const { return edge_; }

@@ -33,9 +33,10 @@ void check_plan(const TrainingRun& run) {
                     workload.exchange_norm ? "with" : "without", run.file.clip_norm);
 }
 
-StageLayout layout_of(const TrainingRun& run, int node) {
+StageSpec stage_spec(const TrainingRun& run, int node) {
   const int stage = run.plan.stage_of_nodes()[static_cast<size_t>(node)];
-  return stage_layouts(run.model, run.plan.workload.stage_layers)[static_cast<size_t>(stage)];
+  const StageLayout layout = stage_layouts(run.model, run.plan.workload.stage_layers)[static_cast<size_t>(stage)];
+  return {run.model, layout, run.batch(), run.plan.node_slots[static_cast<size_t>(node)]};
 }
 
 Context context_of(const TrainingRun& run, Backend& backend) {
@@ -96,9 +97,9 @@ int64_t memory_limit_bytes(const TrainingRun& run) {
 MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
   const auto backend = make_cpu_backend();
   MemoryPlan memory;
-  Stage::plan_memory(memory, run.model, layout_of(run, node), run.batch(),
-                     run.plan.node_slots[static_cast<size_t>(node)], context_of(run, *backend));
-  Node::plan_memory(memory, run.plan, node, run.batch(), run.model, stage_gradient_elements(memory));
+  const StageSpec spec = stage_spec(run, node);
+  Stage::plan_memory(memory, spec, context_of(run, *backend));
+  Node::plan_memory(memory, run.plan, node, spec, stage_gradient_elements(memory));
   return memory;
 }
 
@@ -115,8 +116,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node)
     sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
   }
   slab_.emplace(memory);
-  stage_ = std::make_unique<Stage>(run.model, layout_of(run, node), run.batch(),
-                                   run.plan.node_slots[static_cast<size_t>(node)], *slab_, context_of(run, *backend_));
+  stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_));
   stage_->initialize(static_cast<uint64_t>(run.file.seed));
 }
 

@@ -16,17 +16,16 @@ namespace {
 
 // The memory for one microbatch.
 struct Slot {
-  Slot(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
-       StagePurpose purpose) {
-    const int64_t rows = batch.samples * batch.tokens;
-    const Dims hidden = {rows, config.channels};
-    const bool training = purpose == StagePurpose::kTraining, first_stage = layout.index == 0;
+  Slot(Arena& arena, const StageSpec& spec) {
+    const int64_t rows = spec.batch.samples * spec.batch.tokens;
+    const Dims hidden = {rows, spec.config.channels};
+    const bool training = spec.purpose == StagePurpose::kTraining, first_stage = spec.layout.index == 0;
     stream.push_back(arena.take(hidden, Dtype::kF32));
-    for (int i = 0; i < layout.layer_count; ++i) {
+    for (int i = 0; i < spec.layout.layer_count; ++i) {
       // In evaluation all layers use the memory of the first, and all outputs one buffer: a layer's input is dead
       // before its output is written.
       const bool own_memory = training || i == 0;
-      layers.push_back(own_memory ? LayerActivations(arena, config, batch) : layers.back());
+      layers.push_back(own_memory ? LayerActivations(arena, spec) : layers.back());
       layers.back().input = stream.back();
       stream.push_back(own_memory ? arena.take(hidden, Dtype::kF32) : stream.back());
     }
@@ -51,16 +50,16 @@ struct Slot {
 
 // What lives within a task only, shared by all slots.
 struct Workspace {
-  Workspace(Arena& arena, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
-            const Context& context)
-      : layer(arena, config, batch) {
+  Workspace(Arena& arena, const StageSpec& spec, const Context& context) : layer(arena, spec) {
+    const ModelConfig& config = spec.config;
+    const BatchShape& batch = spec.batch;
     const int64_t rows = batch.samples * batch.tokens;
     int64_t kernel_bytes =
         std::max({attention_workspace_bytes(context, batch.samples, batch.tokens, config.heads, config.kv_heads,
                                             config.head_dim),
                   rmsnorm_backward_workspace_bytes(context, config.channels), squared_norm_workspace_bytes(context)});
     scalar = arena.take({1}, Dtype::kF32);
-    if (layout.index == 0) {
+    if (spec.layout.index == 0) {
       stream_gradient = arena.take({rows, config.channels}, Dtype::kF32);
       final_rrms = arena.take({rows}, Dtype::kF32);
       logits_lse = arena.take({rows}, Dtype::kF32);
@@ -77,7 +76,8 @@ struct Workspace {
   Tensor kernels;          // the context's workspace
 };
 
-void check_arguments(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots) {
+void check_spec(const StageSpec& spec) {
+  const auto& [config, layout, batch, slots, purpose] = spec;
   if (layout.index < 0 || layout.first_layer < 0 || layout.layer_count < (layout.index == 0 ? 0 : 1) ||
       layout.layer_count > config.layers - layout.first_layer)
     throw ConfigError("stage {} holds {} layers from layer {} on, expected layers of a model of {}", layout.index,
@@ -121,23 +121,22 @@ std::vector<int> even_layers_per_stage(const ModelConfig& config, int stages) {
 
 class Stage::Impl {
  public:
-  Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-       const Context& context, StagePurpose purpose);
+  Impl(const StageSpec& spec, Slab& slab, const Context& context);
 
   Slot& slot(int index) {
     SKP_CHECK(index >= 0 && index < static_cast<int>(slots_.size()), "slot {} of {}", index, slots_.size());
     return slots_[static_cast<size_t>(index)];
   }
   Tensor hidden_view(const Tensor& rows) const {
-    return rows.empty() ? rows : rows.reshape({batch_.samples, batch_.tokens, config_.channels});
+    return rows.empty() ? rows : rows.reshape({spec_.batch.samples, spec_.batch.tokens, spec_.config.channels});
   }
   Tensor tokens_view(const Tensor& rows) const {
-    return rows.empty() ? rows : rows.reshape({batch_.samples, batch_.tokens});
+    return rows.empty() ? rows : rows.reshape({spec_.batch.samples, spec_.batch.tokens});
   }
 
   // Before every task that evaluation does not have.
   void require_training(const char* task) const {
-    SKP_CHECK(purpose_ == StagePurpose::kTraining, "{} of a stage for evaluation", task);
+    SKP_CHECK(spec_.purpose == StagePurpose::kTraining, "{} of a stage for evaluation", task);
   }
 
   void forward(int slot_index);
@@ -146,50 +145,41 @@ class Stage::Impl {
   LossSum loss_forward(const Slot& slot, ConstTensor hidden);
   double squared_gradient_norm();
 
-  ModelConfig config_;
-  StageLayout layout_;
-  BatchShape batch_;
-  StagePurpose purpose_;
+  const StageSpec spec_;
   Context ctx_;
   Parameters parameters_;
   std::vector<Slot> slots_;
   std::unique_ptr<Workspace> workspace_;
 
  private:
-  Dims hidden_rows() const { return {batch_.samples * batch_.tokens, config_.channels}; }
+  Dims hidden_rows() const { return {spec_.batch.samples * spec_.batch.tokens, spec_.config.channels}; }
 };
 
-Stage::Impl::Impl(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-                  const Context& context, StagePurpose purpose)
-    : config_(config),
-      layout_(layout),
-      batch_(batch),
-      purpose_(purpose),
-      ctx_(context),
-      parameters_(config, layout, slab, purpose) {
+Stage::Impl::Impl(const StageSpec& spec, Slab& slab, const Context& context)
+    : spec_(spec), ctx_(context), parameters_(spec, slab) {
   Arena activations(slab.take(Region::kActivations, "slots"));
-  for (int i = 0; i < slots; ++i) slots_.emplace_back(activations, config, layout, batch, purpose);
+  for (int i = 0; i < spec.slots; ++i) slots_.emplace_back(activations, spec);
   Arena scratch(slab.take(Region::kWorkspace, "stage"));
-  workspace_ = std::make_unique<Workspace>(scratch, config, layout, batch, context);
+  workspace_ = std::make_unique<Workspace>(scratch, spec, context);
   const Tensor& kernels = workspace_->kernels;
   ctx_.workspace = {kernels.as<std::byte>(), static_cast<size_t>(kernels.bytes())};
-  fill_rope_table(workspace_->layer.cos, workspace_->layer.sin, config);
+  fill_rope_table(workspace_->layer.cos, workspace_->layer.sin, spec_.config);
 }
 
 void Stage::Impl::forward(int slot_index) {
   Slot& slot = this->slot(slot_index);
   LayerScratch& scratch = workspace_->layer;
-  const float eps = static_cast<float>(config_.rms_norm_eps);
-  if (layout_.index == 0) embedding_forward(ctx_, slot.stream[0], slot.tokens, parameters_.edge().embedding.value);
+  const float eps = static_cast<float>(spec_.config.rms_norm_eps);
+  if (spec_.layout.index == 0) embedding_forward(ctx_, slot.stream[0], slot.tokens, parameters_.edge().embedding.value);
   if (slot.layers.empty()) return;
 
   rmsnorm_forward(ctx_, scratch.normed, slot.layers[0].input_rrms, slot.stream[0],
                   parameters_.layer(0).input_norm.value, eps);
-  for (int i = 0; i < layout_.layer_count; ++i) {
+  for (int i = 0; i < spec_.layout.layer_count; ++i) {
     LayerActivations& layer = slot.layers[static_cast<size_t>(i)];
     const Tensor output = slot.stream[static_cast<size_t>(i) + 1];
-    layer_forward(ctx_, layer, scratch, parameters_.layer(i), config_, batch_);
-    if (i + 1 == layout_.layer_count)
+    layer_forward(ctx_, layer, scratch, parameters_.layer(i), spec_.config, spec_.batch);
+    if (i + 1 == spec_.layout.layer_count)
       add(ctx_, output, scratch.branch, layer.middle);
     else
       add_rmsnorm_forward(ctx_, scratch.normed, output, slot.layers[static_cast<size_t>(i) + 1].input_rrms,
@@ -200,25 +190,25 @@ void Stage::Impl::forward(int slot_index) {
 void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
   require_training("backward");
   Slot& slot = this->slot(slot_index);
-  SKP_CHECK(dx.empty() == (layout_.index == 0), "backward of stage {}: dx is {}", layout_.index,
+  SKP_CHECK(dx.empty() == (spec_.layout.index == 0), "backward of stage {}: dx is {}", spec_.layout.index,
             dx.empty() ? "missing" : "not wanted, tokens have no gradient");
   const Tensor stream = dx.empty() ? workspace_->stream_gradient : dx.reshape(hidden_rows());
   ConstTensor upstream = dy.reshape(hidden_rows());
-  for (int i = layout_.layer_count - 1; i >= 0; --i) {
+  for (int i = spec_.layout.layer_count - 1; i >= 0; --i) {
     layer_backward(ctx_, stream, upstream, slot.layers[static_cast<size_t>(i)], workspace_->layer, parameters_.layer(i),
-                   config_, batch_);
+                   spec_.config, spec_.batch);
     upstream = stream;
   }
-  if (layout_.index == 0) embedding_backward(ctx_, parameters_.edge().embedding.gradient, upstream, slot.tokens);
+  if (spec_.layout.index == 0) embedding_backward(ctx_, parameters_.edge().embedding.gradient, upstream, slot.tokens);
 }
 
 // Leaves the final norm's output in scratch.normed, its rrms and the logits' lse in the workspace.
 LossSum Stage::Impl::loss_forward(const Slot& slot, ConstTensor hidden) {
-  SKP_CHECK(layout_.index == 0, "stage {} has no LM head", layout_.index);
+  SKP_CHECK(spec_.layout.index == 0, "stage {} has no LM head", spec_.layout.index);
   const EdgeWeights& edge = parameters_.edge();
   const Tensor normed = workspace_->layer.normed;
   rmsnorm_forward(ctx_, normed, workspace_->final_rrms, hidden, edge.final_norm.value,
-                  static_cast<float>(config_.rms_norm_eps));
+                  static_cast<float>(spec_.config.rms_norm_eps));
   lm_head_loss_forward(ctx_, workspace_->scalar, workspace_->logits_lse, normed, edge.head.value, slot.targets);
   const std::span<const int32_t> targets(slot.targets.as<int32_t>(), static_cast<size_t>(slot.targets.elements()));
   return {*workspace_->scalar.as<float>(), std::ranges::count_if(targets, [](int32_t t) { return t >= 0; })};
@@ -245,37 +235,32 @@ double Stage::Impl::squared_gradient_norm() {
   return *workspace_->scalar.as<float>();
 }
 
-void Stage::plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout, const BatchShape& batch,
-                        int slots, const Context& context, StagePurpose purpose) {
-  check_arguments(config, layout, batch, slots);
-  Parameters::plan_memory(plan, config, layout, purpose);
+void Stage::plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context) {
+  check_spec(spec);
+  Parameters::plan_memory(plan, spec);
   Arena slot, scratch;
-  Slot(slot, config, layout, batch, purpose);
-  Workspace(scratch, config, layout, batch, context);
+  Slot(slot, spec);
+  Workspace(scratch, spec, context);
   int64_t slots_bytes = 0;
-  if (__builtin_mul_overflow(slot.used_bytes(), slots, &slots_bytes))
-    throw MemoryError("{} slots of {} bytes need more than 2^63 bytes", slots, slot.used_bytes());
+  if (__builtin_mul_overflow(slot.used_bytes(), spec.slots, &slots_bytes))
+    throw MemoryError("{} slots of {} bytes need more than 2^63 bytes", spec.slots, slot.used_bytes());
   plan.add(Region::kActivations, "slots", slots_bytes,
-           fmt::format("{} of {}, each for {} x {} tokens", slots, human_bytes(slot.used_bytes()), batch.samples,
-                       batch.tokens));
+           fmt::format("{} of {}, each for {} x {} tokens", spec.slots, human_bytes(slot.used_bytes()),
+                       spec.batch.samples, spec.batch.tokens));
   plan.add(Region::kWorkspace, "stage", scratch.used_bytes(), "scratch of a task, rotary tables");
 }
 
-Stage::Stage(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-             const Context& context, StagePurpose purpose) {
-  check_arguments(config, layout, batch, slots);
-  impl_ = std::make_unique<Impl>(config, layout, batch, slots, slab, context, purpose);
+Stage::Stage(const StageSpec& spec, Slab& slab, const Context& context) {
+  check_spec(spec);
+  impl_ = std::make_unique<Impl>(spec, slab, context);
 }
 
 Stage::~Stage() = default;
 
-const ModelConfig& Stage::config() const { return impl_->config_; }
-const StageLayout& Stage::layout() const { return impl_->layout_; }
-const BatchShape& Stage::batch() const { return impl_->batch_; }
-int Stage::slots() const { return static_cast<int>(impl_->slots_.size()); }
+const StageSpec& Stage::spec() const { return impl_->spec_; }
 
 void Stage::initialize(uint64_t seed) {
-  impl_->parameters_.initialize(impl_->ctx_, seed, impl_->config_.initializer_range);
+  impl_->parameters_.initialize(impl_->ctx_, seed, impl_->spec_.config.initializer_range);
 }
 
 void Stage::forward(int slot) { impl_->forward(slot); }

@@ -36,6 +36,15 @@ struct StageLayout {
 // tasks it knows forward and evaluate_loss.
 enum class StagePurpose : uint8_t { kTraining, kEvaluation };
 
+// What a stage is made from.
+struct StageSpec {
+  ModelConfig config;
+  StageLayout layout;
+  BatchShape batch;
+  int slots = 1;  // microbatches in flight
+  StagePurpose purpose = StagePurpose::kTraining;
+};
+
 // One layout per entry of layers_per_stage. Throws ConfigError unless they add up to the model's layers.
 std::vector<StageLayout> stage_layouts(const ModelConfig& config, std::span<const int> layers_per_stage);
 // As even as possible, the later stages getting one more. Throws ConfigError unless 1 <= stages <= layers.
@@ -67,22 +76,20 @@ class Stage {
  public:
   // Registers what the stage will take from the slab; the context says threads and backend. Throws ConfigError (a
   // layout or batch that does not fit the model) and MemoryError (sizes that overflow).
-  static void plan_memory(MemoryPlan& plan, const ModelConfig& config, const StageLayout& layout,
-                          const BatchShape& batch, int slots, const Context& context,
-                          StagePurpose purpose = StagePurpose::kTraining);
+  static void plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context);
 
   // The slab must be that of a plan made by plan_memory with the same arguments. The context's workspace is ignored:
   // the stage brings its own. Weights, gradients and moments begin as zeros.
-  Stage(const ModelConfig& config, const StageLayout& layout, const BatchShape& batch, int slots, Slab& slab,
-        const Context& context, StagePurpose purpose = StagePurpose::kTraining);
+  Stage(const StageSpec& spec, Slab& slab, const Context& context);
   ~Stage();
   Stage(const Stage&) = delete;
   Stage& operator=(const Stage&) = delete;
 
-  const ModelConfig& config() const;
-  const StageLayout& layout() const;
-  const BatchShape& batch() const;
-  int slots() const;
+  const StageSpec& spec() const;
+  const ModelConfig& config() const { return spec().config; }
+  const StageLayout& layout() const { return spec().layout; }
+  const BatchShape& batch() const { return spec().batch; }
+  int slots() const { return spec().slots; }
   bool is_first() const { return layout().index == 0; }  // stage 0: embedding, final norm, LM head, data
 
   // Weights from normal(0, initializer_range), norms 1. Each tensor draws from a stream of its own, keyed by its name,

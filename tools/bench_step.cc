@@ -83,13 +83,13 @@ class Trainer {
     Context context;
     context.backend = &backend;
     context.threads = options.threads;
-    const StageLayout layout{0, 0, static_cast<int>(options.model.layers)};
+    const StageSpec spec{options.model, {0, 0, static_cast<int>(options.model.layers)}, options.batch};
     MemoryPlan plan;
-    Stage::plan_memory(plan, options.model, layout, options.batch, 1, context);
+    Stage::plan_memory(plan, spec, context);
     plan.check_fits(available_host_bytes(), "cpu");
     fmt::print("{}", plan.table());
     slab_ = std::make_unique<Slab>(plan);
-    stage_ = std::make_unique<Stage>(options.model, layout, options.batch, 1, *slab_, context);
+    stage_ = std::make_unique<Stage>(spec, *slab_, context);
     stage_->initialize(1);
     Random random(2);
     for (const Tensor& ids : {stage_->tokens(0), stage_->targets(0)})

@@ -34,9 +34,10 @@ class Oracle {
       context.backend = node.backend.get();
       const StageLayout& layout = layouts[static_cast<size_t>(stage_of[n])];
       MemoryPlan memory;
-      Stage::plan_memory(memory, run.model, layout, run.batch(), slots, context);
+      const StageSpec spec{run.model, layout, run.batch(), slots};
+      Stage::plan_memory(memory, spec, context);
       node.slab = std::make_unique<Slab>(memory);
-      node.stage = std::make_unique<Stage>(run.model, layout, run.batch(), slots, *node.slab, context);
+      node.stage = std::make_unique<Stage>(spec, *node.slab, context);
       node.stage->initialize(seed());
     }
     const Dims shape{run.batch().samples, run.batch().tokens, run.model.channels};

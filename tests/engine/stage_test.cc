@@ -403,7 +403,7 @@ TEST(Stage, RefusesLayoutsAndBatchesThatDoNotFitTheModel) {
   const ModelConfig config = tiny_config(3);
   const auto refused = [&](const StageLayout& layout, const BatchShape& batch, int slots) {
     MemoryPlan plan;
-    EXPECT_THROW(Stage::plan_memory(plan, config, layout, batch, slots, Context{}), ConfigError);
+    EXPECT_THROW(Stage::plan_memory(plan, {config, layout, batch, slots}, Context{}), ConfigError);
   };
   refused({0, 0, 4}, kBatch, 1);
   refused({1, 3, 1}, kBatch, 1);

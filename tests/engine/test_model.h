@@ -51,10 +51,11 @@ class TestModel {
     context.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan;
-      Stage::plan_memory(plan, config, layout, batch, slots, context, purpose);
+      const StageSpec spec{config, layout, batch, slots, purpose};
+      Stage::plan_memory(plan, spec, context);
       slabs_.push_back(std::make_unique<Slab>(plan));
       plans_.push_back(plan);
-      stages_.push_back(std::make_unique<Stage>(config, layout, batch, slots, *slabs_.back(), context, purpose));
+      stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context));
     }
   }
 
