@@ -1,6 +1,6 @@
-#include <bit>
 #include <cstring>
 
+#include "base/float_formats.h"
 #include "kernels/cpu/backend_impl.h"
 #include "kernels/cpu/parallel.h"
 
@@ -10,26 +10,16 @@ namespace {
 // squared_norm sums this many ranges apart, whatever the number of threads.
 constexpr int64_t kNormParts = 256;
 
-float from_bf16(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
-
-// To nearest, ties to even; a NaN stays one.
-uint16_t to_bf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-}
-
 // Loops stand in functions of their own: read through a lambda's captures, their pointers would be reloaded at each
 // step, and nothing would be vectorized.
 void widen(float* y, const uint16_t* x, int64_t count) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) y[i] = from_bf16(x[i]);
+  for (int64_t i = 0; i < count; ++i) y[i] = bf16_to_float(x[i]);
 }
 
 void narrow(uint16_t* y, const float* x, int64_t count) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) y[i] = to_bf16(x[i]);
+  for (int64_t i = 0; i < count; ++i) y[i] = float_to_bf16(x[i]);
 }
 
 double sum_of_squares(const float* x, int64_t count) {
