@@ -10,6 +10,10 @@ namespace {
 
 const char* name_of(Phase phase) { return phase == Phase::kForward ? "forward" : "backward"; }
 
+const char* name_of(TaskKind kind) {
+  return kind == TaskKind::kLoss ? "loss" : kind == TaskKind::kForward ? "forward" : "backward";
+}
+
 }  // namespace
 
 MachineVisit machine_visit(const Plan& plan, size_t microbatch, size_t position) {
@@ -374,53 +378,89 @@ void NodeMachine::fail_message(const char* event, uint32_t iteration, int32_t mi
        out);
 }
 
-std::string NodeMachine::waiting_for() const {
-  const auto line = [&](const std::string& what) {
-    return fmt::format("iteration {}: {}, since {:.3f} s", iteration_, what, last_event_s_);
-  };
+Waiting NodeMachine::waiting() const {
+  const auto what = [&](Waiting::For kind) { return Waiting{.what = kind, .iteration = iteration_}; };
   switch (state_) {
     case State::kBefore:
-      return "the start";
+      return what(Waiting::For::kStart);
     case State::kReducing:
-      return line("the reduction of the stage's gradients");
+      return what(Waiting::For::kReduction);
     case State::kExchangingNorm:
-      return line("the other nodes' gradient norms");
+      return what(Waiting::For::kNorm);
     case State::kStepping:
-      return line("the optimizer step");
+      return what(Waiting::For::kStep);
     case State::kFinished:
-      return "nothing: finished";
     case State::kFailed:
-      return "nothing: " + why_;
+      return what(Waiting::For::kNothing);
     case State::kVisiting:
       break;
   }
   if (running_ >= 0) {
     const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
-    const char* task = kind == TaskKind::kLoss ? "loss" : kind == TaskKind::kForward ? "forward" : "backward";
-    return line(fmt::format("its {} of microbatch {}", task, config_.visits[static_cast<size_t>(v)].microbatch));
+    return {.what = Waiting::For::kTask,
+            .task = kind,
+            .microbatch = config_.visits[static_cast<size_t>(v)].microbatch,
+            .iteration = iteration_};
   }
-  // The oldest thing missing: open visits before those that never came.
-  const auto describe = [&](int32_t v) {
-    const MachineVisit& planned = config_.visits[static_cast<size_t>(v)];
-    switch (visit_states_[static_cast<size_t>(v)].progress) {
-      case Progress::kWaiting:
-        return fmt::format("a slot for microbatch {}", planned.microbatch);
-      case Progress::kAwaitingOutput:
-      case Progress::kReceivingOutput:
-        return fmt::format("forward of microbatch {} from node {}", planned.microbatch, planned.loss_gradient_node);
-      case Progress::kAwaitingGradient:
-      case Progress::kReceivingGradient:
-        return fmt::format("backward of microbatch {} from node {}", planned.microbatch, planned.next_node);
-      default:
-        return fmt::format("forward of microbatch {} from node {}", planned.microbatch, planned.previous_node);
-    }
-  };
+  const auto ended = [&](int32_t v) { return visit_states_[static_cast<size_t>(v)].progress == Progress::kEnded; };
   for (const int32_t microbatch : admitted_)
-    if (const int32_t v = visit_of(microbatch); visit_states_[static_cast<size_t>(v)].progress != Progress::kEnded)
-      return line(describe(v));
-  for (int32_t v = 0; v < visit_count(); ++v)
-    if (visit_states_[static_cast<size_t>(v)].progress != Progress::kEnded) return line(describe(v));
-  return line("nothing");
+    if (const int32_t v = visit_of(microbatch); !ended(v)) return missing(v);
+  // None is open: the first of those that are left may enter once its input is there.
+  for (int32_t i = 0; i < visit_count(); ++i) {
+    const int32_t v = config_.admission == Admission::kRanked ? visit_of_rank_[static_cast<size_t>(i)] : i;
+    if (!ended(v)) return missing(v);
+  }
+  return what(Waiting::For::kNothing);
+}
+
+// The message without which the visit can't go on.
+Waiting NodeMachine::missing(int32_t v) const {
+  const MachineVisit& planned = config_.visits[static_cast<size_t>(v)];
+  Waiting waiting{.what = Waiting::For::kMessage,
+                  .microbatch = planned.microbatch,
+                  .peer = planned.previous_node,
+                  .iteration = iteration_};
+  switch (visit_states_[static_cast<size_t>(v)].progress) {
+    case Progress::kAwaitingOutput:
+    case Progress::kReceivingOutput:
+      waiting.peer = planned.loss_gradient_node;
+      break;
+    case Progress::kAwaitingGradient:
+    case Progress::kReceivingGradient:
+      waiting.phase = Phase::kBackward;
+      waiting.peer = planned.next_node;
+      break;
+    default:
+      break;
+  }
+  return waiting;
+}
+
+std::string NodeMachine::waiting_for() const {
+  if (state_ == State::kBefore) return "the start";
+  if (state_ == State::kFinished) return "nothing: finished";
+  if (state_ == State::kFailed) return "nothing: " + why_;
+  return fmt::format("iteration {}: {}, since {:.3f} s", iteration_, describe(waiting()), last_event_s_);
+}
+
+std::string describe(const Waiting& waiting) {
+  switch (waiting.what) {
+    case Waiting::For::kNothing:
+      return "nothing";
+    case Waiting::For::kStart:
+      return "the start";
+    case Waiting::For::kTask:
+      return fmt::format("its {} of microbatch {}", name_of(waiting.task), waiting.microbatch);
+    case Waiting::For::kMessage:
+      return fmt::format("{} of microbatch {} from node {}", name_of(waiting.phase), waiting.microbatch, waiting.peer);
+    case Waiting::For::kReduction:
+      return "the reduction of the stage's gradients";
+    case Waiting::For::kNorm:
+      return "the other nodes' gradient norms";
+    case Waiting::For::kStep:
+      return "the optimizer step";
+  }
+  throw InternalError("no waiting has the number {}", static_cast<int>(waiting.what));
 }
 
 }  // namespace skippipe

@@ -64,6 +64,21 @@ struct MachineVisit {
   int32_t backward_priority = 0;
 };
 
+// What a node waits for.
+struct Waiting {
+  enum class For : uint8_t { kNothing, kStart, kTask, kMessage, kReduction, kNorm, kStep };
+  For what = For::kNothing;
+  TaskKind task = TaskKind::kForward;  // kTask: its own, under way
+  Phase phase = Phase::kForward;       // kMessage
+  int32_t microbatch = -1;             // kTask, kMessage
+  int32_t peer = -1;                   // kMessage: who sends it
+  uint32_t iteration = 0;
+
+  friend bool operator==(const Waiting&, const Waiting&) = default;
+};
+// "forward of microbatch 5 from node 2", "the optimizer step"
+std::string describe(const Waiting& waiting);
+
 // Ranked admission excludes deadlock (README.md). Any-slot admission serves planners, which derive ranks from it.
 enum class Admission : uint8_t { kRanked, kAnySlot };
 
@@ -118,7 +133,9 @@ class NodeMachine {
   int open_visits() const { return open_; }
   int slots() const { return config_.slots; }
   const std::string& why() const { return why_; }  // after kFail
-  // One line on what the machine waits for, e.g. "iteration 3: forward of microbatch 5 from node 2".
+  // The oldest thing missing: what open visits wait for, before those that never came.
+  Waiting waiting() const;
+  // The same as one line, e.g. "iteration 3: forward of microbatch 5 from node 2, since 1.250 s".
   std::string waiting_for() const;
   // The microbatches of this iteration's visits in the order in which they were let in.
   std::span<const int32_t> admitted() const { return admitted_; }
@@ -159,6 +176,7 @@ class NodeMachine {
   void make_ready(int32_t visit, TaskKind kind);
   void run_next(ActionList& out);
   void push_visit_action(Action::Kind kind, int32_t visit, TaskKind task, Phase phase, int32_t peer, ActionList& out);
+  Waiting missing(int32_t visit) const;
   void fail(std::string why, ActionList& out);
   void fail_message(const char* event, uint32_t iteration, int32_t microbatch, Phase phase, ActionList& out);
 

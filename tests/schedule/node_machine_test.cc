@@ -327,6 +327,25 @@ TEST_F(MiddleNode, SaysWhatItWaitsFor) {
   receive(1);
   finish_task();
   EXPECT_THAT(machine_.waiting_for(), HasSubstr("backward of microbatch 1 from node 7"));
+  EXPECT_EQ(
+      machine_.waiting(),
+      (Waiting{.what = Waiting::For::kMessage, .phase = Phase::kBackward, .microbatch = 1, .peer = 7, .iteration = 0}));
+}
+
+TEST_F(MiddleNode, WaitsForTheLowestRankWhereNoVisitIsOpen) {
+  MachineConfig config = middle_node();
+  config.slots = 1;
+  std::swap(config.visits[0].rank, config.visits[2].rank);
+  machine_ = NodeMachine(config);
+  EXPECT_EQ(machine_.waiting().what, Waiting::For::kStart);
+  start();
+  announce(0, 0);
+  announce(0, 1);
+  EXPECT_EQ(machine_.waiting().microbatch, 2) << "the others have higher ranks and wait for it too";
+  announce(0, 2);
+  receive(2);
+  EXPECT_EQ(machine_.waiting().what, Waiting::For::kTask);
+  EXPECT_THAT(machine_.waiting_for(), HasSubstr("its forward of microbatch 2"));
 }
 
 TEST_F(MiddleNode, FailsOnEventsThatTheProtocolExcludes) {
