@@ -13,12 +13,28 @@ namespace skippipe {
 namespace {
 
 constexpr uint32_t kMagic = 0x43504b53;  // "SKPC"
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 2;
 constexpr size_t kChecksumAt = 16;  // of the bytes before it and of the body
 
 uint64_t frame_checksum(std::span<const std::byte> frame) {
   const std::span<const std::byte> body = frame.subspan(kFrameHeaderBytes);
   return XXH3_64bits_withSeed(body.data(), body.size(), XXH3_64bits(frame.data(), kChecksumAt));
+}
+
+// A hello's varies.
+size_t body_bytes_of(ControlKind kind) {
+  switch (kind) {
+    case ControlKind::kHeartbeat:
+      return kHeartbeatBytes;
+    case ControlKind::kGoodbye:
+      return kGoodbyeBytes;
+    case ControlKind::kClock:
+      return kClockBytes;
+    case ControlKind::kHello:
+    case ControlKind::kFarewell:
+      break;
+  }
+  return 0;
 }
 
 Status corrupt(std::string message) { return {StatusCode::kCorrupt, std::move(message)}; }
@@ -48,8 +64,8 @@ Status parse_frame(std::span<const std::byte> bytes, size_t& frame_bytes, Contro
     return corrupt(fmt::format("version {}, expected {}", version, kVersion));
   }
   const auto kind = get_field<uint16_t>(bytes, 6);
-  if (kind < uint16_t(ControlKind::kHello) || kind > uint16_t(ControlKind::kFarewell)) {
-    return corrupt(fmt::format("a frame of kind {}, expected 1 to 4", kind));
+  if (kind < uint16_t(ControlKind::kHello) || kind > uint16_t(ControlKind::kClock)) {
+    return corrupt(fmt::format("a frame of kind {}, expected 1 to 5", kind));
   }
   const auto body_bytes = get_field<uint32_t>(bytes, 8);
   if (body_bytes > kMaxFrameBodyBytes) {
@@ -59,8 +75,8 @@ Status parse_frame(std::span<const std::byte> bytes, size_t& frame_bytes, Contro
   if (bytes.size() < kFrameHeaderBytes + body_bytes) return {};
   const std::span<const std::byte> whole = bytes.first(kFrameHeaderBytes + body_bytes);
   if (get_field<uint64_t>(whole, kChecksumAt) != frame_checksum(whole)) return corrupt("wrong checksum");
-  const size_t expected = kind == uint16_t(ControlKind::kGoodbye) ? sizeof(uint64_t) : 0;
-  if (kind != uint16_t(ControlKind::kHello) && body_bytes != expected) {
+  const size_t expected = body_bytes_of(ControlKind{kind});
+  if (ControlKind{kind} != ControlKind::kHello && body_bytes != expected) {
     return corrupt(fmt::format("a frame of kind {} with {} bytes, expected {}", kind, body_bytes, expected));
   }
   frame_bytes = whole.size();

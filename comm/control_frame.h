@@ -12,13 +12,17 @@ namespace skippipe {
 
 enum class ControlKind : uint16_t {
   kHello = 1,      // who I am; the first frame in either direction
-  kHeartbeat = 2,  // I am still here
+  kHeartbeat = 2,  // I am still here, and my clock says so much
   kGoodbye = 3,    // I am leaving, after so many messages to you
   kFarewell = 4,   // all these messages were announced here: you may go
+  kClock = 5,      // my clock when your heartbeat came
 };
 
 inline constexpr size_t kFrameHeaderBytes = 24;
 inline constexpr size_t kHelloFixedBytes = 16;
+inline constexpr size_t kHeartbeatBytes = 8;  // of the body; likewise below
+inline constexpr size_t kGoodbyeBytes = 8;
+inline constexpr size_t kClockBytes = 16;
 inline constexpr size_t kMaxFrameBodyBytes = 16384;  // UCX worker addresses take a few hundred bytes
 
 struct ControlFrame {

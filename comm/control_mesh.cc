@@ -184,6 +184,7 @@ void ControlMesh::admit(int node, std::unique_ptr<ControlConnection> connection,
   peers_[node].connection = std::move(connection);
   peers_[node].admitted = true;
   handler_.on_admitted(node, hello.worker_address);
+  send_heartbeat(node, now);                           // compares the clocks
   if (peers_[node].connection) serve_peer(node, now);  // sends our hello; what came behind theirs is for us
 }
 
@@ -206,21 +207,32 @@ Status ControlMesh::take_frames(int node) {
     std::optional<ControlFrame> frame;
     if (Status status = peer.connection->take_frame(frame); !status.ok()) return status;
     if (!frame) return {};
-    switch (frame->kind) {
-      case ControlKind::kHello:
-        return foreign("a second hello");
-      case ControlKind::kHeartbeat:
-        break;
-      case ControlKind::kGoodbye:
-        peer.said_goodbye = true;
-        handler_.on_goodbye(node, get_field<uint64_t>(frame->body, 0));
-        break;
-      case ControlKind::kFarewell:
-        handler_.on_farewell(node);
-        break;
-    }
+    if (frame->kind == ControlKind::kHello) return foreign("a second hello");
+    take_frame(node, *frame);
   }
   return {};
+}
+
+void ControlMesh::take_frame(int node, const ControlFrame& frame) {
+  Peer& peer = peers_[node];
+  const int64_t now_ns = steady_ns(Clock::now());
+  switch (frame.kind) {
+    case ControlKind::kHello:
+      break;
+    case ControlKind::kHeartbeat: {
+      std::array<std::byte, kClockBytes> body;
+      put_field(std::span<std::byte>(body), 0, get_field<int64_t>(frame.body, 0));
+      put_field(std::span<std::byte>(body), 8, now_ns);
+      return send(node, ControlKind::kClock, body);
+    }
+    case ControlKind::kClock:
+      return peer.clock.answered(get_field<int64_t>(frame.body, 0), get_field<int64_t>(frame.body, 8), now_ns);
+    case ControlKind::kGoodbye:
+      peer.said_goodbye = true;
+      return handler_.on_goodbye(node, get_field<uint64_t>(frame.body, 0));
+    case ControlKind::kFarewell:
+      return handler_.on_farewell(node);
+  }
 }
 
 void ControlMesh::lose(int node, const std::string& why) {
@@ -237,7 +249,7 @@ void ControlMesh::drop(int node) {
 }
 
 void ControlMesh::say_goodbye(int node, uint64_t messages_sent) {
-  std::array<std::byte, sizeof(messages_sent)> body;
+  std::array<std::byte, kGoodbyeBytes> body;
   put_field(std::span<std::byte>(body), 0, messages_sent);
   send(node, ControlKind::kGoodbye, body);
 }
@@ -250,8 +262,14 @@ void ControlMesh::send(int node, ControlKind kind, std::span<const std::byte> bo
   peers_[node].connection->watch(poller_.get());  // written by the next service()
 }
 
+void ControlMesh::send_heartbeat(int node, Clock::time_point now) {
+  std::array<std::byte, kHeartbeatBytes> body;
+  put_field(std::span<std::byte>(body), 0, steady_ns(now));
+  send(node, ControlKind::kHeartbeat, body);
+}
+
 void ControlMesh::beat(Clock::time_point now) {
-  for (int node = 0; node < static_cast<int>(peers_.size()); ++node) send(node, ControlKind::kHeartbeat, {});
+  for (int node = 0; node < static_cast<int>(peers_.size()); ++node) send_heartbeat(node, now);
   next_beat_ = now + options_.heartbeat_interval;
 }
 

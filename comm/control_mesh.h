@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "base/status.h"
+#include "comm/clock_offset.h"
 #include "comm/control_connection.h"
 #include "comm/control_frame.h"
 #include "comm/socket.h"
@@ -56,6 +57,7 @@ class ControlMesh {
   bool complete() const;        // all the others were admitted
   std::string missing() const;  // who is not there yet, where, since when it was tried, and why not
 
+  std::optional<ClockOffset> clock_offset(int node) const { return peers_[node].clock.offset(); }
   std::string describe(int node) const;  // "node 3 at 10.0.0.3:7000"
 
   // Goodbye tells the peer how many messages it was sent; farewell answers its goodbye.
@@ -70,6 +72,7 @@ class ControlMesh {
     bool admitted = false, said_goodbye = false, gone = false;
     Clock::time_point next_try{};  // to connect, where that is ours to do
     std::string last_error;
+    ClockComparison clock;
   };
 
   bool is_up(const Peer& peer) const { return peer.admitted && peer.connection != nullptr; }
@@ -84,6 +87,8 @@ class ControlMesh {
   Status take_frames(int node);
   void send(int node, ControlKind kind, std::span<const std::byte> body);
   void lose(int node, const std::string& why);
+  void send_heartbeat(int node, Clock::time_point now);
+  void take_frame(int node, const ControlFrame& frame);
   void beat(Clock::time_point now);
 
   const ControlOptions options_;

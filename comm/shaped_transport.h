@@ -30,6 +30,7 @@ class ShapedTransport final : public Transport, private TransportListener {
   Ticket send(const MessageHeader& header, std::span<const std::byte> payload) override;
   void receive(Ticket ticket, std::span<std::byte> destination) override { inner_.receive(ticket, destination); }
   void run_once(Clock::time_point deadline) override;
+  std::optional<ClockOffset> clock_offset(int peer) const override { return inner_.clock_offset(peer); }
   void wake() override { inner_.wake(); }
   Status close(std::chrono::milliseconds limit) override;
 

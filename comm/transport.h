@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/status.h"
@@ -17,6 +18,12 @@ namespace skippipe {
 
 using Clock = std::chrono::steady_clock;
 using Ticket = uint64_t;  // names a send or an announced message within one transport
+
+// A peer's steady clock says `seconds` more than ours, give or take error_s.
+struct ClockOffset {
+  double seconds = 0;
+  double error_s = 0;
+};
 
 // Called from inside Transport::run_once, on its thread. May call send and receive, but not run_once.
 class TransportListener {
@@ -50,6 +57,8 @@ class Transport {
   // Waits until there is something to report, wake() was called or the deadline has passed, without burning the
   // processor, and calls the listener for all there is.
   virtual void run_once(Clock::time_point deadline) = 0;
+  // Of another node's clock, as far as it is known yet.
+  virtual std::optional<ClockOffset> clock_offset(int peer) const = 0;
   // Makes a run_once under way, or the next one, return. From any thread.
   virtual void wake() = 0;
   // Says goodbye to the peers (so that they do not report a failure) and flushes what is queued, within the limit.

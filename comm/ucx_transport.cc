@@ -84,6 +84,7 @@ class UcxTransport final : public Transport, private ControlHandler {
   Ticket send(const MessageHeader& header, std::span<const std::byte> payload) override;
   void receive(Ticket ticket, std::span<std::byte> destination) override;
   void run_once(Clock::time_point deadline) override;
+  std::optional<ClockOffset> clock_offset(int peer) const override { return mesh_.clock_offset(peer); }
   void wake() override;
   Status close(std::chrono::milliseconds limit) override;
 

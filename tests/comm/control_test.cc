@@ -6,9 +6,12 @@
 #include <sys/socket.h>
 
 #include <atomic>
+#include <cmath>
 #include <deque>
+#include <limits>
 #include <sstream>
 
+#include "comm/clock_offset.h"
 #include "comm/control_frame.h"
 #include "comm/ucx_worker.h"
 #include "comm/wire.h"
@@ -18,6 +21,10 @@ namespace skippipe::test {
 namespace {
 
 using testing::HasSubstr;
+
+void append_heartbeat(std::vector<std::byte>& bytes) {
+  append_frame(bytes, ControlKind::kHeartbeat, std::vector(kHeartbeatBytes, std::byte{1}));
+}
 
 std::vector<std::byte> hello_frame(const Hello& hello) {
   std::vector<std::byte> bytes;
@@ -32,7 +39,7 @@ Hello some_hello() {
 TEST(ControlFrame, RoundTripsAndWaitsForTheRest) {
   std::vector<std::byte> bytes = hello_frame(some_hello());
   const size_t hello_bytes = bytes.size();
-  append_frame(bytes, ControlKind::kHeartbeat, {});
+  append_heartbeat(bytes);
   for (size_t length = 0; length <= bytes.size(); ++length) {
     size_t frame_bytes = 0;
     ControlFrame frame;
@@ -69,6 +76,45 @@ TEST(ControlFrame, LyingHellosAreRefused) {
   EXPECT_FALSE(decode_hello({}, read).ok());
   body[12] = std::byte{1};
   EXPECT_FALSE(decode_hello(body, read).ok());
+}
+
+TEST(ControlFrame, BodiesOfTheWrongLengthAreRefused) {
+  for (const ControlKind kind :
+       {ControlKind::kHeartbeat, ControlKind::kGoodbye, ControlKind::kFarewell, ControlKind::kClock}) {
+    std::vector<std::byte> bytes;
+    append_frame(bytes, kind, std::vector(9, std::byte{1}));
+    size_t frame_bytes = 0;
+    ControlFrame frame;
+    EXPECT_EQ(parse_frame(bytes, frame_bytes, frame).code(), StatusCode::kCorrupt) << static_cast<int>(kind);
+  }
+}
+
+TEST(ClockComparison, KeepsTheAnswerThatSaysMostUntilItIsOld) {
+  constexpr int64_t kMs = 1'000'000, kSecond = 1'000 * kMs, kAhead = 7'000 * kSecond;
+  ClockComparison clock;
+  EXPECT_FALSE(clock.offset());
+  const auto answer = [&](int64_t at, int64_t there, int64_t back, int64_t ahead) {
+    clock.answered(at, at + there + ahead, at + there + back);
+  };
+  answer(kSecond, 9 * kMs, kMs, kAhead);  // a long way there: the middle is off by 4 ms
+  EXPECT_NEAR(clock.offset()->seconds, 7000.004, 1e-9);
+  EXPECT_NEAR(clock.offset()->error_s, 0.005, 1e-12);
+  answer(2 * kSecond, kMs, kMs, kAhead);
+  EXPECT_NEAR(clock.offset()->seconds, 7000, 1e-9);
+  answer(3 * kSecond, kMs, 5 * kMs, kAhead);
+  EXPECT_NEAR(clock.offset()->seconds, 7000, 1e-9) << "a longer round trip says less";
+  answer(100 * kSecond, 2 * kMs, 2 * kMs, kAhead + 5 * kMs);
+  EXPECT_NEAR(clock.offset()->seconds, 7000.005, 1e-9) << "but clocks drift";
+  EXPECT_NEAR(clock.offset()->error_s, 0.002, 1e-12);
+}
+
+TEST(ClockComparison, SenselessAnswersAreIgnored) {
+  ClockComparison clock;
+  clock.answered(-1, 5, 10);
+  clock.answered(11, 5, 10);
+  EXPECT_FALSE(clock.offset());
+  clock.answered(5, std::numeric_limits<int64_t>::min(), 10);
+  EXPECT_TRUE(std::isfinite(clock.offset()->seconds));
 }
 
 // A plain blocking TCP client.
@@ -157,7 +203,7 @@ TEST_F(MeetingNode, StrangersAreRefusedAndDoNotDisturb) {
   EXPECT_TRUE(huge.is_refused());
 
   bytes = hello_frame(some_hello());
-  put_field(std::span(bytes), 4, uint16_t{2});
+  put_field(std::span(bytes), 4, uint16_t{3});
   Client newer(address);
   newer.send(bytes);
   EXPECT_TRUE(newer.is_refused());
@@ -181,7 +227,7 @@ TEST_F(MeetingNode, StrangersAreRefusedAndDoNotDisturb) {
   EXPECT_TRUE(impostor.is_refused());
 
   bytes.clear();
-  append_frame(bytes, ControlKind::kHeartbeat, {});
+  append_heartbeat(bytes);
   Client unannounced(address);
   unannounced.send(bytes);
   EXPECT_TRUE(unannounced.is_refused());
@@ -217,7 +263,7 @@ TEST_F(MeetingNode, StrangersAreRefusedAndDoNotDisturb) {
 
   const std::string lines = log();
   for (const char* line :
-       {"wrong magic number", "a frame of 4294967295 bytes", "version 2, expected 1", "a node of run 0000000000000abc",
+       {"wrong magic number", "a frame of 4294967295 bytes", "version 3, expected 2", "a node of run 0000000000000abc",
         "it is node 1 of 3, this run has 2 nodes", "it says it is node 0", "another frame before the hello",
         "the connection was closed", "node 1 has connected before"}) {
     EXPECT_THAT(lines, HasSubstr(std::string("refused a connection from 127.0.0.1:"))) << lines;
@@ -301,7 +347,7 @@ TEST_F(MeetingNode, APeerThatSendsJunkHasFailed) {
   ASSERT_TRUE(status.ok()) << status.message();
   Recorder recorder(*transport);
   std::vector<std::byte> bytes;
-  append_frame(bytes, ControlKind::kHeartbeat, {});
+  append_heartbeat(bytes);
   bytes.back() ^= std::byte{1};
   one.send(bytes);
   ASSERT_TRUE(recorder.run_until([&] { return !recorder.failures.empty(); }));

@@ -130,6 +130,21 @@ TEST_P(AnyTransport, ManyPeersAllToAll) {
   });
 }
 
+// In one process there is one clock.
+TEST_P(AnyTransport, KnowsThePeersClock) {
+  const auto network = GetParam().make(2);
+  run_nodes(*network, 2, [](int node, Transport& transport) {
+    Recorder recorder(transport);
+    std::vector<std::byte> payload(8);
+    transport.send(message_to(1 - node, payload.size()), payload);
+    ASSERT_TRUE(recorder.run_until([&] { return transport.clock_offset(1 - node) && recorder.received_count() == 1; }));
+    const ClockOffset offset = *transport.clock_offset(1 - node);
+    EXPECT_LE(std::abs(offset.seconds), offset.error_s + 1e-6) << offset.error_s;
+    EXPECT_LT(offset.error_s, 10);
+    ASSERT_TRUE(recorder.run_until([&] { return recorder.sent.size() == 1; }));
+  });
+}
+
 TEST_P(AnyTransport, WakeEndsAWait) {
   run_pair(
       [&](Transport& transport) {
