@@ -47,11 +47,20 @@ const char* kind_name(MessageKind kind) {
       return "all-gather";
     case MessageKind::kStats:
       return "stats";
+    case MessageKind::kProbe:
+      return "probe";
+    case MessageKind::kProbeReply:
+      return "probe reply";
+    case MessageKind::kDocument:
+      return "document";
   }
   return "unknown kind";
 }
 
-bool has_microbatch(MessageKind kind) { return kind == MessageKind::kForward || kind == MessageKind::kBackward; }
+bool has_microbatch(MessageKind kind) {
+  return kind == MessageKind::kForward || kind == MessageKind::kBackward || kind == MessageKind::kProbe ||
+         kind == MessageKind::kProbeReply;
+}
 
 // nullopt where the product does not fit.
 std::optional<uint64_t> payload_size(WireDtype dtype, std::span<const uint32_t> shape) {
@@ -134,7 +143,7 @@ Status decode_header(std::span<const std::byte> bytes, MessageHeader& header) {
   read.shape = get_field<std::array<uint32_t, 4>>(bytes, kShapeAt);
 
   const auto kind = get_field<uint8_t>(bytes, kKindAt);
-  if (kind < 1 || kind > uint8_t(MessageKind::kStats)) return corrupt(fmt::format("kind {}, expected 1 to 5", kind));
+  if (kind < 1 || kind > uint8_t(MessageKind::kDocument)) return corrupt(fmt::format("kind {}, expected 1 to 8", kind));
   read.kind = MessageKind{kind};
   const auto dtype = get_field<uint8_t>(bytes, kDtypeAt);
   if (dtype < 1 || dtype > uint8_t(WireDtype::kBytes)) return corrupt(fmt::format("dtype {}, expected 1 to 5", dtype));

@@ -17,6 +17,9 @@ enum class MessageKind : uint8_t {
   kReduceScatter = 3,  // a replica's gradients of the receiver's shard
   kAllGather = 4,      // the sum of the sender's shard
   kStats = 5,          // a node's part of the iteration's gradient norm and loss
+  kProbe = 6,          // bytes whose journey is timed; the iteration says how to answer
+  kProbeReply = 7,     // the answer
+  kDocument = 8,       // text in JSON
 };
 
 // Element types on the wire; the values are those of kernels' Dtype, and kF64 and kBytes for messages without tensors.

@@ -206,6 +206,8 @@ bool Node::pump() {
 
 void Node::on_announced(Ticket ticket, const MessageHeader& header) {
   if (replica_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
+  if (header.kind != MessageKind::kForward && header.kind != MessageKind::kBackward)
+    return fail({StatusCode::kCorrupt, fmt::format("{}: no message of a training run", header.to_string())});
   const Dims hidden = hidden_shape(stage_.spec());
   MessageHeader expected = header;
   set_payload(expected, WireDtype::kF32, std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
