@@ -43,6 +43,11 @@ class Backend {
                                   ConstTensor k, ConstTensor v, ConstTensor y, ConstTensor lse, float scale) = 0;
   virtual int64_t attention_workspace_bytes(const Context& ctx, int64_t batch, int64_t tokens, int64_t heads,
                                             int64_t kv_heads, int64_t head_dim) const = 0;
+  // attention_cached.h
+  virtual void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v,
+                                        float scale) = 0;
+  virtual int64_t attention_cached_workspace_bytes(const Context& ctx, int64_t queries, int64_t heads, int64_t kv_heads,
+                                                   int64_t head_dim) const = 0;
   // swiglu.h
   virtual void swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstTensor up) = 0;
   virtual void swiglu_backward(Context& ctx, Tensor dgate, Tensor dup, ConstTensor dy, ConstTensor gate,

@@ -15,6 +15,7 @@
 #include "base/random.h"
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/attention_cached.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
@@ -190,6 +191,19 @@ void bench_attention(Context& ctx, Pool& pool, Report& report, const Options& o)
   });
 }
 
+// One token of a sequence as long as the whole batch, and a chunk of a prompt at its end.
+void bench_attention_cached(Context& ctx, Pool& pool, Report& report, const Options& o) {
+  const int64_t dim = o.channels / o.heads, positions = o.batch * o.tokens, chunk = std::min<int64_t>(64, positions);
+  const Tensor k = pool.make({positions, o.kv_heads, dim}), v = pool.make(k.shape()),
+               q = pool.make({chunk, o.heads, dim}), y = pool.make(q.shape());
+  const float scale = 1 / std::sqrt(static_cast<float>(dim));
+  report.memory("attention_cached, 1 query", 2.0 * static_cast<double>(k.bytes()),
+                [&] { attention_cached_forward(ctx, y.slice(0, 0, 1), q.slice(0, 0, 1), k, v, scale); });
+  const double flops = 4.0 * static_cast<double>(o.heads * dim) * static_cast<double>(chunk) *
+                       (static_cast<double>(positions) - static_cast<double>(chunk - 1) / 2);
+  report.compute("attention_cached, chunk", flops, [&] { attention_cached_forward(ctx, y, q, k, v, scale); });
+}
+
 void bench_lm_head(Context& ctx, Pool& pool, Report& report, const Options& o) {
   const int64_t rows = o.batch * o.tokens;
   const Tensor h = pool.make({rows, o.channels}), w = pool.make({o.vocabulary, o.channels}),
@@ -261,6 +275,7 @@ void bench(const Options& o) {
   ctx.workspace =
       pool.allocate(std::max({attention_workspace_bytes(ctx, o.batch, std::max<int64_t>(o.tokens, 150), o.heads,
                                                         o.kv_heads, std::max<int64_t>(o.channels / o.heads, 64)),
+                              attention_cached_workspace_bytes(ctx, 64, o.heads, o.kv_heads, o.channels / o.heads),
                               lm_head_workspace_bytes(ctx, rows, o.channels, o.vocabulary),
                               rmsnorm_backward_workspace_bytes(ctx, o.channels), squared_norm_workspace_bytes(ctx)}));
   verify(ctx, pool);
@@ -273,6 +288,7 @@ void bench(const Options& o) {
   Report report(o.repeats, flops, bandwidth);
   bench_products(ctx, pool, report, o);
   bench_attention(ctx, pool, report, o);
+  bench_attention_cached(ctx, pool, report, o);
   bench_lm_head(ctx, pool, report, o);
   bench_memory_bound(ctx, pool, report, o);
 }

@@ -68,6 +68,14 @@ class TimedBackend : public Backend {
                                     int64_t head_dim) const override {
     return inner_.attention_workspace_bytes(ctx, batch, tokens, heads, kv_heads, head_dim);
   }
+  void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v,
+                                float scale) override {
+    timed("attention cached", [&] { inner_.attention_cached_forward(ctx, y, q, k, v, scale); });
+  }
+  int64_t attention_cached_workspace_bytes(const Context& ctx, int64_t queries, int64_t heads, int64_t kv_heads,
+                                           int64_t head_dim) const override {
+    return inner_.attention_cached_workspace_bytes(ctx, queries, heads, kv_heads, head_dim);
+  }
   void swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstTensor up) override {
     timed("swiglu", [&] { inner_.swiglu_forward(ctx, y, gate, up); });
   }

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/backend_impl.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile_product.h"
@@ -20,8 +21,6 @@ constexpr int64_t kTile = 64;
 // A diagonal tile is computed in strips of this many queries, each only up to its last key.
 constexpr int64_t kStrip = 16;
 static_assert(kTile % kStrip == 0 && kStrip % kLanes == 0 && kStrip % kBlockRows == 0);
-
-constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Extents after padding, and the workspace of one thread carved into buffers.
 struct Layout {
@@ -40,16 +39,6 @@ struct Layout {
   int64_t tile_panel() const { return kTile * width; }  // one tile of them
   // Backward needs more than forward: eight panels, two score tiles, lse and delta.
   int64_t workspace_floats() const { return 8 * panel() + 2 * kTile * kTile + 2 * rows; }
-};
-
-// Hands out pieces of one thread's workspace.
-class Carver {
- public:
-  explicit Carver(float* at) : at_(at) {}
-  float* take(int64_t floats) { return std::exchange(at_, at_ + floats); }
-
- private:
-  float* at_;
 };
 
 // The rows of one head: token t at data + t * stride.
@@ -123,44 +112,13 @@ void add_columns_product(float* out, const float* s, const float* b, const Layou
   }
 }
 
-// Which of the keys j .. j + kLanes - 1 query i may see, both counted within a diagonal tile.
-IntVec sees(int64_t i, int64_t j) {
-  return lane_numbers() + static_cast<int32_t>(j) <= static_cast<int32_t>(i) - IntVec{};
-}
-
-// One query's running maximum, sum and output through one tile: s becomes exp(s - max), out and sum are rescaled.
-void softmax_row(float* s, float* out, float& row_max, float& row_sum, int64_t i, int64_t keys, int64_t width,
-                 bool diagonal) {
-  Vec top = splat(row_max);
-  for (int64_t j = 0; j < keys; j += kLanes) {
-    Vec value = load(s + j);
-    if (diagonal) {
-      value = sees(i, j) ? value : splat(-std::numeric_limits<float>::infinity());
-      store(s + j, value);
-    }
-    top = max(value, top);
-  }
-  const float new_max = max_lanes(top);
-  Vec sum{};
-  for (int64_t j = 0; j < keys; j += kLanes) {
-    const Vec p = exp(load(s + j) - new_max);
-    store(s + j, p);
-    sum += p;
-  }
-  const float shrink = exp_one(row_max - new_max);
-  row_sum = row_sum * shrink + sum_lanes(sum);
-  if (shrink != 1.0f)
-    for (int64_t d = 0; d < width; d += kLanes) store(out + d, load(out + d) * shrink);
-  row_max = new_max;
-}
-
 // s becomes p = exp(s - lse) and dp becomes ds = p * (dp - delta), for one query and one tile; 0 where it may not look.
 void softmax_backward_row(float* s, float* dp, float lse, float delta, int64_t i, int64_t keys, bool diagonal) {
   for (int64_t j = 0; j < keys; j += kLanes) {
     Vec p = exp(load(s + j) - lse);
     Vec ds = p * (load(dp + j) - delta);
     if (diagonal) {
-      const IntVec visible = sees(i, j);
+      const IntVec visible = keys_before(i + 1, j);
       p = visible ? p : Vec{};
       ds = visible ? ds : Vec{};
     }
@@ -203,8 +161,8 @@ class ForwardHead {
       const bool diagonal = i == j;
       score_products(scores_, queries_ + i * at_.tile_panel(), keys_ + j * at_.tile_panel(), at_, diagonal);
       for (int64_t row = 0; row < kTile; ++row)
-        softmax_row(scores_ + row * kTile, out_ + row * at_.width, max_[row], sum_[row], row,
-                    visible_keys(diagonal, row / kStrip * kStrip), at_.width, diagonal);
+        softmax_row(scores_ + row * kTile, out_ + row * at_.width, max_[row], sum_[row], diagonal ? row + 1 : kTile,
+                    visible_keys(diagonal, row / kStrip * kStrip), at_.width);
       add_rows_product(out_, scores_, values_ + j * at_.tile_panel(), at_, diagonal);
     }
   }

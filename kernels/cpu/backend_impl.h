@@ -37,6 +37,11 @@ class CpuBackend final : public Backend {
                           ConstTensor v, ConstTensor y, ConstTensor lse, float scale) override;
   int64_t attention_workspace_bytes(const Context& ctx, int64_t batch, int64_t tokens, int64_t heads, int64_t kv_heads,
                                     int64_t head_dim) const override;
+  // attention_cached.h
+  void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v,
+                                float scale) override;
+  int64_t attention_cached_workspace_bytes(const Context& ctx, int64_t queries, int64_t heads, int64_t kv_heads,
+                                           int64_t head_dim) const override;
   // swiglu.h
   void swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstTensor up) override;
   void swiglu_backward(Context& ctx, Tensor dgate, Tensor dup, ConstTensor dy, ConstTensor gate,

@@ -13,6 +13,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
+#include "kernels/attention_cached.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -91,6 +92,7 @@ class EveryOperation {
                                                              {"dk", {kBatch, kTokens, kKvHeads, kHeadDim}},
                                                              {"dv", {kBatch, kTokens, kKvHeads, kHeadDim}},
                                                              {"att", {kBatch, kTokens, kHeads, kHeadDim}},
+                                                             {"att_last", {kBatch, kTokens, kHeads, kHeadDim}},
                                                              {"att_lse", {kBatch, kHeads, kTokens}}}) {
       Buffer buffer{name, shape, std::vector<float>(static_cast<size_t>(element_count(shape)))};
       for (float& value : buffer.values) value = static_cast<float>(random.uniform(0.1, 1));
@@ -99,6 +101,7 @@ class EveryOperation {
     for (int32_t& token : tokens_) token = static_cast<int32_t>(random.below(kVocabulary));
     const int64_t bytes =
         std::max({attention_workspace_bytes(ctx, kBatch, kTokens, kHeads, kKvHeads, kHeadDim),
+                  attention_cached_workspace_bytes(ctx, kTokens, kHeads, kKvHeads, kHeadDim),
                   lm_head_workspace_bytes(ctx, kRows, kChannels, kVocabulary),
                   rmsnorm_backward_workspace_bytes(ctx, kChannels), squared_norm_workspace_bytes(ctx)});
     workspace_.resize(static_cast<size_t>(bytes) + 64);
@@ -110,6 +113,12 @@ class EveryOperation {
     Buffer& buffer = find(name);
     return {buffer.values.data(), buffer.shape, Dtype::kF32};
   }
+  // The tokens of all samples as one sequence, (kRows,H,D), and its last tokens.
+  Tensor sequence(const char* name) {
+    const Dims& shape = find(name).shape;
+    return (*this)(name).reshape({kRows, shape[2], shape[3]});
+  }
+  Tensor last(const char* name, int64_t tokens) { return sequence(name).slice(0, kRows - tokens, tokens); }
   std::vector<float>& values(const char* name) { return find(name).values; }
   ConstTensor tokens() { return {tokens_, {kRows}, Dtype::kI32}; }
 
@@ -126,6 +135,8 @@ class EveryOperation {
     add_rmsnorm_forward(ctx, t("y"), t("sum"), t("rrms"), t("x"), t("r"), t("norm"), 1e-5f);
     rope_forward(ctx, t("q"), t("cos"), t("sin"));
     attention_forward(ctx, t("att"), t("att_lse"), t("q"), t("k"), t("v"), 0.2f);
+    attention_cached_forward(ctx, t.last("att_last", kTokens), t.last("q", kTokens), t.sequence("k"), t.sequence("v"),
+                             0.2f);
     swiglu_forward(ctx, t("hidden"), t("gate"), t("up"));
     swiglu_backward(ctx, t("dgate"), t("dup"), t("hidden"), t("gate"), t("up"));
     attention_backward(ctx, t("dq"), t("dk"), t("dv"), t("dy").reshape(t("att").shape()), t("q"), t("k"), t("v"),
@@ -206,11 +217,14 @@ TEST(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
     attention_forward(all.ctx, all("att"), all("att_lse"), all("q"), all("k"), all("v"), 0.2f);
     attention_backward(all.ctx, all("dq"), all("dk"), all("dv"), all("dy").reshape(all("att").shape()), all("q"),
                        all("k"), all("v"), all("att"), all("att_lse"), 0.2f);
+    for (const int64_t queries : {kTokens, int64_t{1}})
+      attention_cached_forward(all.ctx, all.last("att_last", queries), all.last("q", queries), all.sequence("k"),
+                               all.sequence("v"), 0.2f);
     swiglu_forward(all.ctx, all("hidden"), all("gate"), all("up"));
     squared_norm(all.ctx, all("loss"), all("dtable"));
   }
-  for (const char* name :
-       {"x", "dtable", "y", "sum", "rrms", "dx", "dnorm", "q", "att", "att_lse", "dq", "dk", "dv", "hidden", "loss"})
+  for (const char* name : {"x", "dtable", "y", "sum", "rrms", "dx", "dnorm", "q", "att", "att_last", "att_lse", "dq",
+                           "dk", "dv", "hidden", "loss"})
     EXPECT_TRUE(same_bits(one.values(name), three.values(name))) << name;
 }
 
@@ -252,6 +266,11 @@ TEST(CpuBackendTest, NanAndInfinityDoNotVanish) {
     poisoned("k", "att", kChannels, attend);
     poisoned("v", "att", 3, attend);
     poisoned("v", "att", 69 * kChannels + 3, attend);
+    const auto attend_cached = [&] {
+      attention_cached_forward(t.ctx, t.last("att_last", 2), t.last("q", 2), t.sequence("k"), t.sequence("v"), 0.2f);
+    };
+    poisoned("k", "att_last", (kRows - 2) * kChannels, attend_cached);
+    poisoned("v", "att_last", (kRows - 1) * kChannels + 3, attend_cached);
     attend();
     const auto attend_back = [&] {
       attention_backward(t.ctx, t("dq"), t("dk"), t("dv"), t("dy").reshape(t("att").shape()), t("q"), t("k"), t("v"),
@@ -311,6 +330,13 @@ TEST_F(RefusalTest, WrongShapesNameOperationArgumentFoundAndExpected) {
       {"3 heads", "multiple of k's 2"});
   expect_refused<ShapeError>([&] { attention_forward(ctx_, t_("att"), t_("lse"), t_("q"), t_("k"), t_("v"), 1); },
                              {"lse is", "(2, 4, 70)"});
+  const Tensor k = t_.sequence("k"), v = t_.sequence("v"), q = t_.last("q", 2), y = t_.last("att", 2);
+  expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, y, q.slice(1, 0, 3), k, v, 1); }, {"y is"});
+  expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, y.slice(1, 0, 3), q.slice(1, 0, 3), k, v, 1); },
+                             {"3 heads", "multiple of k's 2"});
+  expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, y, q, k, v.slice(0, 0, 5), 1); }, {"v is"});
+  expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, y, q, k.slice(0, 0, 1), v.slice(0, 0, 1), 1); },
+                             {"q has 2 tokens, expected at most k's 1"});
   expect_refused<ShapeError>([&] { swiglu_forward(ctx_, t_("y"), t_("gate"), t_("up")); }, {"y is"});
   expect_refused<ShapeError>(
       [&] { lm_head_loss_forward(ctx_, t_("lse"), t_("lse"), t_("x"), t_("table"), t_.tokens()); },
@@ -352,6 +378,10 @@ TEST_F(RefusalTest, WrongDtypesAndDevices) {
         rmsnorm_forward(ctx_, t_("y"), Tensor(t_.values("rrms").data(), {kRows}, Dtype::kI32), t_("x"), t_("norm"), 0);
       },
       {"rrms is i32", "expected f32"});
+  const Tensor half(t_("q").data(), {2, kHeads, kHeadDim}, Dtype::kBf16);
+  expect_refused<DtypeError>(
+      [&] { attention_cached_forward(ctx_, t_.last("att", 2), half, t_.sequence("k"), t_.sequence("v"), 1); },
+      {"attention_cached_forward", "q is bf16", "expected f32"});
   const Tensor cuda(t_("x").data(), {kRows, kChannels}, contiguous_strides({kRows, kChannels}), Dtype::kF32,
                     Device::kCuda);
   expect_refused<DtypeError>([&] { add(ctx_, cuda, t_("x"), t_("y")); }, {"y lives on cuda", "expected cpu"});
@@ -367,6 +397,9 @@ TEST_F(RefusalTest, SharedMemory) {
   expect_refused<ShapeError>([&] { adamw_step(ctx_, t_("table"), t_("m"), t_("m"), t_("dtable"), {}); },
                              {"m shares memory with v"});
   expect_refused<ShapeError>([&] { attention_forward(ctx_, t_("q"), t_("att_lse"), t_("q"), t_("k"), t_("v"), 1); },
+                             {"y shares memory with q"});
+  const Tensor q = t_.last("q", 2);
+  expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, q, q, t_.sequence("k"), t_.sequence("v"), 1); },
                              {"y shares memory with q"});
   expect_refused<ShapeError>([&] { cast(ctx_, x, x); }, {"y shares memory with x"});
 }
@@ -387,6 +420,11 @@ TEST_F(RefusalTest, TooLittleOrMisalignedWorkspace) {
   ctx_.workspace = whole.first(1000);
   expect_refused<ShapeError>(attend, {"the workspace has 1000 bytes, expected at least"});
   expect_refused<ShapeError>(loss, {"the workspace has 1000 bytes"});
+  expect_refused<ShapeError>(
+      [&] {
+        attention_cached_forward(ctx_, t_.last("att", 2), t_.last("q", 2), t_.sequence("k"), t_.sequence("v"), 1);
+      },
+      {"the workspace has 1000 bytes"});
   ctx_.workspace = whole.subspan(4);
   expect_refused<ShapeError>([&] { squared_norm(ctx_, t_("loss"), t_("w")); }, {"not aligned"});
 }
@@ -395,6 +433,8 @@ TEST_F(RefusalTest, WorkspacesThatOverflow) {
   const int64_t huge = std::numeric_limits<int64_t>::max() / 2;
   EXPECT_THROW(attention_workspace_bytes(ctx_, 1, huge, 1, 1, 64), ShapeError);
   EXPECT_THROW(attention_workspace_bytes(ctx_, huge, 16, huge, huge, 64), ShapeError);
+  EXPECT_THROW(attention_cached_workspace_bytes(ctx_, huge, 16, 1, 64), ShapeError);
+  EXPECT_THROW(attention_cached_workspace_bytes(ctx_, 1, 1, 1, huge), ShapeError);
   EXPECT_THROW(lm_head_workspace_bytes(ctx_, huge, 64, huge), ShapeError);
   EXPECT_THROW(rmsnorm_backward_workspace_bytes(ctx_, huge), ShapeError);
 }
