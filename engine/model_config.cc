@@ -138,7 +138,7 @@ ModelConfig load_model_config(const std::filesystem::path& path) {
   return parse_model_config(read_file(path, kMaxFileBytes), path.string());
 }
 
-void save_model_config(const std::filesystem::path& path, const ModelConfig& config) {
+std::string model_config_json(const ModelConfig& config) {
   nlohmann::ordered_json document = {
       {"architectures", {"LlamaForCausalLM"}},
       {"model_type", "llama"},
@@ -166,7 +166,7 @@ void save_model_config(const std::filesystem::path& path, const ModelConfig& con
                                 {"low_freq_factor", scaling->low_freq_factor},
                                 {"high_freq_factor", scaling->high_freq_factor},
                                 {"original_max_position_embeddings", scaling->original_max_position_embeddings}};
-  write_file_atomically(path, document.dump(2) + "\n");
+  return document.dump(2) + "\n";
 }
 
 }  // namespace skippipe

@@ -53,7 +53,7 @@ struct ModelConfig {
 ModelConfig load_model_config(const std::filesystem::path& path);
 // The same for text; `name` stands for the file in messages.
 ModelConfig parse_model_config(std::string_view text, const std::string& name);
-// Writes a config.json that Hugging Face and load_model_config read back. Throws FileError.
-void save_model_config(const std::filesystem::path& path, const ModelConfig& config);
+// A config.json that Hugging Face and load_model_config read back.
+std::string model_config_json(const ModelConfig& config);
 
 }  // namespace skippipe

@@ -1,25 +1,17 @@
 #include "engine/model_files.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
-#include "base/json_reader.h"
 
 namespace skippipe {
 namespace {
 
-constexpr char kConfigFile[] = "config.json";
-constexpr char kStagesFile[] = "stages.json";
-constexpr char kStagesFormat[] = "skippipe-stages";
-constexpr int64_t kStagesVersion = 1;
-
-void create_folder(const std::filesystem::path& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
-}
+namespace fs = std::filesystem;
 
 std::vector<int64_t> shape_of(const Tensor& tensor) {
   std::vector<int64_t> shape;
@@ -33,10 +25,10 @@ std::span<float> values_of(const Tensor& tensor) {
   return {tensor.as<float>(), static_cast<size_t>(tensor.elements())};
 }
 
-std::vector<std::filesystem::path> safetensors_in(const std::filesystem::path& folder) {
+std::vector<fs::path> safetensors_in(const fs::path& folder) {
   std::error_code error;
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::directory_iterator(folder, error))
     if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
   if (error) throw FileError("{}: cannot list: {}", folder.string(), error.message());
   if (paths.empty()) throw FileError("{}: no *.safetensors file", folder.string());
@@ -44,76 +36,89 @@ std::vector<std::filesystem::path> safetensors_in(const std::filesystem::path& f
   return paths;
 }
 
-std::string stage_file(int stage) { return fmt::format("stage-{:02d}.safetensors", stage); }
-
-// Others may lie there from an earlier run that had more stages.
-std::vector<std::filesystem::path> stage_files(const std::filesystem::path& folder, size_t stages) {
-  std::vector<std::filesystem::path> paths;
-  for (size_t stage = 0; stage < stages; ++stage) paths.push_back(folder / stage_file(static_cast<int>(stage)));
-  return paths;
-}
-
-std::vector<int> read_layers_per_stage(const std::filesystem::path& path, int64_t layers) {
-  const nlohmann::json document = load_json(path, 1 << 20);
-  const JsonReader root(document, path.string());
-  const JsonReader format = root.at("format");
-  if (format.as_string() != kStagesFormat) format.fail(kStagesFormat);
-  root.at("version").as_int(kStagesVersion, kStagesVersion);
-  const JsonReader field = root.at("layers_per_stage");
-  std::vector<int> result;
-  int64_t sum = 0;
-  for (const JsonReader& item : field.items()) {
-    result.push_back(static_cast<int>(item.as_int(0, layers)));
-    sum += result.back();
-  }
-  if (sum != layers) field.fail(fmt::format("{} layers in all, as {} says", layers, kConfigFile));
-  return result;
+// The folder that a path given by a user stands for.
+fs::path find_model(const fs::path& path) {
+  if (is_checkpoint(path) || !fs::is_directory(checkpoints_folder(path))) return path;
+  std::string broken;
+  const auto newest = newest_whole_checkpoint(path, [&](const fs::path&, const std::string& problem) {
+    if (broken.empty()) broken = ": " + problem;
+  });
+  if (!newest) throw FileError("{}: no whole checkpoint{}", checkpoints_folder(path).string(), broken);
+  return *newest;
 }
 
 }  // namespace
 
-std::filesystem::path model_folder(const std::filesystem::path& run_output) { return run_output / "model"; }
-
-void write_stage_weights(const std::filesystem::path& folder, const Stage& stage) {
-  create_folder(folder);
-  std::vector<SafeTensor> tensors;
-  for (const Parameter& parameter : stage.parameters())
-    tensors.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});
-  SafetensorsWriter writer(folder / stage_file(stage.layout().index), std::move(tensors), {{"format", "pt"}});
-  for (const Parameter& parameter : stage.parameters()) writer.write(values_of(parameter.weight));
+void write_checkpoint_part(const fs::path& folder, int stage, std::span<const Parameter> parameters, bool optimizer) {
+  std::vector<SafeTensor> weights;
+  for (const Parameter& parameter : parameters)
+    weights.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});
+  CheckpointPartWriter writer(folder, stage, std::move(weights), optimizer);
+  for (const Parameter& parameter : parameters) {
+    writer.write_weight(values_of(parameter.weight));
+    if (optimizer) writer.write_moments(values_of(parameter.first_moment), values_of(parameter.second_moment));
+  }
   writer.finish();
 }
 
-void write_model_description(const std::filesystem::path& folder, const ModelConfig& config,
-                             const std::vector<int>& layers_per_stage) {
-  create_folder(folder);
-  save_model_config(folder / kConfigFile, config);
-  const nlohmann::ordered_json stages = {
-      {"format", kStagesFormat}, {"version", kStagesVersion}, {"layers_per_stage", layers_per_stage}};
-  write_file_atomically(folder / kStagesFile, stages.dump(2) + "\n");
-}
-
-ModelFiles::ModelFiles(const std::filesystem::path& folder, const std::filesystem::path& config_path)
-    : folder_(folder), config_(load_model_config(config_path.empty() ? folder / kConfigFile : config_path)) {
-  if (std::filesystem::exists(folder / kStagesFile))
-    layers_per_stage_ = read_layers_per_stage(folder / kStagesFile, config_.layers);
-  const auto paths = layers_per_stage_ ? stage_files(folder, layers_per_stage_->size()) : safetensors_in(folder);
-  for (const auto& path : paths) {
-    const auto& file = files_.emplace_back(std::make_unique<SafetensorsFile>(path));
-    for (const SafeTensor& tensor : file->tensors()) {
-      const auto [entry, inserted] = file_of_.emplace(tensor.name, file.get());
-      if (!inserted)
-        throw FileError("{}: tensor '{}' is in {}, too", path.string(), tensor.name, entry->second->path().string());
-    }
+ModelFiles::ModelFiles(const fs::path& path, const fs::path& config_path)
+    : folder_(find_model(path)),
+      config_(load_model_config(config_path.empty() ? folder_ / "config.json" : config_path)) {
+  if (!is_checkpoint(folder_)) {
+    for (const fs::path& file : safetensors_in(folder_)) open(file);
+    return;
+  }
+  manifest_ = load_checkpoint_manifest(folder_);
+  if (std::accumulate(manifest_->layers_per_stage.begin(), manifest_->layers_per_stage.end(), int64_t{0}) !=
+      config_.layers)
+    throw FileError("{}: manifest.json has {} layers in its stages, expected {} as config.json says", folder_.string(),
+                    fmt::join(manifest_->layers_per_stage, " + "), config_.layers);
+  std::vector<std::string> names;
+  for (int stage = 0; stage < manifest_->stages(); ++stage) {
+    names.push_back(stage_weights_file(stage));
+    if (manifest_->optimizer) names.push_back(stage_optimizer_file(stage));
+  }
+  for (const std::string& name : names) {
+    if (fs::exists(folder_ / name))
+      open(folder_ / name);
+    else
+      missing_.push_back(name);
   }
 }
 
+std::optional<fs::path> ModelFiles::tokenizer() const {
+  const fs::path path = folder_ / "tokenizer.model";
+  return fs::exists(path) ? std::optional(path) : std::nullopt;
+}
+
+void ModelFiles::open(const fs::path& path) {
+  const auto& file = files_.emplace_back(std::make_unique<SafetensorsFile>(path));
+  for (const SafeTensor& tensor : file->tensors()) {
+    const auto [entry, inserted] = file_of_.emplace(tensor.name, file.get());
+    if (!inserted)
+      throw FileError("{}: tensor '{}' is in {}, too", path.string(), tensor.name, entry->second->path().string());
+  }
+}
+
+void ModelFiles::read(const std::string& name, const Tensor& tensor) const {
+  const auto found = file_of_.find(name);
+  if (found == file_of_.end() && !missing_.empty())
+    throw FileError("{}: {} not there, tensor '{}' is in none of the other files", folder_.string(),
+                    fmt::join(missing_, ", "), name);
+  if (found == file_of_.end())
+    throw FileError("{}: tensor '{}' is in none of the {} files", folder_.string(), name, files_.size());
+  found->second->read_f32(name, shape_of(tensor), values_of(tensor));
+}
+
 void ModelFiles::load(Stage& stage) const {
+  for (const Parameter& parameter : stage.parameters()) read(parameter.name, parameter.weight);
+}
+
+void ModelFiles::load_training_state(Stage& stage) const {
+  load(stage);
   for (const Parameter& parameter : stage.parameters()) {
-    const auto found = file_of_.find(parameter.name);
-    if (found == file_of_.end())
-      throw FileError("{}: tensor '{}' is in none of the {} files", folder_.string(), parameter.name, files_.size());
-    found->second->read_f32(parameter.name, shape_of(parameter.weight), values_of(parameter.weight));
+    read(first_moment_name(parameter.name), parameter.first_moment);
+    read(second_moment_name(parameter.name), parameter.second_moment);
   }
 }
 

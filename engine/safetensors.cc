@@ -1,6 +1,7 @@
 #include "engine/safetensors.h"
 
 #include <fmt/ranges.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
@@ -224,23 +225,33 @@ void SafetensorsFile::read_f32(std::string_view name, std::span<const int64_t> s
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
                                      const std::map<std::string, std::string>& metadata)
-    : path_(path), tensors_(std::move(tensors)), file_(path) {
+    : path_(path), tensors_(std::move(tensors)), file_(path), hash_(XXH3_createState()) {
+  XXH3_64bits_reset(hash_.get());
   std::set<std::string_view> names = {kMetadataKey};
   for (const SafeTensor& tensor : tensors_)
     if (!names.insert(tensor.name).second)
       throw FileError("{}: two tensors are named '{}'", path.string(), tensor.name);
   const std::string header = header_of(tensors_, metadata);
   const uint64_t header_bytes = header.size();
-  file_.write(std::as_bytes(std::span(&header_bytes, 1)));
-  file_.write(std::as_bytes(std::span(header)));
+  append(std::as_bytes(std::span(&header_bytes, 1)));
+  append(std::as_bytes(std::span(header)));
 }
+
+void SafetensorsWriter::FreeHash::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
+
+void SafetensorsWriter::append(std::span<const std::byte> bytes) {
+  file_.write(bytes);
+  XXH3_64bits_update(hash_.get(), bytes.data(), bytes.size());
+}
+
+uint64_t SafetensorsWriter::xxh3() const { return XXH3_64bits_digest(hash_.get()); }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   SKP_CHECK(next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
   const SafeTensor& tensor = tensors_[next_++];
   SKP_CHECK(bytes.size() == tensor.bytes(), "{}: {} bytes for tensor '{}' of {}", path_.string(), bytes.size(),
             tensor.name, tensor.bytes());
-  file_.write(bytes);
+  append(bytes);
 }
 
 void SafetensorsWriter::finish() {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,8 @@
 
 #include "base/file.h"
 #include "base/file_writer.h"
+
+struct XXH3_state_s;
 
 namespace skippipe {
 
@@ -77,11 +80,21 @@ class SafetensorsWriter {
   // Every tensor must have been written.
   void finish();
 
+  // Of the file so far; of all of it after finish.
+  uint64_t bytes() const { return file_.bytes_written(); }
+  uint64_t xxh3() const;  // XXH3 with 64 bits, seed 0
+
  private:
+  struct FreeHash {
+    void operator()(XXH3_state_s* state) const;
+  };
+  void append(std::span<const std::byte> bytes);
+
   std::filesystem::path path_;
   std::vector<SafeTensor> tensors_;
   size_t next_ = 0;
   FileWriter file_;
+  std::unique_ptr<XXH3_state_s, FreeHash> hash_;
 };
 
 }  // namespace skippipe

@@ -45,13 +45,13 @@ struct Group {
 std::filesystem::path folder_of(const Options& options) {
   if (options.run_folder.empty() == options.model.empty())
     throw UsageError("eval: give one of --run-folder and --model");
-  return options.run_folder.empty() ? std::filesystem::path(options.model) : model_folder(options.run_folder);
+  return options.run_folder.empty() ? options.model : options.run_folder;
 }
 
 std::vector<int> cut_of(const ModelFiles& files, const Options& options) {
   if (options.stages > 0) return even_layers_per_stage(files.config(), options.stages);
-  if (files.layers_per_stage()) return *files.layers_per_stage();
-  throw UsageError("eval: the model's folder has no stages.json: give --stages");
+  if (files.manifest()) return files.manifest()->layers_per_stage;
+  throw UsageError("eval: the model is no checkpoint with stages: give --stages");
 }
 
 std::vector<Group> groups_of(int stages, const Options& options) {

@@ -48,10 +48,20 @@ UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   return transport;
 }
 
-void write_weights(const TrainingRun& run, NodeParts& parts, bool describes) {
-  const std::filesystem::path folder = model_folder(run.file.output);
-  if (parts.writes_weights()) write_stage_weights(folder, parts.stage());
-  if (describes) write_model_description(folder, run.model, run.plan.workload.stage_layers);
+std::filesystem::path last_checkpoint(const TrainingRun& run, const Node& node) {
+  return checkpoints_folder(run.file.output) / checkpoint_name(node.iterations_done());
+}
+
+void write_weights(const TrainingRun& run, NodeParts& parts, const Node& node, bool describes) {
+  CheckpointManifest manifest;
+  manifest.iteration = node.iterations_done();
+  manifest.layers_per_stage = run.plan.workload.stage_layers;
+  manifest.optimizer = true;
+  const std::filesystem::path folder = last_checkpoint(run, node);
+  std::filesystem::create_directories(folder);
+  const Stage& stage = parts.stage();
+  if (parts.writes_weights()) write_checkpoint_part(folder, stage.layout().index, stage.parameters(), true);
+  if (describes) write_checkpoint_description(folder, manifest, run.model, {});
 }
 
 // What a stop signal stops: the node while there is one, before that the process.
@@ -131,12 +141,12 @@ void train(const Options& options) {
   const Node::End end = node->run();
   if (end == Node::End::kLeft) throw Exit{130};
   const Status left = node->leave();
-  write_weights(run, parts, reports);
+  write_weights(run, parts, *node, reports);
   if (!left.ok()) make_logger(name_of(run, options.node))->warn("{}", left.message());
   const bool finished = end == Node::End::kFinished;
   if (reports)
     fmt::print("{} after {} iterations; weights in {}\n", finished ? "finished" : "stopped", node->iterations_done(),
-               model_folder(run.file.output).string());
+               last_checkpoint(run, *node).string());
   if (!finished) throw Exit{130};
 }
 

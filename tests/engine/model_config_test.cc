@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace skippipe {
 namespace {
@@ -90,7 +91,7 @@ TEST(ModelConfig, WritesWhatItReads) {
   document["rope_scaling"] = llama3_rope();
   const ModelConfig config = parse(document);
   const auto path = std::filesystem::path(testing::TempDir()) / "written-config.json";
-  save_model_config(path, config);
+  write_file_atomically(path, model_config_json(config));
   EXPECT_EQ(load_model_config(path), config);
   std::filesystem::remove(path);
 }

@@ -43,11 +43,14 @@ class DataVerbsTest : public ::testing::Test {
     config.max_positions = 64;
     const std::vector<int> layers = {1, 1, 1};
     LocalModel model(config, layers, BatchShape{1, 8}, 1, StagePurpose::kTraining);
+    const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
+    CheckpointManifest manifest;
+    manifest.layers_per_stage = layers;
+    write_checkpoint_description(checkpoint, manifest, config, {});
     for (int i = 0; i < model.stages(); ++i) {
       model.stage(i).initialize(1);
-      write_stage_weights(model_folder(folder_ / "run"), model.stage(i));
+      write_checkpoint_part(checkpoint, i, model.stage(i).parameters(), false);
     }
-    write_model_description(model_folder(folder_ / "run"), config, layers);
   }
   // Replaces @ by the test's folder.
   ProgramResult run(std::string arguments) const {
@@ -88,7 +91,7 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_refused("eval --run-folder @/run --tokens @/text --sequence 16", "text: not a token shard");
   expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 65",
                  "max_position_embeddings");
-  std::filesystem::resize_file(folder_ / "run/model/stage-02.safetensors", 500);
+  std::filesystem::resize_file(folder_ / "run/checkpoints/iteration-00000001/stage-02.safetensors", 500);
   expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
 }
 
@@ -113,7 +116,7 @@ TEST_F(DataVerbsTest, ProbeFillsANetworkIn) {
   network.nodes[1].name = "b";
   network.links.resize(4);
   save_network(network, folder_ / "in.json");
-  const std::string probe = "probe --config @/run/model/config.json --samples 1 --tokens 8 --repetitions 3 ";
+  const std::string probe = "probe --config @/run/checkpoints/iteration-00000001/config.json --samples 1 --tokens 8 --repetitions 3 ";
   expect_ok(probe + "--network @/in.json --out @/out.json", "forward_s");
   for (const NetworkNode& node : load_network(folder_ / "out.json").nodes) {
     EXPECT_GT(node.forward_s, 0);

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "base/file.h"
+#include "engine/checkpoint_files.h"
 #include "schedule/plan.h"
 #include "tests/temp_folder.h"
 #include "tests/tools/run_program.h"
@@ -255,7 +256,7 @@ TEST_F(RunVerbsTest, CtrlCEndsCleanlyAndLeavesTheWeights) {
   launch.interrupt();
   EXPECT_EQ(launch.wait(kLongEnough), 130) << launch.output();
   EXPECT_THAT(launch.output(), HasSubstr("stopped after"));
-  EXPECT_TRUE(fs::exists(output_folder() + "/model/stage-01.safetensors"));
+  EXPECT_TRUE(newest_whole_checkpoint(output_folder()).has_value());
   EXPECT_TRUE(launch.nodes().empty());
 }
 

@@ -1,0 +1,305 @@
+#include "engine/checkpoint_files.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json_reader.h"
+
+namespace skippipe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kManifestFile[] = "manifest.json";
+constexpr char kConfigFile[] = "config.json";
+constexpr char kTokenizerFile[] = "tokenizer.model";
+constexpr char kFormat[] = "skippipe-checkpoint";
+constexpr char kPartFormat[] = "skippipe-checkpoint-part";
+constexpr int64_t kVersion = 1;
+constexpr uint64_t kMaxManifestBytes = 4 << 20;
+constexpr int64_t kMaxStages = 10'000;
+constexpr char kNamePrefix[] = "iteration-";
+
+std::string part_file(int stage) { return fmt::format("stage-{:02d}.json", stage); }
+
+CheckpointFile describe(const std::string& name, std::string_view content) {
+  return {name, content.size(), XXH3_64bits(content.data(), content.size())};
+}
+
+nlohmann::ordered_json json_of(const std::vector<CheckpointFile>& files) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const CheckpointFile& file : files)
+    list.push_back({{"name", file.name}, {"bytes", file.bytes}, {"xxh3", fmt::format("{:016x}", file.xxh3)}});
+  return list;
+}
+
+uint64_t read_hash(const JsonReader& field) {
+  const std::string text = field.as_string();
+  uint64_t hash = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), hash, 16);
+  if (text.size() != 16 || error != std::errc() || end != text.data() + text.size())
+    field.fail("16 hexadecimal digits");
+  return hash;
+}
+
+std::vector<CheckpointFile> read_files(const JsonReader& field) {
+  std::vector<CheckpointFile> files;
+  for (const JsonReader& item : field.items()) {
+    const JsonReader name = item.at("name");
+    // Only files of the folder itself.
+    if (fs::path(name.as_string()).filename() != name.as_string() || name.as_string().starts_with('.'))
+      name.fail("the name of a file in the checkpoint");
+    files.push_back({name.as_string(), static_cast<uint64_t>(item.at("bytes").as_int(0)), read_hash(item.at("xxh3"))});
+  }
+  return files;
+}
+
+void expect_format(const JsonReader& root, const char* format) {
+  const JsonReader field = root.at("format");
+  if (field.as_string() != format) field.fail(format);
+  root.at("version").as_int(kVersion, kVersion);
+}
+
+std::vector<int> read_counts(const JsonReader& field, int low, size_t max_items) {
+  std::vector<int> counts;
+  for (const JsonReader& item : field.items())
+    counts.push_back(static_cast<int>(item.as_int(low, std::numeric_limits<int32_t>::max())));
+  if (counts.size() > max_items) field.fail(fmt::format("at most {} numbers", max_items));
+  return counts;
+}
+
+// The files of a stage's part.
+std::vector<CheckpointFile> load_part(const fs::path& folder, int stage) {
+  const fs::path path = folder / part_file(stage);
+  const nlohmann::json document = load_json(path, kMaxManifestBytes);
+  const JsonReader root(document, path.string());
+  expect_format(root, kPartFormat);
+  root.at("stage").as_int(stage, stage);
+  return read_files(root.at("files"));
+}
+
+// Through a buffer: the file may be larger than memory.
+uint64_t hash_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw FileError("{}: cannot open: {}", path.string(), std::strerror(errno));
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  std::vector<char> buffer(1 << 20);
+  while (file) {
+    file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    XXH3_64bits_update(state.get(), buffer.data(), static_cast<size_t>(file.gcount()));
+  }
+  if (file.bad()) throw FileError("{}: cannot read", path.string());
+  return XXH3_64bits_digest(state.get());
+}
+
+void check_files(const fs::path& folder, const std::vector<CheckpointFile>& files, std::vector<std::string>& problems) {
+  for (const CheckpointFile& file : files) {
+    const fs::path path = folder / file.name;
+    std::error_code error;
+    const uint64_t bytes = fs::file_size(path, error);
+    if (error) {
+      problems.push_back(fmt::format("{}: {}", path.string(), error.message()));
+    } else if (bytes != file.bytes) {
+      problems.push_back(fmt::format("{}: {} bytes, expected {}", path.string(), bytes, file.bytes));
+    } else if (hash_file(path) != file.xxh3) {
+      problems.push_back(fmt::format("{}: the content has another checksum than its description says", path.string()));
+    }
+  }
+}
+
+void require_file(const std::vector<CheckpointFile>& files, const std::string& name, const fs::path& description,
+                  std::vector<std::string>& problems) {
+  if (std::ranges::find(files, name, &CheckpointFile::name) == files.end())
+    problems.push_back(fmt::format("{}: does not list {}", description.string(), name));
+}
+
+std::vector<SafeTensor> moments_of(const std::vector<SafeTensor>& weights) {
+  std::vector<SafeTensor> moments;
+  for (const SafeTensor& weight : weights) {
+    moments.push_back({first_moment_name(weight.name), SafeDtype::kF32, weight.shape});
+    moments.push_back({second_moment_name(weight.name), SafeDtype::kF32, weight.shape});
+  }
+  return moments;
+}
+
+void sync_folder(const fs::path& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) throw FileError("{}: cannot open: {}", folder.string(), std::strerror(errno));
+  const int result = fsync(fd), error = errno;
+  close(fd);
+  if (result != 0) throw FileError("{}: cannot sync: {}", folder.string(), std::strerror(error));
+}
+
+}  // namespace
+
+fs::path checkpoints_folder(const fs::path& run_output) { return run_output / "checkpoints"; }
+std::string checkpoint_name(uint32_t iteration) { return fmt::format("{}{:08d}", kNamePrefix, iteration); }
+
+fs::path partial_checkpoint(const fs::path& checkpoint) {
+  return checkpoint.parent_path() / fmt::format(".{}.partial", checkpoint.filename().string());
+}
+
+std::string stage_weights_file(int stage) { return fmt::format("stage-{:02d}.safetensors", stage); }
+std::string stage_optimizer_file(int stage) { return fmt::format("optimizer-{:02d}.safetensors", stage); }
+std::string first_moment_name(const std::string& weight) { return weight + ".first_moment"; }
+std::string second_moment_name(const std::string& weight) { return weight + ".second_moment"; }
+
+void write_checkpoint_description(const fs::path& folder, CheckpointManifest manifest, const ModelConfig& config,
+                                  const fs::path& tokenizer) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
+  manifest.files.clear();
+  const auto write = [&](const std::string& name, const std::string& content) {
+    write_file_atomically(folder / name, content);
+    manifest.files.push_back(describe(name, content));
+  };
+  write(kConfigFile, model_config_json(config));
+  if (!tokenizer.empty()) write(kTokenizerFile, read_file(tokenizer));
+
+  nlohmann::ordered_json document = {{"format", kFormat},
+                                     {"version", kVersion},
+                                     {"iteration", manifest.iteration},
+                                     {"layers_per_stage", manifest.layers_per_stage},
+                                     {"optimizer", manifest.optimizer}};
+  if (!manifest.run.empty()) {
+    document["replicas"] = manifest.replicas;
+    document["microbatches"] = manifest.microbatches;
+    document["run"] = manifest.run;
+  }
+  document["files"] = json_of(manifest.files);
+  write_file_atomically(folder / kManifestFile, document.dump(2) + "\n");
+}
+
+CheckpointPartWriter::CheckpointPartWriter(const fs::path& folder, int stage, std::vector<SafeTensor> weights,
+                                           bool optimizer)
+    : folder_(folder), stage_(stage) {
+  for (SafeTensor& weight : weights) weight.dtype = SafeDtype::kF32;
+  if (optimizer)
+    moments_ = std::make_unique<SafetensorsWriter>(folder / stage_optimizer_file(stage), moments_of(weights));
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}};  // transformers asks for it
+  weights_ = std::make_unique<SafetensorsWriter>(folder / stage_weights_file(stage), std::move(weights), metadata);
+}
+
+void CheckpointPartWriter::write_weight(std::span<const float> values) { weights_->write(values); }
+
+void CheckpointPartWriter::write_moments(std::span<const float> first, std::span<const float> second) {
+  moments_->write(first);
+  moments_->write(second);
+}
+
+void CheckpointPartWriter::finish() {
+  std::vector<CheckpointFile> files;
+  const auto finish_file = [&](SafetensorsWriter& writer, const std::string& name) {
+    writer.finish();
+    files.push_back({name, writer.bytes(), writer.xxh3()});
+  };
+  finish_file(*weights_, stage_weights_file(stage_));
+  if (moments_) finish_file(*moments_, stage_optimizer_file(stage_));
+  const nlohmann::ordered_json document = {
+      {"format", kPartFormat}, {"version", kVersion}, {"stage", stage_}, {"files", json_of(files)}};
+  write_file_atomically(folder_ / part_file(stage_), document.dump(2) + "\n");
+}
+
+void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
+  const bool others_may_have = !fs::exists(partial) && is_checkpoint(checkpoint);
+  if (others_may_have) return;
+  sync_folder(partial);
+  if (std::rename(partial.c_str(), checkpoint.c_str()) != 0) {
+    const int error = errno;
+    if (error == ENOENT && is_checkpoint(checkpoint)) return;
+    throw FileError("{}: cannot rename from {}: {}", checkpoint.string(), partial.string(), std::strerror(error));
+  }
+  sync_folder(checkpoint.parent_path());
+}
+
+bool is_checkpoint(const fs::path& folder) {
+  std::error_code ignored;
+  return fs::is_regular_file(folder / kManifestFile, ignored);
+}
+
+CheckpointManifest load_checkpoint_manifest(const fs::path& folder) {
+  const fs::path path = folder / kManifestFile;
+  const nlohmann::json document = load_json(path, kMaxManifestBytes);
+  const JsonReader root(document, path.string());
+  expect_format(root, kFormat);
+  CheckpointManifest manifest;
+  manifest.iteration = static_cast<uint32_t>(root.at("iteration").as_int(0, std::numeric_limits<int32_t>::max()));
+  manifest.layers_per_stage = read_counts(root.at("layers_per_stage"), 0, kMaxStages);
+  if (manifest.layers_per_stage.empty()) root.at("layers_per_stage").fail("at least one stage");
+  manifest.optimizer = root.at("optimizer").as_bool();
+  if (const auto run = root.find("run")) {
+    for (const std::string& field : run->keys()) manifest.run.emplace(field, run->at(field).as_string());
+    manifest.replicas = read_counts(root.at("replicas"), 1, kMaxStages);
+    manifest.microbatches = root.at("microbatches").as_int(1);
+  }
+  manifest.files = read_files(root.at("files"));
+  return manifest;
+}
+
+std::vector<std::string> checkpoint_problems(const fs::path& folder, std::span<const int> stages) {
+  std::vector<std::string> problems;
+  try {
+    const CheckpointManifest manifest = load_checkpoint_manifest(folder);
+    require_file(manifest.files, kConfigFile, folder / kManifestFile, problems);
+    check_files(folder, manifest.files, problems);
+    for (int stage = 0; stage < manifest.stages(); ++stage) {
+      if (!stages.empty() && std::ranges::find(stages, stage) == stages.end()) continue;
+      try {
+        const std::vector<CheckpointFile> files = load_part(folder, stage);
+        require_file(files, stage_weights_file(stage), folder / part_file(stage), problems);
+        if (manifest.optimizer) require_file(files, stage_optimizer_file(stage), folder / part_file(stage), problems);
+        check_files(folder, files, problems);
+      } catch (const FileError& error) {
+        problems.emplace_back(error.what());
+      }
+    }
+  } catch (const FileError& error) {
+    problems.emplace_back(error.what());
+  }
+  return problems;
+}
+
+std::vector<uint32_t> list_checkpoints(const fs::path& folder) {
+  std::vector<uint32_t> iterations;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kNamePrefix)) continue;
+    const char* digits = name.data() + std::strlen(kNamePrefix);
+    uint32_t iteration = 0;
+    if (std::from_chars(digits, name.data() + name.size(), iteration).ec != std::errc()) continue;
+    if (checkpoint_name(iteration) == name) iterations.push_back(iteration);
+  }
+  std::ranges::sort(iterations);
+  return iterations;
+}
+
+std::optional<fs::path> newest_whole_checkpoint(
+    const fs::path& run_output,
+    const std::function<void(const fs::path& checkpoint, const std::string& problem)>& on_broken) {
+  const fs::path folder = checkpoints_folder(run_output);
+  std::vector<uint32_t> iterations = list_checkpoints(folder);
+  for (auto iteration = iterations.rbegin(); iteration != iterations.rend(); ++iteration) {
+    const fs::path checkpoint = folder / checkpoint_name(*iteration);
+    const std::vector<std::string> problems = checkpoint_problems(checkpoint);
+    if (problems.empty()) return checkpoint;
+    if (on_broken) on_broken(checkpoint, problems.front());
+  }
+  return std::nullopt;
+}
+
+}  // namespace skippipe
