@@ -35,8 +35,6 @@ Tensor per_head(Tensor rows, const ModelConfig& config, const BatchShape& batch)
   return rows.reshape({batch.samples, batch.tokens, config.heads, config.head_dim});
 }
 
-float attention_scale(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
-
 void mlp_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,
                   const LayerWeights& weights, const ModelConfig& config) {
   const Tensor gate = activations.gate_up.slice(1, 0, config.feed_forward);
@@ -101,26 +99,35 @@ LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
   normed = arena.take({rows, config.channels}, Dtype::kF32);
   take_shared(branch, config.channels, attention_gradient, config.heads * config.head_dim);
   take_shared(activated, config.feed_forward, qkv_gradient, config.qkv_width());
-  cos = arena.take({batch.tokens, config.head_dim / 2}, Dtype::kF32);
-  sin = arena.take({batch.tokens, config.head_dim / 2}, Dtype::kF32);
 }
 
-void layer_forward(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
-                   const ModelConfig& config, const BatchShape& batch) {
-  const float eps = static_cast<float>(config.rms_norm_eps);
+float attention_scale(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.head_dim)); }
+
+void layer_before_attention(Context& ctx, LayerActivations& activations, LayerScratch& scratch,
+                            const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch) {
   linear_forward(ctx, activations.qkv, scratch.normed, weights.qkv.value);
-  const Heads heads(activations.qkv, config, batch);
-  rope_forward(ctx, heads.rotated, scratch.cos, scratch.sin);
-  attention_forward(ctx, per_head(activations.attention, config, batch), activations.lse, heads.queries, heads.keys,
-                    heads.values, attention_scale(config));
+  rope_forward(ctx, Heads(activations.qkv, config, batch).rotated, scratch.cos, scratch.sin);
+}
+
+void layer_after_attention(Context& ctx, LayerActivations& activations, LayerScratch& scratch,
+                           const LayerWeights& weights, const ModelConfig& config) {
   linear_forward(ctx, scratch.branch, activations.attention, weights.attention_output.value);
   add_rmsnorm_forward(ctx, scratch.normed, activations.middle, activations.middle_rrms, scratch.branch,
-                      activations.input, weights.middle_norm.value, eps);
+                      activations.input, weights.middle_norm.value, static_cast<float>(config.rms_norm_eps));
 
   linear_forward(ctx, activations.gate_up, scratch.normed, weights.gate_up.value);
   swiglu_forward(ctx, scratch.activated, activations.gate_up.slice(1, 0, config.feed_forward),
                  activations.gate_up.slice(1, config.feed_forward, config.feed_forward));
   linear_forward(ctx, scratch.branch, scratch.activated, weights.down.value);
+}
+
+void layer_forward(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
+                   const ModelConfig& config, const BatchShape& batch) {
+  layer_before_attention(ctx, activations, scratch, weights, config, batch);
+  const Heads heads(activations.qkv, config, batch);
+  attention_forward(ctx, per_head(activations.attention, config, batch), activations.lse, heads.queries, heads.keys,
+                    heads.values, attention_scale(config));
+  layer_after_attention(ctx, activations, scratch, weights, config);
 }
 
 void layer_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,

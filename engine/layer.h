@@ -37,13 +37,21 @@ struct LayerScratch {
   Tensor activated;     // (N,F), output of SwiGLU or its gradient
   Tensor qkv_gradient;  // (N,(H+2K)D)
 
-  Tensor cos, sin;  // (T,D/2), constants
+  Tensor cos, sin;  // (T,D/2), the rotary table of the tokens' positions; belong to the stage
 };
 
 // Reads scratch.normed (the input's norm) and activations.input; leaves in scratch.branch what the MLP adds to
 // activations.middle.
 void layer_forward(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
                    const ModelConfig& config, const BatchShape& batch);
+
+// The two parts of layer_forward around attention, for a decoder, which attends to more than this batch. The first
+// leaves rotated queries and keys, and values, in activations.qkv; the second goes on from activations.attention.
+void layer_before_attention(Context& ctx, LayerActivations& activations, LayerScratch& scratch,
+                            const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch);
+void layer_after_attention(Context& ctx, LayerActivations& activations, LayerScratch& scratch,
+                           const LayerWeights& weights, const ModelConfig& config);
+float attention_scale(const ModelConfig& config);
 
 // dy (N,C) is the gradient of the layer's output; writes that of its input to dx (N,C), which may be dy. Adds to the
 // weights' gradients. Overwrites activations.gate_up.

@@ -32,6 +32,11 @@ constexpr const char* kGradientsBlock = "gradients";
 constexpr const char* kFirstMomentsBlock = "first moments";
 constexpr const char* kSecondMomentsBlock = "second moments";
 
+// Several stages may share a slab.
+std::string block_name(const char* what, const StageLayout& layout) {
+  return fmt::format("{} of stage {}", what, layout.index);
+}
+
 void append_layer(std::vector<StoredTensor>& tensors, const ModelConfig& config, int layer) {
   const std::string prefix = fmt::format("model.layers.{}.", layer);
   const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
@@ -90,12 +95,12 @@ void Parameters::plan_memory(MemoryPlan& plan, const StageSpec& spec) {
   std::vector<Tensor> views(tensors.size());
   Arena arena;
   place(arena, views, tensors);
-  plan.add(Region::kWeights, kWeightsBlock, arena.used_bytes(),
+  plan.add(Region::kWeights, block_name(kWeightsBlock, layout), arena.used_bytes(),
            fmt::format("f32, {} layers{}", layout.layer_count, layout.index == 0 ? ", embedding, head" : ""));
   if (spec.purpose == StagePurpose::kEvaluation) return;
-  plan.add(Region::kGradients, kGradientsBlock, arena.used_bytes(), "f32");
-  plan.add(Region::kOptimizer, kFirstMomentsBlock, arena.used_bytes(), "AdamW, f32");
-  plan.add(Region::kOptimizer, kSecondMomentsBlock, arena.used_bytes(), "AdamW, f32");
+  plan.add(Region::kGradients, block_name(kGradientsBlock, layout), arena.used_bytes(), "f32");
+  plan.add(Region::kOptimizer, block_name(kFirstMomentsBlock, layout), arena.used_bytes(), "AdamW, f32");
+  plan.add(Region::kOptimizer, block_name(kSecondMomentsBlock, layout), arena.used_bytes(), "AdamW, f32");
 }
 
 Parameters::Parameters(const StageSpec& spec, Slab& slab) {
@@ -105,7 +110,7 @@ Parameters::Parameters(const StageSpec& spec, Slab& slab) {
   using Views = std::vector<Tensor>;
   Views values(tensors.size()), gradients(tensors.size()), first(tensors.size()), second(tensors.size());
   const auto take = [&](Views& views, Region region, const char* name) {
-    const std::span<std::byte> block = slab.take(region, name);
+    const std::span<std::byte> block = slab.take(region, block_name(name, layout));
     Arena arena(block);
     matrix_elements_ = place(arena, views, tensors);
     return flat(block);

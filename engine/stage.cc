@@ -58,6 +58,8 @@ struct Workspace {
         std::max({attention_workspace_bytes(context, batch.samples, batch.tokens, config.heads, config.kv_heads,
                                             config.head_dim),
                   rmsnorm_backward_workspace_bytes(context, config.channels), squared_norm_workspace_bytes(context)});
+    layer.cos = arena.take({batch.tokens, config.head_dim / 2}, Dtype::kF32);
+    layer.sin = arena.take({batch.tokens, config.head_dim / 2}, Dtype::kF32);
     scalar = arena.take({1}, Dtype::kF32);
     if (spec.layout.index == 0) {
       stream_gradient = arena.take({rows, config.channels}, Dtype::kF32);
