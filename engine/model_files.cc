@@ -110,13 +110,13 @@ void ModelFiles::read(const std::string& name, const Tensor& tensor) const {
   found->second->read_f32(name, shape_of(tensor), values_of(tensor));
 }
 
-void ModelFiles::load(Stage& stage) const {
-  for (const Parameter& parameter : stage.parameters()) read(parameter.name, parameter.weight);
+void ModelFiles::load(std::span<const Parameter> parameters) const {
+  for (const Parameter& parameter : parameters) read(parameter.name, parameter.weight);
 }
 
-void ModelFiles::load_training_state(Stage& stage) const {
-  load(stage);
-  for (const Parameter& parameter : stage.parameters()) {
+void ModelFiles::load_training_state(std::span<const Parameter> parameters) const {
+  load(parameters);
+  for (const Parameter& parameter : parameters) {
     read(first_moment_name(parameter.name), parameter.first_moment);
     read(second_moment_name(parameter.name), parameter.second_moment);
   }

@@ -39,10 +39,11 @@ class ModelFiles {
   // The folder's tokenizer.model, if there is one.
   std::optional<std::filesystem::path> tokenizer() const;
 
-  // Reads the weights of a stage, F32, F16 or BF16. Throws FileError naming file, tensor, what was found and expected.
-  void load(Stage& stage) const;
+  // Reads the weights of a stage's parameters, F32, F16 or BF16. Throws FileError naming file, tensor, what was found
+  // and expected.
+  void load(std::span<const Parameter> parameters) const;
   // Reads the moments, too; of a checkpoint with the optimizer's state.
-  void load_training_state(Stage& stage) const;
+  void load_training_state(std::span<const Parameter> parameters) const;
 
  private:
   void open(const std::filesystem::path& path);

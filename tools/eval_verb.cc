@@ -134,7 +134,7 @@ void run(Options options) {
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
   if (options.threads == 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   LocalModel model(files.config(), layers_per_stage, options.batch, options.threads, StagePurpose::kEvaluation);
-  for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i));
+  for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i).parameters());
   evaluate_groups(model, {&shard, options.samples}, groups);
   print_table(groups);
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
