@@ -16,7 +16,8 @@ namespace {
 
 class Descriptor {
  public:
-  Descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0) : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
+  Descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0)
+      : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
     if (fd_ < 0) throw FileError("{}: cannot open: {}", path.string(), std::strerror(errno));
   }
   ~Descriptor() { close(fd_); }
@@ -97,6 +98,13 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (mapped == MAP_FAILED) throw FileError("{}: cannot map {} bytes: {}", path.string(), size_, std::strerror(errno));
   data_ = static_cast<const std::byte*>(mapped);
+}
+
+void MappedFile::release(std::span<const std::byte> part) const {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(part.data()) & ~(page - 1);
+  const auto end = reinterpret_cast<uintptr_t>(part.data() + part.size());
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // advice: it may fail
 }
 
 MappedFile::~MappedFile() {

@@ -3,15 +3,23 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
+#include "base/json_reader.h"
+#include "engine/parameters.h"
 
 namespace skippipe {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kHead[] = "lm_head.weight";
+constexpr char kRotaryBuffer[] = "rotary_emb.inv_freq";
 
 std::vector<int64_t> shape_of(const Tensor& tensor) {
   std::vector<int64_t> shape;
@@ -34,6 +42,32 @@ std::vector<fs::path> safetensors_in(const fs::path& folder) {
   if (paths.empty()) throw FileError("{}: no *.safetensors file", folder.string());
   std::ranges::sort(paths);
   return paths;
+}
+
+// File name by tensor, as the index of a sharded model says.
+std::map<std::string, std::string> read_index(const fs::path& path) {
+  const nlohmann::json document = load_json(path);
+  const JsonReader weight_map = JsonReader(document, path.string()).at("weight_map");
+  std::map<std::string, std::string> file_of;
+  for (const std::string& tensor : weight_map.keys()) {
+    const JsonReader field = weight_map.at(tensor);
+    const std::string name = field.as_string();
+    if (name.empty() || name.starts_with('.') || fs::path(name).filename() != name)
+      field.fail("the name of a file in the same folder");
+    file_of.emplace(tensor, name);
+  }
+  if (file_of.empty()) weight_map.fail("at least one tensor");
+  return file_of;
+}
+
+// The whole model's tensors as one stage has them; with the optimizer's state, their moments as well.
+std::vector<SafeTensor> model_tensors(const ModelConfig& config, bool moments) {
+  std::vector<SafeTensor> tensors = stage_tensors(config, {0, 0, static_cast<int>(config.layers)});
+  for (size_t i = 0, weights = tensors.size(); moments && i < weights; ++i) {
+    tensors.push_back({first_moment_name(tensors[i].name), SafeDtype::kF32, tensors[i].shape});
+    tensors.push_back({second_moment_name(tensors[i].name), SafeDtype::kF32, tensors[i].shape});
+  }
+  return tensors;
 }
 
 // The folder that a path given by a user stands for.
@@ -65,7 +99,7 @@ ModelFiles::ModelFiles(const fs::path& path, const fs::path& config_path)
     : folder_(find_model(path)),
       config_(load_model_config(config_path.empty() ? folder_ / "config.json" : config_path)) {
   if (!is_checkpoint(folder_)) {
-    for (const fs::path& file : safetensors_in(folder_)) open(file);
+    open_hugging_face();
     return;
   }
   manifest_ = load_checkpoint_manifest(folder_);
@@ -100,14 +134,82 @@ void ModelFiles::open(const fs::path& path) {
   }
 }
 
-void ModelFiles::read(const std::string& name, const Tensor& tensor) const {
+void ModelFiles::open_hugging_face() {
+  const fs::path single = folder_ / "model.safetensors", index = folder_ / "model.safetensors.index.json";
+  if (fs::exists(single)) {
+    open(single);
+  } else if (fs::exists(index)) {
+    const auto file_names = read_index(index);
+    std::set<std::string> names;
+    for (const auto& [tensor, name] : file_names) names.insert(name);
+    for (const std::string& name : names) open(folder_ / name);
+    check_index(index, file_names);
+  } else {
+    for (const fs::path& file : safetensors_in(folder_)) open(file);
+  }
+}
+
+void ModelFiles::check_index(const fs::path& path, const std::map<std::string, std::string>& file_names) const {
+  for (const auto& [tensor, name] : file_names) {
+    const auto found = file_of_.find(tensor);
+    if (found == file_of_.end() || found->second->path().filename() != name)
+      throw FileError("{}: says that tensor '{}' is in {}, but it is not", path.string(), tensor, name);
+  }
+  for (const auto& [tensor, file] : file_of_)
+    if (!file_names.contains(tensor))
+      throw FileError("{}: does not say that tensor '{}' is in {}", path.string(), tensor, file->path().string());
+}
+
+const SafetensorsFile& ModelFiles::file_of(const std::string& name) const {
   const auto found = file_of_.find(name);
   if (found == file_of_.end() && !missing_.empty())
     throw FileError("{}: {} not there, tensor '{}' is in none of the other files", folder_.string(),
                     fmt::join(missing_, ", "), name);
   if (found == file_of_.end())
     throw FileError("{}: tensor '{}' is in none of the {} files", folder_.string(), name, files_.size());
-  found->second->read_f32(name, shape_of(tensor), values_of(tensor));
+  return *found->second;
+}
+
+void ModelFiles::read(const std::string& name, const Tensor& tensor) const {
+  file_of(name).read_f32(name, shape_of(tensor), values_of(tensor));
+}
+
+bool ModelFiles::repeats_embedding(const std::string& name) const {
+  if (!config_.tied_embeddings || name != kHead || !file_of_.contains(kEmbedding)) return false;
+  const SafetensorsFile &file = file_of(name), &other = file_of(kEmbedding);
+  return file.equal(static_cast<size_t>(file.find(name)), other, static_cast<size_t>(other.find(kEmbedding)));
+}
+
+std::vector<std::string> ModelFiles::problems() const {
+  std::vector<std::string> problems;
+  std::set<std::string> known;
+  for (const SafeTensor& tensor : model_tensors(config_, manifest_ && manifest_->optimizer)) {
+    known.insert(tensor.name);
+    try {
+      file_of(tensor.name).require(tensor.name, tensor.shape);
+    } catch (const FileError& error) {
+      problems.emplace_back(error.what());
+    }
+  }
+  for (const auto& [name, file] : file_of_) {
+    if (known.contains(name) || name.ends_with(kRotaryBuffer) || repeats_embedding(name)) continue;
+    problems.push_back(
+        fmt::format("{}: tensor '{}' is none of a Llama model of this configuration (biases and adapters are not "
+                    "supported)",
+                    file->path().string(), name));
+  }
+  return problems;
+}
+
+void ModelFiles::require_whole() const {
+  const std::vector<std::string> found = problems();
+  if (found.size() > 1) throw FileError("{} (and {} more such problems)", found.front(), found.size() - 1);
+  if (!found.empty()) throw FileError(found.front());
+}
+
+void ModelFiles::stream_f32(const SafeTensor& tensor, std::span<float> buffer,
+                            const std::function<void(std::span<const float>)>& sink) const {
+  file_of(tensor.name).stream_f32(tensor.name, tensor.shape, buffer, sink);
 }
 
 void ModelFiles::load(std::span<const Parameter> parameters) const {

@@ -2,7 +2,8 @@
 //
 // - a checkpoint (checkpoint_files.h);
 // - a run's output folder, which stands for its newest whole checkpoint;
-// - a Hugging Face model: config.json and *.safetensors, the weights cut in any way.
+// - a Hugging Face model: config.json and the weights in model.safetensors, in the files that
+//   model.safetensors.index.json names, or else in all *.safetensors there are.
 #pragma once
 
 #include <filesystem>
@@ -39,6 +40,18 @@ class ModelFiles {
   // The folder's tokenizer.model, if there is one.
   std::optional<std::filesystem::path> tokenizer() const;
 
+  // What keeps this from being a whole model of its configuration, a line each: tensors that are missing, of another
+  // shape or of no floating-point dtype, and those that such a model does not have (biases, adapters). Buffers that
+  // older versions of transformers stored, and an LM head that repeats the embedding it is tied to, are no problem.
+  std::vector<std::string> problems() const;
+  // Throws FileError with the first of them.
+  void require_whole() const;
+
+  const std::vector<std::unique_ptr<SafetensorsFile>>& files() const { return files_; }
+  // Reads a tensor piece by piece, see SafetensorsFile::stream_f32.
+  void stream_f32(const SafeTensor& tensor, std::span<float> buffer,
+                  const std::function<void(std::span<const float>)>& sink) const;
+
   // Reads the weights of a stage's parameters, F32, F16 or BF16. Throws FileError naming file, tensor, what was found
   // and expected.
   void load(std::span<const Parameter> parameters) const;
@@ -47,7 +60,11 @@ class ModelFiles {
 
  private:
   void open(const std::filesystem::path& path);
+  void open_hugging_face();
+  void check_index(const std::filesystem::path& path, const std::map<std::string, std::string>& file_names) const;
+  const SafetensorsFile& file_of(const std::string& name) const;
   void read(const std::string& name, const Tensor& tensor) const;
+  bool repeats_embedding(const std::string& name) const;
 
   std::filesystem::path folder_;
   ModelConfig config_;

@@ -89,6 +89,17 @@ uint64_t hash_name(std::string_view name) {
 
 }  // namespace
 
+std::vector<SafeTensor> stage_tensors(const ModelConfig& config, const StageLayout& layout) {
+  std::vector<SafeTensor> result;
+  for (const StoredTensor& tensor : stored_tensors(config, layout)) {
+    for (const auto& [name, rows] : tensor.parts) {
+      const auto shape = tensor.is_norm() ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, tensor.columns};
+      result.push_back({name, SafeDtype::kF32, shape});
+    }
+  }
+  return result;
+}
+
 void Parameters::plan_memory(MemoryPlan& plan, const StageSpec& spec) {
   const StageLayout& layout = spec.layout;
   const std::vector<StoredTensor> tensors = stored_tensors(spec.config, layout);

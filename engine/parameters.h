@@ -8,6 +8,7 @@
 
 #include "engine/memory.h"
 #include "engine/model_config.h"
+#include "engine/safetensors.h"
 #include "engine/stage.h"
 #include "kernels/adamw.h"
 #include "kernels/context.h"
@@ -37,6 +38,9 @@ struct EdgeWeights {
   Weight final_norm;  // (C)
   Weight head;        // (V, C); the embedding itself where they are tied
 };
+
+// Names and shapes of a stage's weights in the order of Parameters::list(), F32.
+std::vector<SafeTensor> stage_tensors(const ModelConfig& config, const StageLayout& layout);
 
 // Four blocks of one layout: weights, gradients, first and second moments; the first only in evaluation. Matrices lie
 // first and norms behind them, so that a step over all tensors is two operations, with and without weight decay. Used

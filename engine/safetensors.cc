@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "base/error.h"
+#include "base/float_formats.h"
 #include "base/json_reader.h"
 
 namespace skippipe {
@@ -112,26 +114,20 @@ void check_places(std::vector<Place>& places, uint64_t data_bytes, const std::st
     throw FileError("{}: {} bytes of data, expected {}, where the last tensor ends", file, data_bytes, expected_begin);
 }
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = (half >> 10) & 0x1fu;
-  const uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1.0p-24f;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const uint32_t wide_exponent = exponent == 0x1f ? 0xff : exponent + 127 - 15;
-  return std::bit_cast<float>(sign | wide_exponent << 23 | mantissa << 13);
-}
-
-float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-void widen(std::span<const std::byte> bytes, float (*convert)(uint16_t), std::span<float> values) {
+void widen_halves(std::span<const std::byte> bytes, float (*convert)(uint16_t), std::span<float> values) {
   for (size_t i = 0; i < values.size(); ++i) {
     uint16_t bits = 0;
     std::memcpy(&bits, bytes.data() + 2 * i, sizeof bits);
     values[i] = convert(bits);
   }
+}
+
+void widen(std::span<const std::byte> bytes, SafeDtype dtype, std::span<float> values) {
+  if (values.empty()) return;
+  if (dtype == SafeDtype::kF32)
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+  else
+    widen_halves(bytes, dtype == SafeDtype::kF16 ? f16_to_float : bf16_to_float, values);
 }
 
 std::string header_of(const std::vector<SafeTensor>& tensors, const std::map<std::string, std::string>& metadata) {
@@ -153,6 +149,9 @@ std::string header_of(const std::vector<SafeTensor>& tensors, const std::map<std
 
 const char* safe_dtype_name(SafeDtype dtype) { return entry_of(dtype).name; }
 int64_t safe_dtype_bytes(SafeDtype dtype) { return entry_of(dtype).bytes; }
+bool is_float(SafeDtype dtype) {
+  return dtype == SafeDtype::kF32 || dtype == SafeDtype::kF16 || dtype == SafeDtype::kBf16;
+}
 
 uint64_t SafeTensor::bytes() const { return byte_count(*this, fmt::format("tensor '{}'", name)); }
 
@@ -197,30 +196,56 @@ std::span<const std::byte> SafetensorsFile::data(size_t index) const {
   return file_.bytes().subspan(data_offset_ + begins_.at(index), tensors_[index].bytes());
 }
 
-void SafetensorsFile::read_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> values) const {
+size_t SafetensorsFile::require(std::string_view name, std::span<const int64_t> shape) const {
   const int64_t index = find(name);
   if (index < 0) throw FileError("{}: tensor '{}' is missing", path_.string(), name);
   const SafeTensor& tensor = tensors_[static_cast<size_t>(index)];
   if (!std::ranges::equal(tensor.shape, shape))
     throw FileError("{}: tensor '{}' has the shape ({}), expected ({})", path_.string(), name,
                     fmt::join(tensor.shape, ", "), fmt::join(shape, ", "));
-  const auto bytes = data(static_cast<size_t>(index));
-  SKP_CHECK(values.size() == bytes.size() / static_cast<size_t>(safe_dtype_bytes(tensor.dtype)),
-            "{} values for tensor '{}'", values.size(), name);
-  switch (tensor.dtype) {
-    case SafeDtype::kF32:
-      std::memcpy(values.data(), bytes.data(), bytes.size());
-      return;
-    case SafeDtype::kF16:
-      widen(bytes, half_to_float, values);
-      return;
-    case SafeDtype::kBf16:
-      widen(bytes, bf16_to_float, values);
-      return;
-    default:
-      throw FileError("{}: tensor '{}' is {}, expected F32, F16 or BF16", path_.string(), name,
-                      safe_dtype_name(tensor.dtype));
+  if (!is_float(tensor.dtype))
+    throw FileError("{}: tensor '{}' is {}, expected F32, F16 or BF16", path_.string(), name,
+                    safe_dtype_name(tensor.dtype));
+  return static_cast<size_t>(index);
+}
+
+void SafetensorsFile::read_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> values) const {
+  const size_t index = require(name, shape);
+  const auto bytes = data(index);
+  const SafeDtype dtype = tensors_[index].dtype;
+  SKP_CHECK(values.size() == bytes.size() / static_cast<size_t>(safe_dtype_bytes(dtype)), "{} values for tensor '{}'",
+            values.size(), name);
+  widen(bytes, dtype, values);
+}
+
+void SafetensorsFile::stream_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> buffer,
+                                 const std::function<void(std::span<const float>)>& sink) const {
+  const size_t index = require(name, shape);
+  const SafeDtype dtype = tensors_[index].dtype;
+  const auto value_bytes = static_cast<size_t>(safe_dtype_bytes(dtype));
+  for (auto rest = data(index); !rest.empty();) {
+    const auto values = buffer.first(std::min(buffer.size(), rest.size() / value_bytes));
+    const auto piece = rest.first(values.size() * value_bytes);
+    widen(piece, dtype, values);
+    file_.release(piece);
+    sink(values);
+    rest = rest.subspan(piece.size());
   }
+}
+
+bool SafetensorsFile::equal(size_t index, const SafetensorsFile& other, size_t other_index) const {
+  const SafeTensor &a = tensors_.at(index), &b = other.tensors_.at(other_index);
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  constexpr size_t kPieceBytes = 4 << 20;
+  const auto a_bytes = data(index), b_bytes = other.data(other_index);
+  for (size_t begin = 0; begin < a_bytes.size(); begin += kPieceBytes) {
+    const size_t count = std::min(kPieceBytes, a_bytes.size() - begin);
+    const auto a_piece = a_bytes.subspan(begin, count), b_piece = b_bytes.subspan(begin, count);
+    if (!std::ranges::equal(a_piece, b_piece)) return false;
+    file_.release(a_piece);
+    other.file_.release(b_piece);
+  }
+  return true;
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
@@ -235,6 +260,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
   const uint64_t header_bytes = header.size();
   append(std::as_bytes(std::span(&header_bytes, 1)));
   append(std::as_bytes(std::span(header)));
+  skip_complete();
 }
 
 void SafetensorsWriter::FreeHash::operator()(XXH3_state_s* state) const { XXH3_freeState(state); }
@@ -247,11 +273,38 @@ void SafetensorsWriter::append(std::span<const std::byte> bytes) {
 uint64_t SafetensorsWriter::xxh3() const { return XXH3_64bits_digest(hash_.get()); }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
   SKP_CHECK(next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
-  const SafeTensor& tensor = tensors_[next_++];
-  SKP_CHECK(bytes.size() == tensor.bytes(), "{}: {} bytes for tensor '{}' of {}", path_.string(), bytes.size(),
-            tensor.name, tensor.bytes());
+  const SafeTensor& tensor = tensors_[next_];
+  SKP_CHECK(bytes.size() <= tensor.bytes() - written_bytes_, "{}: {} bytes for tensor '{}', which has {} left",
+            path_.string(), bytes.size(), tensor.name, tensor.bytes() - written_bytes_);
   append(bytes);
+  written_bytes_ += bytes.size();
+  skip_complete();
+}
+
+void SafetensorsWriter::write(std::span<const float> values) {
+  SKP_CHECK(values.empty() || next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
+  if (values.empty() || tensors_[next_].dtype == SafeDtype::kF32) return write(std::as_bytes(values));
+  const SafeTensor& tensor = tensors_[next_];
+  SKP_CHECK(is_float(tensor.dtype), "{}: values for tensor '{}'", path_.string(), tensor.name);
+  const bool f16 = tensor.dtype == SafeDtype::kF16;
+  narrowed_.resize(values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    narrowed_[i] = f16 ? float_to_f16(values[i]) : float_to_bf16(values[i]);
+    const bool infinite = (narrowed_[i] & 0x7fffu) == (f16 ? 0x7c00u : 0x7f80u);
+    if (infinite && std::isfinite(values[i]))
+      throw FileError("{}: tensor '{}' holds {}, which is too large for {}", path_.string(), tensor.name, values[i],
+                      safe_dtype_name(tensor.dtype));
+  }
+  write(std::as_bytes(std::span(narrowed_)));
+}
+
+void SafetensorsWriter::skip_complete() {
+  while (next_ < tensors_.size() && written_bytes_ == tensors_[next_].bytes()) {
+    ++next_;
+    written_bytes_ = 0;
+  }
 }
 
 void SafetensorsWriter::finish() {

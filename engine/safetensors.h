@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -23,6 +24,7 @@ namespace skippipe {
 enum class SafeDtype : uint8_t { kF64, kF32, kF16, kBf16, kI64, kI32, kI16, kI8, kU8, kBool };
 const char* safe_dtype_name(SafeDtype dtype);  // "BF16"
 int64_t safe_dtype_bytes(SafeDtype dtype);
+bool is_float(SafeDtype dtype);  // F32, F16 or BF16: what weights may be
 
 struct SafeTensor {
   std::string name;
@@ -53,8 +55,15 @@ class SafetensorsFile {
   // The tensor's bytes, little-endian, row-major; not aligned. Valid as long as this object.
   std::span<const std::byte> data(size_t index) const;
 
-  // Reads a tensor of F32, F16 or BF16 as f32. Throws FileError if it is missing or has another shape or dtype.
+  // The index of a tensor of F32, F16 or BF16. Throws FileError if it is missing or has another shape or dtype.
+  size_t require(std::string_view name, std::span<const int64_t> shape) const;
+  // Reads such a tensor as f32. Throws FileError as above.
   void read_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> values) const;
+  // The same piece by piece, through `buffer`: takes no more memory than that, however large the tensor is.
+  void stream_f32(std::string_view name, std::span<const int64_t> shape, std::span<float> buffer,
+                  const std::function<void(std::span<const float>)>& sink) const;
+  // Whether two tensors hold the same values under different names: dtype, shape and bytes. Neither stays in memory.
+  bool equal(size_t index, const SafetensorsFile& other, size_t other_index) const;
 
  private:
   std::filesystem::path path_;
@@ -74,9 +83,10 @@ class SafetensorsWriter {
   SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
                     const std::map<std::string, std::string>& metadata = {});
 
-  // The bytes of the next tensor, all of them.
+  // The bytes of the next tensor, all of them or the next piece of them.
   void write(std::span<const std::byte> bytes);
-  void write(std::span<const float> values) { write(std::as_bytes(values)); }
+  // Its values, rounded to the tensor's dtype: F32, F16 or BF16. Throws FileError if a finite one is too large for it.
+  void write(std::span<const float> values);
   // Every tensor must have been written.
   void finish();
 
@@ -89,10 +99,13 @@ class SafetensorsWriter {
     void operator()(XXH3_state_s* state) const;
   };
   void append(std::span<const std::byte> bytes);
+  void skip_complete();
 
   std::filesystem::path path_;
   std::vector<SafeTensor> tensors_;
-  size_t next_ = 0;
+  size_t next_ = 0;             // the tensor being written
+  uint64_t written_bytes_ = 0;  // of it
+  std::vector<uint16_t> narrowed_;
   FileWriter file_;
   std::unique_ptr<XXH3_state_s, FreeHash> hash_;
 };

@@ -104,8 +104,8 @@ TEST(Safetensors, ErrorsNameTensorFoundAndExpected) {
   const SafetensorsFile file(kGolden);
   SKP_EXPECT_ERROR(read_f32(file, "absent", {10}), FileError, "dtypes.safetensors: tensor 'absent' is missing");
   SKP_EXPECT_ERROR(read_f32(file, "f32", {2, 5}), FileError, "tensor 'f32' has the shape (10), expected (2, 5)");
-  SKP_EXPECT_ERROR(read_f32(file, "i32", {2, 3}), InternalError, "10 values for tensor 'i32'");
   std::vector<float> six(6);
+  SKP_EXPECT_ERROR(file.read_f32("f32", std::vector<int64_t>{10}, six), InternalError, "6 values for tensor 'f32'");
   SKP_EXPECT_ERROR(file.read_f32("i32", std::vector<int64_t>{2, 3}, six), FileError,
                    "tensor 'i32' is I32, expected F32, F16 or BF16");
 }
