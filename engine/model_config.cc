@@ -102,6 +102,17 @@ void read_sizes(ModelConfig& config, const JsonReader& root) {
                       config.heads * config.head_dim, kMaxWidth);
 }
 
+// A list, one id, or nothing.
+std::vector<int64_t> read_token_ids(const JsonReader& root, const std::string& key) {
+  const auto field = root.find(key);
+  if (!field) return {};
+  const auto items = field->value().is_array() ? field->items() : std::vector<JsonReader>{*field};
+  std::vector<int64_t> ids;
+  for (const JsonReader& item : items) ids.push_back(item.as_int(-1, kMaxVocabulary));
+  std::erase(ids, -1);  // some files say none in this way
+  return ids;
+}
+
 ModelConfig read_config(const JsonReader& root) {
   require_llama(root);
   ModelConfig config;
@@ -110,6 +121,8 @@ ModelConfig read_config(const JsonReader& root) {
   config.rms_norm_eps = root.get_double("rms_norm_eps", config.rms_norm_eps, 0, 1);
   config.tied_embeddings = root.get_bool("tie_word_embeddings", config.tied_embeddings);
   config.initializer_range = root.get_double("initializer_range", config.initializer_range, 0, 1e3);
+  if (const auto ids = read_token_ids(root, "bos_token_id"); !ids.empty()) config.bos_token_id = ids.front();
+  config.eos_token_ids = read_token_ids(root, "eos_token_id");
   return config;
 }
 
@@ -138,11 +151,11 @@ ModelConfig load_model_config(const std::filesystem::path& path) {
   return parse_model_config(read_file(path, kMaxFileBytes), path.string());
 }
 
-std::string model_config_json(const ModelConfig& config) {
+std::string model_config_json(const ModelConfig& config, std::string_view dtype) {
   nlohmann::ordered_json document = {
       {"architectures", {"LlamaForCausalLM"}},
       {"model_type", "llama"},
-      {"torch_dtype", "float32"},
+      {"torch_dtype", dtype},
       {"hidden_act", "silu"},
       {"attention_bias", false},
       {"mlp_bias", false},
@@ -166,6 +179,9 @@ std::string model_config_json(const ModelConfig& config) {
                                 {"low_freq_factor", scaling->low_freq_factor},
                                 {"high_freq_factor", scaling->high_freq_factor},
                                 {"original_max_position_embeddings", scaling->original_max_position_embeddings}};
+  if (config.bos_token_id) document["bos_token_id"] = *config.bos_token_id;
+  if (config.eos_token_ids.size() == 1) document["eos_token_id"] = config.eos_token_ids.front();
+  if (config.eos_token_ids.size() > 1) document["eos_token_id"] = config.eos_token_ids;
   return document.dump(2) + "\n";
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace skippipe {
 
@@ -34,6 +35,9 @@ struct ModelConfig {
   std::optional<RopeScaling> rope_scaling;
   bool tied_embeddings = false;  // tie_word_embeddings
   double initializer_range = 0.02;
+  // Where a text begins and ends. Carried along for generation and for Hugging Face; none if config.json does not say.
+  std::optional<int64_t> bos_token_id;
+  std::vector<int64_t> eos_token_ids;
 
   // Columns of the merged query, key and value projection: (H + 2K) D.
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
@@ -53,7 +57,7 @@ struct ModelConfig {
 ModelConfig load_model_config(const std::filesystem::path& path);
 // The same for text; `name` stands for the file in messages.
 ModelConfig parse_model_config(std::string_view text, const std::string& name);
-// A config.json that Hugging Face and load_model_config read back.
-std::string model_config_json(const ModelConfig& config);
+// A config.json that Hugging Face and load_model_config read back. `dtype`: of the stored weights, as PyTorch calls it.
+std::string model_config_json(const ModelConfig& config, std::string_view dtype = "float32");
 
 }  // namespace skippipe

@@ -96,6 +96,22 @@ TEST(ModelConfig, WritesWhatItReads) {
   std::filesystem::remove(path);
 }
 
+TEST(ModelConfig, CarriesTheTokensThatBeginAndEndTexts) {
+  const auto parse_ids = [](const json& bos, const json& eos) {
+    json document = good_document();
+    document["bos_token_id"] = bos;
+    document["eos_token_id"] = eos;
+    const ModelConfig config = parse(document);
+    EXPECT_EQ(parse_model_config(model_config_json(config), "written"), config);
+    return config;
+  };
+  EXPECT_EQ(parse_ids(1, 2).bos_token_id, 1);
+  EXPECT_EQ(parse_ids(1, 2).eos_token_ids, (std::vector<int64_t>{2}));
+  EXPECT_EQ(parse_ids(1, {128001, 128009}).eos_token_ids, (std::vector<int64_t>{128001, 128009}));
+  EXPECT_FALSE(parse_ids(nullptr, -1).bos_token_id);
+  EXPECT_TRUE(parse_ids(nullptr, -1).eos_token_ids.empty());
+}
+
 // Sets one field and expects an error that names it, with all of `words`.
 template <typename ErrorClass>
 void expect_refused(const std::string& field, const json& value, const std::vector<std::string>& words) {
