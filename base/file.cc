@@ -62,11 +62,15 @@ std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   return content;
 }
 
+void sync_folder(const std::filesystem::path& folder) {
+  sync_descriptor(Descriptor(folder, O_RDONLY | O_DIRECTORY), folder);
+}
+
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
   sync_descriptor(Descriptor(temporary, O_RDONLY), temporary);
   if (std::rename(temporary.c_str(), path.c_str()) != 0)
     throw FileError("{}: cannot rename from {}: {}", path.string(), temporary.string(), std::strerror(errno));
-  sync_descriptor(Descriptor(folder_of(path), O_RDONLY | O_DIRECTORY), folder_of(path));
+  sync_folder(folder_of(path));
 }
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {

@@ -16,6 +16,9 @@ std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = 64
 // Writes under a temporary name in the same folder, syncs, renames. Throws FileError; then path is as it was.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
+// What was created, renamed or removed in the folder survives a crash afterwards. Throws FileError.
+void sync_folder(const std::filesystem::path& folder);
+
 // Syncs the file, then renames it and syncs the folder. Throws FileError.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path);
 
