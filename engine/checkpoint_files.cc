@@ -1,7 +1,5 @@
 #include "engine/checkpoint_files.h"
 
-#include <fcntl.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -135,14 +133,6 @@ std::vector<SafeTensor> moments_of(const std::vector<SafeTensor>& weights) {
   return moments;
 }
 
-void sync_folder(const fs::path& folder) {
-  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) throw FileError("{}: cannot open: {}", folder.string(), std::strerror(errno));
-  const int result = fsync(fd), error = errno;
-  close(fd);
-  if (result != 0) throw FileError("{}: cannot sync: {}", folder.string(), std::strerror(error));
-}
-
 }  // namespace
 
 fs::path checkpoints_folder(const fs::path& run_output) { return run_output / "checkpoints"; }
@@ -194,12 +184,9 @@ CheckpointPartWriter::CheckpointPartWriter(const fs::path& folder, int stage, st
   weights_ = std::make_unique<SafetensorsWriter>(folder / stage_weights_file(stage), std::move(weights), metadata);
 }
 
-void CheckpointPartWriter::write_weight(std::span<const float> values) { weights_->write(values); }
+void CheckpointPartWriter::write_weights(std::span<const float> values) { weights_->write(values); }
 
-void CheckpointPartWriter::write_moments(std::span<const float> first, std::span<const float> second) {
-  moments_->write(first);
-  moments_->write(second);
-}
+void CheckpointPartWriter::write_moments(std::span<const float> values) { moments_->write(values); }
 
 void CheckpointPartWriter::finish() {
   std::vector<CheckpointFile> files;

@@ -75,8 +75,9 @@ class CheckpointPartWriter {
   // `weights`: names and shapes; dtypes are ignored.
   CheckpointPartWriter(const std::filesystem::path& folder, int stage, std::vector<SafeTensor> weights, bool optimizer);
 
-  void write_weight(std::span<const float> values);
-  void write_moments(std::span<const float> first, std::span<const float> second);
+  // The next values, in pieces of any size that ends with a tensor or before.
+  void write_weights(std::span<const float> values);
+  void write_moments(std::span<const float> values);
   void finish();
 
  private:

@@ -89,8 +89,10 @@ void write_checkpoint_part(const fs::path& folder, int stage, std::span<const Pa
     weights.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});
   CheckpointPartWriter writer(folder, stage, std::move(weights), optimizer);
   for (const Parameter& parameter : parameters) {
-    writer.write_weight(values_of(parameter.weight));
-    if (optimizer) writer.write_moments(values_of(parameter.first_moment), values_of(parameter.second_moment));
+    writer.write_weights(values_of(parameter.weight));
+    if (!optimizer) continue;
+    writer.write_moments(values_of(parameter.first_moment));
+    writer.write_moments(values_of(parameter.second_moment));
   }
   writer.finish();
 }
