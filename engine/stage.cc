@@ -65,7 +65,7 @@ struct Workspace {
       stream_gradient = arena.take({rows, config.channels}, Dtype::kF32);
       final_rrms = arena.take({rows}, Dtype::kF32);
       logits_lse = arena.take({rows}, Dtype::kF32);
-      kernel_bytes = std::max(kernel_bytes, lm_head_workspace_bytes(context, rows, config.channels, config.vocabulary));
+      kernel_bytes = std::max(kernel_bytes, lm_head_workspace_bytes(context, rows, config.channels, config.vocabulary, Dtype::kF32));
     }
     kernels = arena.take({aligned_bytes(kernel_bytes) / dtype_bytes(Dtype::kF32)}, Dtype::kF32);
   }

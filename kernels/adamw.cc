@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void adamw_step(Context& ctx, Tensor w, Tensor m, Tensor v, ConstTensor grad, const AdamWStep& step) {
-  const ArgumentCheck check(ctx, "adamw_step");
+  ArgumentCheck check(ctx, "adamw_step");
   check.dense("w", w, Holds::kF32, w.shape());
   check.dense("m", m, Holds::kF32, w.shape());
   check.dense("v", v, Holds::kF32, w.shape());

@@ -10,8 +10,7 @@ struct AttentionShapes {
 };
 
 // q and k give the shapes that the other arguments must have.
-AttentionShapes check_inputs(const ArgumentCheck& check, const ConstTensor& q, const ConstTensor& k,
-                             const ConstTensor& v) {
+AttentionShapes check_inputs(ArgumentCheck& check, const ConstTensor& q, const ConstTensor& k, const ConstTensor& v) {
   check.rank("q", q, 4);
   check.rank("k", k, 4);
   const AttentionShapes shapes{q.shape(), {q.dim(0), q.dim(1), k.dim(2), q.dim(3)}, {q.dim(0), q.dim(2), q.dim(1)}};
@@ -23,7 +22,7 @@ AttentionShapes check_inputs(const ArgumentCheck& check, const ConstTensor& q, c
   return shapes;
 }
 
-void check_workspace(const ArgumentCheck& check, const Context& ctx, const AttentionShapes& shapes) {
+void check_workspace(ArgumentCheck& check, const Context& ctx, const AttentionShapes& shapes) {
   check.workspace(attention_workspace_bytes(ctx, shapes.query[0], shapes.query[1], shapes.query[2], shapes.key[2],
                                             shapes.query[3]));
 }
@@ -31,7 +30,7 @@ void check_workspace(const ArgumentCheck& check, const Context& ctx, const Atten
 }  // namespace
 
 void attention_forward(Context& ctx, Tensor y, Tensor lse, ConstTensor q, ConstTensor k, ConstTensor v, float scale) {
-  const ArgumentCheck check(ctx, "attention_forward");
+  ArgumentCheck check(ctx, "attention_forward");
   const AttentionShapes shapes = check_inputs(check, q, k, v);
   check.strided("y", y, Holds::kReal, shapes.query);
   check.dense("lse", lse, Holds::kF32, shapes.lse);
@@ -43,7 +42,7 @@ void attention_forward(Context& ctx, Tensor y, Tensor lse, ConstTensor q, ConstT
 
 void attention_backward(Context& ctx, Tensor dq, Tensor dk, Tensor dv, ConstTensor dy, ConstTensor q, ConstTensor k,
                         ConstTensor v, ConstTensor y, ConstTensor lse, float scale) {
-  const ArgumentCheck check(ctx, "attention_backward");
+  ArgumentCheck check(ctx, "attention_backward");
   const AttentionShapes shapes = check_inputs(check, q, k, v);
   check.strided("dy", dy, Holds::kReal, shapes.query);
   check.strided("y", y, Holds::kReal, shapes.query);

@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v, float scale) {
-  const ArgumentCheck check(ctx, "attention_cached_forward");
+  ArgumentCheck check(ctx, "attention_cached_forward");
   check.rank("q", q, 3);
   check.rank("k", k, 3);
   const Dims key = {k.dim(0), k.dim(1), q.dim(2)};

@@ -57,8 +57,8 @@ class Backend {
                                     ConstTensor targets) = 0;
   virtual void lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, ConstTensor w,
                                      ConstTensor targets, ConstTensor lse, float scale) = 0;
-  virtual int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels,
-                                          int64_t vocabulary) const = 0;
+  virtual int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary,
+                                          Dtype dtype) const = 0;
   // adamw.h
   virtual void adamw_step(Context& ctx, Tensor w, Tensor m, Tensor v, ConstTensor grad, const AdamWStep& step) = 0;
   // elementwise.h

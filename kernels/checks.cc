@@ -83,18 +83,29 @@ void ArgumentCheck::rank(const char* name, const ConstTensor& tensor, int expect
     throw ShapeError("{}: {} is {}, expected at least one element", operation_, name, tensor.shape().to_string());
 }
 
-void ArgumentCheck::holds(const char* name, const ConstTensor& tensor, Holds holds) const {
+void ArgumentCheck::holds(const char* name, const ConstTensor& tensor, Holds holds) {
   if (tensor.device() != ctx_.backend->device())
     throw DtypeError("{}: {} lives on {}, expected {}", operation_, name, device_name(tensor.device()),
                      device_name(ctx_.backend->device()));
   if (!may_hold(holds, tensor.dtype()))
     throw DtypeError("{}: {} is {}, expected {}", operation_, name, dtype_name(tensor.dtype()), expected_dtype(holds));
-  if (holds == Holds::kReal && !ctx_.backend->computes_in(tensor.dtype()))
-    throw DtypeError("{}: {} is {}, which the {} backend does not have yet; expected f32", operation_, name,
-                     dtype_name(tensor.dtype()), ctx_.backend->name());
+  if (holds == Holds::kReal) agrees(name, tensor.dtype());
 }
 
-void ArgumentCheck::strided(const char* name, const ConstTensor& tensor, Holds expected, const Dims& shape) const {
+void ArgumentCheck::agrees(const char* name, Dtype dtype) {
+  if (!ctx_.backend->computes_in(dtype))
+    throw DtypeError("{}: {} is {}, which the {} backend does not compute in on this machine; expected f32", operation_,
+                     name, dtype_name(dtype), ctx_.backend->name());
+  if (first_real_ == nullptr) {
+    first_real_ = name;
+    real_ = dtype;
+  }
+  if (dtype != real_)
+    throw DtypeError("{}: {} is {}, expected {} as {} is", operation_, name, dtype_name(dtype), dtype_name(real_),
+                     first_real_);
+}
+
+void ArgumentCheck::strided(const char* name, const ConstTensor& tensor, Holds expected, const Dims& shape) {
   if (tensor.shape() != shape)
     throw ShapeError("{}: {} is {}, expected {}", operation_, name, tensor.shape().to_string(), shape.to_string());
   holds(name, tensor, expected);
@@ -109,7 +120,7 @@ void ArgumentCheck::strided(const char* name, const ConstTensor& tensor, Holds e
   }
 }
 
-void ArgumentCheck::dense(const char* name, const ConstTensor& tensor, Holds expected, const Dims& shape) const {
+void ArgumentCheck::dense(const char* name, const ConstTensor& tensor, Holds expected, const Dims& shape) {
   strided(name, tensor, expected, shape);
   if (!tensor.is_contiguous())
     throw ShapeError("{}: {} {} has strides {}, expected contiguous", operation_, name, shape.to_string(),

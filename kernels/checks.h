@@ -9,7 +9,8 @@
 
 namespace skippipe {
 
-// What an argument may hold. kReal: f32 or bf16, whichever of them the backend computes in; kAnyReal: either.
+// What an argument may hold. kReal: f32 or bf16, the same for all of an operation's arguments that are kReal, and one
+// that the backend computes in; kAnyReal: either.
 enum class Holds { kReal, kAnyReal, kF32, kI32 };
 
 // One operation's arguments under check. Every failure throws a ShapeError or DtypeError that names the operation, the
@@ -26,9 +27,9 @@ class ArgumentCheck {
   // Rank and at least one element.
   void rank(const char* name, const ConstTensor& tensor, int expected) const;
   // This very shape, contiguous, non-null (unless it has no elements).
-  void dense(const char* name, const ConstTensor& tensor, Holds holds, const Dims& shape) const;
+  void dense(const char* name, const ConstTensor& tensor, Holds holds, const Dims& shape);
   // This very shape; the last stride is 1, and the other strides keep rows apart.
-  void strided(const char* name, const ConstTensor& tensor, Holds holds, const Dims& shape) const;
+  void strided(const char* name, const ConstTensor& tensor, Holds holds, const Dims& shape);
   // No element of `output` may be shared with any of `others` (empty ones are passed over).
   void disjoint(const Named& output, std::initializer_list<Named> others) const;
   // The same view of the same memory, or no shared element.
@@ -40,10 +41,13 @@ class ArgumentCheck {
   [[noreturn]] void fail(const std::string& message) const;
 
  private:
-  void holds(const char* name, const ConstTensor& tensor, Holds holds) const;
+  void holds(const char* name, const ConstTensor& tensor, Holds holds);
+  void agrees(const char* name, Dtype dtype);
 
   const Context& ctx_;
   const char* operation_;
+  const char* first_real_ = nullptr;  // the first kReal argument
+  Dtype real_ = Dtype::kF32;          // its dtype
 };
 
 }  // namespace skippipe

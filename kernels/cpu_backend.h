@@ -6,9 +6,9 @@
 
 namespace skippipe {
 
-// The CPU: oneDNN for matrix products, our own vectorized and threaded code for the rest. Computes in f32; bf16 is
-// known to fill_zero and cast only. Threads are OpenMP's, `Context::threads` of them, the caller included. Operations
-// that save no scratch from the context allocate nothing after their first call with a shape.
+// The CPU: oneDNN for matrix products, our own vectorized and threaded code for the rest. Computes in f32, and
+// in bf16 where oneDNN does: on processors with AVX-512. Threads are OpenMP's, `Context::threads` of them, the caller
+// included. Operations that save no scratch from the context allocate nothing after their first call with a shape.
 std::unique_ptr<Backend> make_cpu_backend();
 
 }  // namespace skippipe

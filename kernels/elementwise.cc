@@ -5,13 +5,13 @@
 namespace skippipe {
 
 void fill_zero(Context& ctx, Tensor x) {
-  const ArgumentCheck check(ctx, "fill_zero");
+  ArgumentCheck check(ctx, "fill_zero");
   check.dense("x", x, x.dtype() == Dtype::kI32 ? Holds::kI32 : Holds::kAnyReal, x.shape());
   ctx.backend->fill_zero(ctx, x);
 }
 
 void cast(Context& ctx, Tensor y, ConstTensor x) {
-  const ArgumentCheck check(ctx, "cast");
+  ArgumentCheck check(ctx, "cast");
   check.dense("x", x, Holds::kAnyReal, x.shape());
   check.dense("y", y, Holds::kAnyReal, x.shape());
   check.disjoint({"y", y}, {{"x", x}});
@@ -19,7 +19,7 @@ void cast(Context& ctx, Tensor y, ConstTensor x) {
 }
 
 void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) {
-  const ArgumentCheck check(ctx, "add");
+  ArgumentCheck check(ctx, "add");
   check.dense("a", a, Holds::kReal, a.shape());
   check.dense("b", b, Holds::kReal, a.shape());
   check.dense("y", y, Holds::kReal, a.shape());
@@ -28,7 +28,7 @@ void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) {
 }
 
 void squared_norm(Context& ctx, Tensor sum, ConstTensor x) {
-  const ArgumentCheck check(ctx, "squared_norm");
+  ArgumentCheck check(ctx, "squared_norm");
   check.dense("x", x, Holds::kF32, x.shape());
   check.dense("sum", sum, Holds::kF32, {1});
   check.disjoint({"sum", sum}, {{"x", x}});

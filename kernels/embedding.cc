@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void embedding_forward(Context& ctx, Tensor y, ConstTensor tokens, ConstTensor w) {
-  const ArgumentCheck check(ctx, "embedding_forward");
+  ArgumentCheck check(ctx, "embedding_forward");
   check.rank("tokens", tokens, 1);
   check.rank("w", w, 2);
   check.dense("tokens", tokens, Holds::kI32, tokens.shape());
@@ -16,7 +16,7 @@ void embedding_forward(Context& ctx, Tensor y, ConstTensor tokens, ConstTensor w
 }
 
 void embedding_backward(Context& ctx, Tensor dw, ConstTensor dy, ConstTensor tokens) {
-  const ArgumentCheck check(ctx, "embedding_backward");
+  ArgumentCheck check(ctx, "embedding_backward");
   check.rank("tokens", tokens, 1);
   check.rank("dw", dw, 2);
   check.dense("tokens", tokens, Holds::kI32, tokens.shape());

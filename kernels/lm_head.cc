@@ -5,7 +5,7 @@
 namespace skippipe {
 namespace {
 
-void check_inputs(const ArgumentCheck& check, const Context& ctx, const ConstTensor& h, const ConstTensor& w,
+void check_inputs(ArgumentCheck& check, const Context& ctx, const ConstTensor& h, const ConstTensor& w,
                   const ConstTensor& targets, const ConstTensor& lse) {
   check.rank("h", h, 2);
   check.rank("w", w, 2);
@@ -13,13 +13,13 @@ void check_inputs(const ArgumentCheck& check, const Context& ctx, const ConstTen
   check.dense("w", w, Holds::kReal, {w.dim(0), h.dim(1)});
   check.dense("targets", targets, Holds::kI32, {h.dim(0)});
   check.dense("lse", lse, Holds::kF32, {h.dim(0)});
-  check.workspace(lm_head_workspace_bytes(ctx, h.dim(0), h.dim(1), w.dim(0)));
+  check.workspace(lm_head_workspace_bytes(ctx, h.dim(0), h.dim(1), w.dim(0), h.dtype()));
 }
 
 }  // namespace
 
 void lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, ConstTensor h, ConstTensor w, ConstTensor targets) {
-  const ArgumentCheck check(ctx, "lm_head_loss_forward");
+  ArgumentCheck check(ctx, "lm_head_loss_forward");
   check_inputs(check, ctx, h, w, targets, lse);
   check.dense("loss", loss, Holds::kF32, {1});
   check.disjoint({"loss", loss}, {{"h", h}, {"w", w}, {"targets", targets}, {"lse", lse}});
@@ -29,7 +29,7 @@ void lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, ConstTensor h, 
 
 void lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, ConstTensor w, ConstTensor targets,
                            ConstTensor lse, float scale) {
-  const ArgumentCheck check(ctx, "lm_head_loss_backward");
+  ArgumentCheck check(ctx, "lm_head_loss_backward");
   check_inputs(check, ctx, h, w, targets, lse);
   check.dense("dh", dh, Holds::kReal, h.shape());
   check.dense("dw", dw, Holds::kF32, w.shape());
@@ -38,8 +38,8 @@ void lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, Co
   ctx.backend->lm_head_loss_backward(ctx, dh, dw, h, w, targets, lse, scale);
 }
 
-int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary) {
-  return ctx.backend->lm_head_workspace_bytes(ctx, rows, channels, vocabulary);
+int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary, Dtype dtype) {
+  return ctx.backend->lm_head_workspace_bytes(ctx, rows, channels, vocabulary, dtype);
 }
 
 }  // namespace skippipe

@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) {
-  const ArgumentCheck check(ctx, "linear_forward");
+  ArgumentCheck check(ctx, "linear_forward");
   check.rank("x", x, 2);
   check.rank("w", w, 2);
   check.strided("x", x, Holds::kReal, x.shape());
@@ -16,7 +16,7 @@ void linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) {
 }
 
 void linear_backward_input(Context& ctx, Tensor dx, ConstTensor dy, ConstTensor w, bool accumulate) {
-  const ArgumentCheck check(ctx, "linear_backward_input");
+  ArgumentCheck check(ctx, "linear_backward_input");
   check.rank("dy", dy, 2);
   check.rank("w", w, 2);
   check.strided("dy", dy, Holds::kReal, dy.shape());
@@ -27,7 +27,7 @@ void linear_backward_input(Context& ctx, Tensor dx, ConstTensor dy, ConstTensor 
 }
 
 void linear_backward_weight(Context& ctx, Tensor dw, ConstTensor dy, ConstTensor x) {
-  const ArgumentCheck check(ctx, "linear_backward_weight");
+  ArgumentCheck check(ctx, "linear_backward_weight");
   check.rank("dy", dy, 2);
   check.rank("x", x, 2);
   check.strided("dy", dy, Holds::kReal, dy.shape());

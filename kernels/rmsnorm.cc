@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void rmsnorm_forward(Context& ctx, Tensor y, Tensor rrms, ConstTensor x, ConstTensor w, float eps) {
-  const ArgumentCheck check(ctx, "rmsnorm_forward");
+  ArgumentCheck check(ctx, "rmsnorm_forward");
   check.rank("x", x, 2);
   check.dense("x", x, Holds::kReal, x.shape());
   check.dense("w", w, Holds::kReal, {x.dim(1)});
@@ -19,7 +19,7 @@ void rmsnorm_forward(Context& ctx, Tensor y, Tensor rrms, ConstTensor x, ConstTe
 
 void add_rmsnorm_forward(Context& ctx, Tensor y, Tensor sum, Tensor rrms, ConstTensor x, ConstTensor residual,
                          ConstTensor w, float eps) {
-  const ArgumentCheck check(ctx, "add_rmsnorm_forward");
+  ArgumentCheck check(ctx, "add_rmsnorm_forward");
   check.rank("x", x, 2);
   check.dense("x", x, Holds::kReal, x.shape());
   check.dense("residual", residual, Holds::kReal, x.shape());
@@ -37,7 +37,7 @@ void add_rmsnorm_forward(Context& ctx, Tensor y, Tensor sum, Tensor rrms, ConstT
 
 void rmsnorm_backward(Context& ctx, Tensor dx, Tensor dw, ConstTensor dy, ConstTensor x, ConstTensor w,
                       ConstTensor rrms, ConstTensor dresidual) {
-  const ArgumentCheck check(ctx, "rmsnorm_backward");
+  ArgumentCheck check(ctx, "rmsnorm_backward");
   check.rank("x", x, 2);
   check.dense("x", x, Holds::kReal, x.shape());
   check.dense("dy", dy, Holds::kReal, x.shape());

@@ -7,7 +7,7 @@ namespace {
 
 void check_rope(const Context& ctx, const char* operation, const char* name, const Tensor& x, const ConstTensor& cos,
                 const ConstTensor& sin) {
-  const ArgumentCheck check(ctx, operation);
+  ArgumentCheck check(ctx, operation);
   check.rank(name, x, 4);
   if (x.dim(3) % 2 != 0) check.fail(fmt::format("{} is {}, expected an even head dim", name, x.shape().to_string()));
   check.strided(name, x, Holds::kReal, x.shape());

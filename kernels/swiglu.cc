@@ -5,7 +5,7 @@
 namespace skippipe {
 
 void swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstTensor up) {
-  const ArgumentCheck check(ctx, "swiglu_forward");
+  ArgumentCheck check(ctx, "swiglu_forward");
   check.rank("gate", gate, 2);
   check.strided("gate", gate, Holds::kReal, gate.shape());
   check.strided("up", up, Holds::kReal, gate.shape());
@@ -15,7 +15,7 @@ void swiglu_forward(Context& ctx, Tensor y, ConstTensor gate, ConstTensor up) {
 }
 
 void swiglu_backward(Context& ctx, Tensor dgate, Tensor dup, ConstTensor dy, ConstTensor gate, ConstTensor up) {
-  const ArgumentCheck check(ctx, "swiglu_backward");
+  ArgumentCheck check(ctx, "swiglu_backward");
   check.rank("gate", gate, 2);
   check.strided("gate", gate, Holds::kReal, gate.shape());
   check.strided("up", up, Holds::kReal, gate.shape());

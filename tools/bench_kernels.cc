@@ -276,7 +276,7 @@ void bench(const Options& o) {
       pool.allocate(std::max({attention_workspace_bytes(ctx, o.batch, std::max<int64_t>(o.tokens, 150), o.heads,
                                                         o.kv_heads, std::max<int64_t>(o.channels / o.heads, 64)),
                               attention_cached_workspace_bytes(ctx, 64, o.heads, o.kv_heads, o.channels / o.heads),
-                              lm_head_workspace_bytes(ctx, rows, o.channels, o.vocabulary),
+                              lm_head_workspace_bytes(ctx, rows, o.channels, o.vocabulary, Dtype::kF32),
                               rmsnorm_backward_workspace_bytes(ctx, o.channels), squared_norm_workspace_bytes(ctx)}));
   verify(ctx, pool);
   const double flops = matmul_ceiling(ctx, pool, o.repeats), bandwidth = triad_ceiling(o.threads, o.repeats);

@@ -91,9 +91,9 @@ class TimedBackend : public Backend {
                              ConstTensor lse, float scale) override {
     timed("lm head backward", [&] { inner_.lm_head_loss_backward(ctx, dh, dw, h, w, targets, lse, scale); });
   }
-  int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels,
-                                  int64_t vocabulary) const override {
-    return inner_.lm_head_workspace_bytes(ctx, rows, channels, vocabulary);
+  int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary,
+                                  Dtype dtype) const override {
+    return inner_.lm_head_workspace_bytes(ctx, rows, channels, vocabulary, dtype);
   }
   void adamw_step(Context& ctx, Tensor w, Tensor m, Tensor v, ConstTensor grad, const AdamWStep& step) override {
     timed("adamw", [&] { inner_.adamw_step(ctx, w, m, v, grad, step); });

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/backend_impl.h"
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile_product.h"
 
@@ -48,16 +49,17 @@ struct HeadRows {
   int64_t stride;
 };
 
-template <typename Void>
+template <typename Element, typename Void>
 auto head_rows(const BasicTensor<Void>& x, int64_t b, int64_t h) {
-  auto* data = x.template as<float>() + b * x.stride(0) + h * x.stride(2);
+  auto* data = x.template as<Element>() + b * x.stride(0) + h * x.stride(2);
   return HeadRows<std::remove_pointer_t<decltype(data)>>{data, x.stride(1)};
 }
 
 // packed[t][d] = scale * x[t][d], zero beyond.
-void pack(float* packed, HeadRows<const float> x, const Layout& at, float scale) {
+template <typename Element>
+void pack(float* packed, HeadRows<const Element> x, const Layout& at, float scale) {
   for (int64_t t = 0; t < at.tokens; ++t) {
-    const float* from = x.data + t * x.stride;
+    const Element* from = x.data + t * x.stride;
     float* to = packed + t * at.width;
 #pragma omp simd
     for (int64_t d = 0; d < at.head_dim; ++d) to[d] = from[d] * scale;
@@ -67,22 +69,24 @@ void pack(float* packed, HeadRows<const float> x, const Layout& at, float scale)
 }
 
 // packed[tile][d][j] = x[tile * kTile + j][d], zero beyond.
-void pack_transposed(float* packed, HeadRows<const float> x, const Layout& at) {
+template <typename Element>
+void pack_transposed(float* packed, HeadRows<const Element> x, const Layout& at) {
   std::fill_n(packed, at.panel(), 0.0f);
   for (int64_t t = 0; t < at.tokens; ++t) {
-    const float* from = x.data + t * x.stride;
+    const Element* from = x.data + t * x.stride;
     float* to = packed + t / kTile * at.tile_panel() + t % kTile;
     for (int64_t d = 0; d < at.head_dim; ++d) to[d * kTile] = from[d];
   }
 }
 
 // x[t][d] = scale * packed[t][d]
-void unpack(HeadRows<float> x, const float* packed, const Layout& at, float scale) {
+template <typename Element>
+void unpack(HeadRows<Element> x, const float* packed, const Layout& at, float scale) {
   for (int64_t t = 0; t < at.tokens; ++t) {
     const float* from = packed + t * at.width;
-    float* to = x.data + t * x.stride;
+    Element* to = x.data + t * x.stride;
 #pragma omp simd
-    for (int64_t d = 0; d < at.head_dim; ++d) to[d] = from[d] * scale;
+    for (int64_t d = 0; d < at.head_dim; ++d) to[d] = Element(from[d] * scale);
   }
 }
 
@@ -139,12 +143,14 @@ class ForwardHead {
     scores_ = carver.take(kTile * kTile);
   }
 
-  void load_keys(HeadRows<const float> k, HeadRows<const float> v) {
+  template <typename Element>
+  void load_keys(HeadRows<const Element> k, HeadRows<const Element> v) {
     pack_transposed(keys_, k, at_);
     pack(values_, v, at_, 1.0f);
   }
 
-  void query_head(HeadRows<float> y, float* lse, HeadRows<const float> q, float scale) {
+  template <typename Element>
+  void query_head(HeadRows<Element> y, float* lse, HeadRows<const Element> q, float scale) {
     pack(queries_, q, at_, scale);
     for (int64_t i = 0; i < at_.tiles; ++i) {
       query_tile(i);
@@ -167,14 +173,15 @@ class ForwardHead {
     }
   }
 
-  void store_tile(HeadRows<float> y, float* lse, int64_t i) {
+  template <typename Element>
+  void store_tile(HeadRows<Element> y, float* lse, int64_t i) {
     const int64_t first = i * kTile, count = std::min(kTile, at_.tokens - first);
     for (int64_t row = 0; row < count; ++row) {
       const float* from = out_ + row * at_.width;
-      float* to = y.data + (first + row) * y.stride;
+      Element* to = y.data + (first + row) * y.stride;
       const float share = 1.0f / sum_[row];
 #pragma omp simd
-      for (int64_t d = 0; d < at_.head_dim; ++d) to[d] = from[d] * share;
+      for (int64_t d = 0; d < at_.head_dim; ++d) to[d] = Element(from[d] * share);
       lse[first + row] = max_[row] + std::log(sum_[row]);
     }
   }
@@ -203,7 +210,8 @@ class BackwardHead {
     delta_ = carver.take(at.rows);
   }
 
-  void load_keys(HeadRows<const float> k, HeadRows<const float> v) {
+  template <typename Element>
+  void load_keys(HeadRows<const Element> k, HeadRows<const Element> v) {
     pack_transposed(keys_transposed_, k, at_);
     pack_transposed(values_transposed_, v, at_);
     pack(keys_, k, at_, 1.0f);
@@ -211,8 +219,9 @@ class BackwardHead {
     std::fill_n(dv_, at_.panel(), 0.0f);
   }
 
-  void query_head(HeadRows<float> dq, HeadRows<const float> dy, HeadRows<const float> q, HeadRows<const float> y,
-                  const float* lse, float scale) {
+  template <typename Element>
+  void query_head(HeadRows<Element> dq, HeadRows<const Element> dy, HeadRows<const Element> q,
+                  HeadRows<const Element> y, const float* lse, float scale) {
     pack(queries_, q, at_, scale);
     pack(dy_, dy, at_, 1.0f);
     std::fill_n(dq_, at_.panel(), 0.0f);
@@ -225,18 +234,20 @@ class BackwardHead {
   }
 
   // dk needs no scale: it is in the packed queries.
-  void store_keys(HeadRows<float> dk, HeadRows<float> dv) {
+  template <typename Element>
+  void store_keys(HeadRows<Element> dk, HeadRows<Element> dv) {
     unpack(dk, dk_, at_, 1.0f);
     unpack(dv, dv_, at_, 1.0f);
   }
 
  private:
   // delta[t] = dy[t] . y[t] = sum_j p dp
-  void dot_rows(HeadRows<const float> y) {
+  template <typename Element>
+  void dot_rows(HeadRows<const Element> y) {
     std::fill(delta_ + at_.tokens, delta_ + at_.rows, 0.0f);
     for (int64_t t = 0; t < at_.tokens; ++t) {
       const float* left = dy_ + t * at_.width;
-      const float* right = y.data + t * y.stride;
+      const Element* right = y.data + t * y.stride;
       float dot = 0;
 #pragma omp simd reduction(+ : dot)
       for (int64_t d = 0; d < at_.head_dim; ++d) dot += left[d] * right[d];
@@ -281,12 +292,16 @@ void CpuBackend::attention_forward(Context& ctx, Tensor y, Tensor lse, ConstTens
                                    float scale) {
   const Layout at(q.dim(1), q.dim(3));
   const int64_t heads = q.dim(2), kv_heads = k.dim(2), group = heads / kv_heads;
-  parallel_items(ctx.threads, q.dim(0) * kv_heads, [&](int thread, int64_t item) {
-    const int64_t b = item / kv_heads, g = item % kv_heads;
-    ForwardHead head(at, thread_workspace(ctx, at, thread));
-    head.load_keys(head_rows(k, b, g), head_rows(v, b, g));
-    for (int64_t h = g * group; h < (g + 1) * group; ++h)
-      head.query_head(head_rows(y, b, h), lse.as<float>() + (b * heads + h) * at.tokens, head_rows(q, b, h), scale);
+  with_element(q.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_items(ctx.threads, q.dim(0) * kv_heads, [&](int thread, int64_t item) {
+      const int64_t b = item / kv_heads, g = item % kv_heads;
+      ForwardHead head(at, thread_workspace(ctx, at, thread));
+      head.load_keys(head_rows<Element>(k, b, g), head_rows<Element>(v, b, g));
+      for (int64_t h = g * group; h < (g + 1) * group; ++h)
+        head.query_head(head_rows<Element>(y, b, h), lse.as<float>() + (b * heads + h) * at.tokens,
+                        head_rows<Element>(q, b, h), scale);
+    });
   });
 }
 
@@ -294,14 +309,17 @@ void CpuBackend::attention_backward(Context& ctx, Tensor dq, Tensor dk, Tensor d
                                     ConstTensor k, ConstTensor v, ConstTensor y, ConstTensor lse, float scale) {
   const Layout at(q.dim(1), q.dim(3));
   const int64_t heads = q.dim(2), kv_heads = k.dim(2), group = heads / kv_heads;
-  parallel_items(ctx.threads, q.dim(0) * kv_heads, [&](int thread, int64_t item) {
-    const int64_t b = item / kv_heads, g = item % kv_heads;
-    BackwardHead head(at, thread_workspace(ctx, at, thread));
-    head.load_keys(head_rows(k, b, g), head_rows(v, b, g));
-    for (int64_t h = g * group; h < (g + 1) * group; ++h)
-      head.query_head(head_rows(dq, b, h), head_rows(dy, b, h), head_rows(q, b, h), head_rows(y, b, h),
-                      lse.as<float>() + (b * heads + h) * at.tokens, scale);
-    head.store_keys(head_rows(dk, b, g), head_rows(dv, b, g));
+  with_element(q.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_items(ctx.threads, q.dim(0) * kv_heads, [&](int thread, int64_t item) {
+      const int64_t b = item / kv_heads, g = item % kv_heads;
+      BackwardHead head(at, thread_workspace(ctx, at, thread));
+      head.load_keys(head_rows<Element>(k, b, g), head_rows<Element>(v, b, g));
+      for (int64_t h = g * group; h < (g + 1) * group; ++h)
+        head.query_head(head_rows<Element>(dq, b, h), head_rows<Element>(dy, b, h), head_rows<Element>(q, b, h),
+                        head_rows<Element>(y, b, h), lse.as<float>() + (b * heads + h) * at.tokens, scale);
+      head.store_keys(head_rows<Element>(dk, b, g), head_rows<Element>(dv, b, g));
+    });
   });
 }
 

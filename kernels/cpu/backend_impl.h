@@ -11,7 +11,7 @@ class CpuBackend final : public Backend {
  public:
   const char* name() const override { return "cpu"; }
   Device device() const override { return Device::kCpu; }
-  bool computes_in(Dtype dtype) const override { return dtype == Dtype::kF32; }
+  bool computes_in(Dtype dtype) const override { return matmul_knows(dtype); }
 
   // matmul.h
   void linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) override;
@@ -51,8 +51,8 @@ class CpuBackend final : public Backend {
                             ConstTensor targets) override;
   void lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, ConstTensor w, ConstTensor targets,
                              ConstTensor lse, float scale) override;
-  int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels,
-                                  int64_t vocabulary) const override;
+  int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary,
+                                  Dtype dtype) const override;
   // adamw.h
   void adamw_step(Context& ctx, Tensor w, Tensor m, Tensor v, ConstTensor grad, const AdamWStep& step) override;
   // elementwise.h

@@ -1,8 +1,9 @@
 #include <cstring>
 
-#include "base/float_formats.h"
 #include "kernels/cpu/backend_impl.h"
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/simd.h"
 
 namespace skippipe::cpu {
 namespace {
@@ -10,16 +11,14 @@ namespace {
 // squared_norm sums this many ranges apart, whatever the number of threads.
 constexpr int64_t kNormParts = 256;
 
-// Loops stand in functions of their own: read through a lambda's captures, their pointers would be reloaded at each
-// step, and nothing would be vectorized.
-void widen(float* y, const uint16_t* x, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) y[i] = bf16_to_float(x[i]);
+template <typename To, typename From>
+void convert(To* y, const From* x, int64_t count) {
+  for_each_vec(count, [=](int64_t i, auto access) { access.store(y + i, access.load(x + i)); });
 }
 
-void narrow(uint16_t* y, const float* x, int64_t count) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) y[i] = float_to_bf16(x[i]);
+template <typename Element>
+void add_elements(Element* y, const Element* a, const Element* b, int64_t count) {
+  for_each_vec(count, [=](int64_t i, auto access) { access.store(y + i, access.load(a + i) + access.load(b + i)); });
 }
 
 double sum_of_squares(const float* x, int64_t count) {
@@ -43,20 +42,19 @@ void CpuBackend::cast(Context& ctx, Tensor y, ConstTensor x) {
       const int64_t size = dtype_bytes(x.dtype());
       std::memcpy(y.as<char>() + begin * size, x.as<char>() + begin * size, static_cast<size_t>((end - begin) * size));
     } else if (x.dtype() == Dtype::kBf16) {
-      widen(y.as<float>() + begin, x.as<uint16_t>() + begin, end - begin);
+      convert(y.as<float>() + begin, x.as<Bf16>() + begin, end - begin);
     } else {
-      narrow(y.as<uint16_t>() + begin, x.as<float>() + begin, end - begin);
+      convert(y.as<Bf16>() + begin, x.as<float>() + begin, end - begin);
     }
   });
 }
 
 void CpuBackend::add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) {
-  parallel_ranges(ctx.threads, y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
-    float* out = y.as<float>();
-    const float* left = a.as<float>();
-    const float* right = b.as<float>();
-#pragma omp simd
-    for (int64_t i = begin; i < end; ++i) out[i] = left[i] + right[i];
+  with_element(y.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_ranges(ctx.threads, y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
+      add_elements(y.as<Element>() + begin, a.as<Element>() + begin, b.as<Element>() + begin, end - begin);
+    });
   });
 }
 

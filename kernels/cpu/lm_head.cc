@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/cpu/backend_impl.h"
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
 
@@ -26,11 +28,13 @@ void for_each_chunk(int64_t rows, int64_t vocabulary, const Body& body) {
       body(Range{n, std::min(kMaxRows, rows - n)}, Range{v, std::min(kMaxChunk, vocabulary - v)});
 }
 
-// Contiguous rows of a (N,C) matrix.
 template <typename Void>
-auto matrix_rows(const BasicTensor<Void>& x, Range rows) {
-  auto* data = x.template as<float>() + rows.begin * x.dim(1);
-  return Matrix<std::remove_pointer_t<decltype(data)>>{data, rows.count, x.dim(1), x.dim(1), 1};
+BasicMatrix<Void> rows_of(const BasicTensor<Void>& x, Range rows) {
+  return matrix_rows(x, rows.begin, rows.count);
+}
+
+Matrix logits_matrix(float* logits, Range block, Range chunk) {
+  return {logits, Dtype::kF32, block.count, chunk.count, chunk.count, 1};
 }
 
 // Per row, through the chunks: the greatest logit so far, the sum of exp(logit - max), and the target's logit.
@@ -50,35 +54,47 @@ void take_chunk(RowState& state, const float* logits, Range chunk, int32_t targe
   if (target >= chunk.begin && target < chunk.begin + chunk.count) state.target = logits[target - chunk.begin];
 }
 
-// logits become their gradient.
-void differentiate(float* logits, Range chunk, int32_t target, float lse, float scale) {
+// The gradient of one row's logits. It may lie where they do: no element of it begins behind its logit.
+template <typename Element>
+void differentiate(Element* gradient, const float* logits, Range chunk, int32_t target, float lse, float scale) {
   if (target < 0) {
-    std::fill_n(logits, chunk.count, 0.0f);
+    std::fill_n(gradient, chunk.count, Element(0.0f));
     return;
   }
+  const int64_t own = target - chunk.begin;
+  const bool has_own = own >= 0 && own < chunk.count;
+  const float own_gradient = has_own ? scale * exp_one(logits[own] - lse) - scale : 0;
   for_each_vec(chunk.count,
-               [&](int64_t v, auto access) { access.store(logits + v, scale * exp(access.load(logits + v) - lse)); });
-  if (target >= chunk.begin && target < chunk.begin + chunk.count) logits[target - chunk.begin] -= scale;
+               [=](int64_t v, auto access) { access.store(gradient + v, scale * exp(access.load(logits + v) - lse)); });
+  if (has_own) gradient[own] = Element(own_gradient);
+}
+
+int64_t logits_floats(int64_t rows, int64_t vocabulary) {
+  return element_count({std::min(rows, kMaxRows), std::min(vocabulary, kMaxChunk)});
 }
 
 }  // namespace
 
-int64_t CpuBackend::lm_head_workspace_bytes(const Context&, int64_t rows, int64_t, int64_t vocabulary) const {
-  const int64_t logits = element_count({std::min(rows, kMaxRows), std::min(vocabulary, kMaxChunk), 4});
-  return element_count({rows, static_cast<int64_t>(sizeof(RowState))}) + logits;
+// Logits; behind them the states of all rows in forward, and in backward a block's dh where it is summed in f32 and
+// rounded once.
+int64_t CpuBackend::lm_head_workspace_bytes(const Context&, int64_t rows, int64_t channels, int64_t vocabulary,
+                                            Dtype dtype) const {
+  constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+  const int64_t states = element_count({rows, static_cast<int64_t>(sizeof(RowState))});
+  const int64_t sums = dtype == Dtype::kF32 ? 0 : element_count({std::min(rows, kMaxRows), channels, kFloatBytes});
+  return logits_floats(rows, vocabulary) * kFloatBytes + std::max(states, sums);
 }
 
 void CpuBackend::lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, ConstTensor h, ConstTensor w,
                                       ConstTensor targets) {
   const int64_t rows = h.dim(0);
   const int32_t* target = targets.as<int32_t>();
-  const auto logits_floats = std::min(rows, kMaxRows) * std::min(w.dim(0), kMaxChunk);
   float* logits = reinterpret_cast<float*>(ctx.workspace.data());
-  RowState* states = reinterpret_cast<RowState*>(logits + logits_floats);
+  RowState* states = reinterpret_cast<RowState*>(logits + logits_floats(rows, w.dim(0)));
   std::fill_n(states, rows, RowState{-std::numeric_limits<float>::infinity(), 0, 0});
   for_each_chunk(rows, w.dim(0), [&](Range block, Range chunk) {
-    matmuls_.multiply(ctx.threads, {logits, block.count, chunk.count, chunk.count, 1}, matrix_rows(h, block),
-                      matrix_rows(w, chunk).transposed(), false);
+    matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), rows_of(h, block),
+                      rows_of(w, chunk).transposed(), false);
     parallel_ranges(ctx.threads, block.count, row_grain(chunk.count), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n)
         take_chunk(states[block.begin + n], logits + n * chunk.count, chunk, target[block.begin + n]);
@@ -95,19 +111,32 @@ void CpuBackend::lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, Con
 
 void CpuBackend::lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, ConstTensor w,
                                        ConstTensor targets, ConstTensor lse, float scale) {
+  const int64_t rows = h.dim(0), channels = h.dim(1), vocabulary = w.dim(0);
   const int32_t* target = targets.as<int32_t>();
   float* logits = reinterpret_cast<float*>(ctx.workspace.data());
-  for_each_chunk(h.dim(0), w.dim(0), [&](Range block, Range chunk) {
-    const Matrix<float> made{logits, block.count, chunk.count, chunk.count, 1};
-    const Matrix<const float> dlogits{logits, block.count, chunk.count, chunk.count, 1};
-    matmuls_.multiply(ctx.threads, made, matrix_rows(h, block), matrix_rows(w, chunk).transposed(), false);
-    parallel_ranges(ctx.threads, block.count, row_grain(chunk.count), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n)
-        differentiate(logits + n * chunk.count, chunk, target[block.begin + n], lse.as<float>()[block.begin + n],
-                      scale);
+  float* sums = logits + logits_floats(rows, vocabulary);
+  with_element(h.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    constexpr bool kSumApart = !std::is_same_v<Element, float>;
+    constexpr int64_t kPerFloat = sizeof(float) / sizeof(Element);
+    for_each_chunk(rows, vocabulary, [&](Range block, Range chunk) {
+      matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), rows_of(h, block),
+                        rows_of(w, chunk).transposed(), false);
+      parallel_ranges(ctx.threads, block.count, row_grain(chunk.count), [&](int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; ++n) {
+          float* row = logits + n * chunk.count;
+          differentiate(reinterpret_cast<Element*>(row), row, chunk, target[block.begin + n],
+                        lse.as<float>()[block.begin + n], scale);
+        }
+      });
+      const ConstMatrix dlogits{logits, h.dtype(), block.count, chunk.count, chunk.count * kPerFloat, 1};
+      const Matrix dh_rows =
+          kSumApart ? Matrix{sums, Dtype::kF32, block.count, channels, channels, 1} : rows_of(dh, block);
+      matmuls_.multiply(ctx.threads, dh_rows, dlogits, rows_of(w, chunk), chunk.begin > 0);
+      matmuls_.multiply(ctx.threads, rows_of(dw, chunk), dlogits.transposed(), rows_of(h, block), true);
+      if (kSumApart && chunk.begin + chunk.count == vocabulary)
+        cast(ctx, dh.slice(0, block.begin, block.count), ConstTensor(sums, {block.count, channels}, Dtype::kF32));
     });
-    matmuls_.multiply(ctx.threads, matrix_rows(dh, block), dlogits, matrix_rows(w, chunk), chunk.begin > 0);
-    matmuls_.multiply(ctx.threads, matrix_rows(dw, chunk), dlogits.transposed(), matrix_rows(h, block), true);
   });
 }
 

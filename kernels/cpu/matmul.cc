@@ -24,9 +24,9 @@ class ScopedOmpThreads {
   int before_;
 };
 
-template <typename Element>
-dnnl::memory::desc descriptor(const Matrix<Element>& m) {
-  return {{m.rows, m.columns}, dnnl::memory::data_type::f32, {m.row_stride, m.column_stride}};
+dnnl::memory::desc descriptor(const ConstMatrix& m) {
+  using Type = dnnl::memory::data_type;
+  return {{m.rows, m.columns}, m.dtype == Dtype::kBf16 ? Type::bf16 : Type::f32, {m.row_stride, m.column_stride}};
 }
 
 void check(dnnl_status_t status, const char* what) {
@@ -39,8 +39,15 @@ void MatmulCache::Free::operator()(std::byte* p) const { ::operator delete(p, kS
 
 MatmulCache::MatmulCache() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
 
-MatmulCache::Product MatmulCache::make_product(const Matrix<float>& c, const Matrix<const float>& a,
-                                               const Matrix<const float>& b, bool accumulate) {
+// oneDNN 2.6 has bf16 from AVX-512 on; where the instructions for it are missing, it emulates them.
+bool matmul_knows(Dtype dtype) {
+  if (dtype != Dtype::kBf16) return dtype == Dtype::kF32;
+  constexpr auto kNeeded = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kNeeded) == kNeeded;
+}
+
+MatmulCache::Product MatmulCache::make_product(const Matrix& c, const ConstMatrix& a, const ConstMatrix& b,
+                                               bool accumulate) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (accumulate) {
@@ -60,11 +67,22 @@ MatmulCache::Product MatmulCache::make_product(const Matrix<float>& c, const Mat
           unset(description.dst_desc()), unset(description.scratchpad_desc())};
 }
 
-void MatmulCache::multiply(int threads, const Matrix<float>& c, const Matrix<const float>& a,
-                           const Matrix<const float>& b, bool accumulate) try {
+void MatmulCache::multiply(int threads, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b,
+                           bool accumulate) try {
   const ScopedOmpThreads scoped(threads);
-  const Key key{c.rows,          c.columns,    a.columns,       a.row_stride, a.column_stride, b.row_stride,
-                b.column_stride, c.row_stride, c.column_stride, accumulate,   threads};
+  const Key key{c.rows,
+                c.columns,
+                a.columns,
+                a.row_stride,
+                a.column_stride,
+                b.row_stride,
+                b.column_stride,
+                c.row_stride,
+                c.column_stride,
+                accumulate,
+                threads,
+                static_cast<int64_t>(a.dtype),
+                static_cast<int64_t>(c.dtype)};
   auto found = products_.find(key);
   if (found == products_.end()) found = products_.emplace(key, make_product(c, a, b, accumulate)).first;
   Product& product = found->second;
@@ -83,8 +101,10 @@ void MatmulCache::multiply(int threads, const Matrix<float>& c, const Matrix<con
 
 namespace {
 
-Matrix<float> matrix(const Tensor& t) { return {t.as<float>(), t.dim(0), t.dim(1), t.stride(0), 1}; }
-Matrix<const float> matrix(const ConstTensor& t) { return {t.as<float>(), t.dim(0), t.dim(1), t.stride(0), 1}; }
+template <typename Void>
+BasicMatrix<Void> matrix(const BasicTensor<Void>& x) {
+  return matrix_rows(x, 0, x.dim(0));
+}
 
 }  // namespace
 

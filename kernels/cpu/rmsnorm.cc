@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cpu/backend_impl.h"
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 
 namespace skippipe::cpu {
@@ -10,22 +11,25 @@ namespace {
 constexpr int64_t kMaxBlocks = 64;
 constexpr int64_t kMinRowsPerBlock = 8;
 
-float reciprocal_rms(const float* x, int64_t channels, float eps) {
+template <typename Element>
+float reciprocal_rms(const Element* x, int64_t channels, float eps) {
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
   for (int64_t c = 0; c < channels; ++c) squares += x[c] * x[c];
   return 1.0f / std::sqrt(squares / static_cast<float>(channels) + eps);
 }
 
-void normalize(float* y, const float* x, const float* w, float rrms, int64_t channels) {
+template <typename Element>
+void normalize(Element* y, const Element* x, const Element* w, float rrms, int64_t channels) {
 #pragma omp simd
-  for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * rrms * w[c];
+  for (int64_t c = 0; c < channels; ++c) y[c] = Element(x[c] * rrms * w[c]);
 }
 
 // One row's dx; adds its part of dw. dresidual may be null. Every element is read before it is written, because dx may
 // be dy or dresidual.
-void backward_row(float* dx, float* dw, const float* dy, const float* x, const float* w, const float* dresidual,
-                  float rrms, int64_t channels) {
+template <typename Element>
+void backward_row(Element* dx, float* dw, const Element* dy, const Element* x, const Element* w,
+                  const Element* dresidual, float rrms, int64_t channels) {
   float dot = 0;
 #pragma omp simd reduction(+ : dot)
   for (int64_t c = 0; c < channels; ++c) {
@@ -35,10 +39,10 @@ void backward_row(float* dx, float* dw, const float* dy, const float* x, const f
   const float mean = dot * rrms * rrms / static_cast<float>(channels);
   if (dresidual == nullptr) {
 #pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) dx[c] = rrms * (w[c] * dy[c] - x[c] * mean);
+    for (int64_t c = 0; c < channels; ++c) dx[c] = Element(rrms * (w[c] * dy[c] - x[c] * mean));
   } else {
 #pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) dx[c] = rrms * (w[c] * dy[c] - x[c] * mean) + dresidual[c];
+    for (int64_t c = 0; c < channels; ++c) dx[c] = Element(rrms * (w[c] * dy[c] - x[c] * mean) + dresidual[c]);
   }
 }
 
@@ -46,30 +50,36 @@ void backward_row(float* dx, float* dw, const float* dy, const float* x, const f
 
 void CpuBackend::rmsnorm_forward(Context& ctx, Tensor y, Tensor rrms, ConstTensor x, ConstTensor w, float eps) {
   const int64_t channels = x.dim(1);
-  parallel_ranges(ctx.threads, x.dim(0), row_grain(channels), [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const float* row = x.as<float>() + n * channels;
-      const float scale = reciprocal_rms(row, channels, eps);
-      rrms.as<float>()[n] = scale;
-      normalize(y.as<float>() + n * channels, row, w.as<float>(), scale, channels);
-    }
+  with_element(x.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_ranges(ctx.threads, x.dim(0), row_grain(channels), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const Element* row = x.as<Element>() + n * channels;
+        const float scale = reciprocal_rms(row, channels, eps);
+        rrms.as<float>()[n] = scale;
+        normalize(y.as<Element>() + n * channels, row, w.as<Element>(), scale, channels);
+      }
+    });
   });
 }
 
 void CpuBackend::add_rmsnorm_forward(Context& ctx, Tensor y, Tensor sum, Tensor rrms, ConstTensor x,
                                      ConstTensor residual, ConstTensor w, float eps) {
   const int64_t channels = x.dim(1);
-  parallel_ranges(ctx.threads, x.dim(0), row_grain(channels), [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      float* row = sum.as<float>() + n * channels;
-      const float* a = x.as<float>() + n * channels;
-      const float* b = residual.as<float>() + n * channels;
+  with_element(x.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_ranges(ctx.threads, x.dim(0), row_grain(channels), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        Element* row = sum.as<Element>() + n * channels;
+        const Element* a = x.as<Element>() + n * channels;
+        const Element* b = residual.as<Element>() + n * channels;
 #pragma omp simd
-      for (int64_t c = 0; c < channels; ++c) row[c] = a[c] + b[c];
-      const float scale = reciprocal_rms(row, channels, eps);
-      rrms.as<float>()[n] = scale;
-      normalize(y.as<float>() + n * channels, row, w.as<float>(), scale, channels);
-    }
+        for (int64_t c = 0; c < channels; ++c) row[c] = Element(a[c] + b[c]);
+        const float scale = reciprocal_rms(row, channels, eps);
+        rrms.as<float>()[n] = scale;
+        normalize(y.as<Element>() + n * channels, row, w.as<Element>(), scale, channels);
+      }
+    });
   });
 }
 
@@ -82,14 +92,17 @@ void CpuBackend::rmsnorm_backward(Context& ctx, Tensor dx, Tensor dw, ConstTenso
   const int64_t rows = x.dim(0), channels = x.dim(1);
   const int64_t blocks = std::clamp<int64_t>(rows / kMinRowsPerBlock, 1, kMaxBlocks);
   float* partial = reinterpret_cast<float*>(ctx.workspace.data());
-  parallel_items(ctx.threads, blocks, [&](int, int64_t block) {
-    float* block_dw = partial + block * channels;
-    std::fill_n(block_dw, channels, 0.0f);
-    for (int64_t n = rows * block / blocks; n < rows * (block + 1) / blocks; ++n) {
-      const int64_t at = n * channels;
-      backward_row(dx.as<float>() + at, block_dw, dy.as<float>() + at, x.as<float>() + at, w.as<float>(),
-                   dresidual.empty() ? nullptr : dresidual.as<float>() + at, rrms.as<float>()[n], channels);
-    }
+  with_element(x.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_items(ctx.threads, blocks, [&](int, int64_t block) {
+      float* block_dw = partial + block * channels;
+      std::fill_n(block_dw, channels, 0.0f);
+      for (int64_t n = rows * block / blocks; n < rows * (block + 1) / blocks; ++n) {
+        const int64_t at = n * channels;
+        backward_row(dx.as<Element>() + at, block_dw, dy.as<Element>() + at, x.as<Element>() + at, w.as<Element>(),
+                     dresidual.empty() ? nullptr : dresidual.as<Element>() + at, rrms.as<float>()[n], channels);
+      }
+    });
   });
   parallel_ranges(ctx.threads, channels, row_grain(blocks), [&](int64_t begin, int64_t end) {
     for (int64_t block = 0; block < blocks; ++block)

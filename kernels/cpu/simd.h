@@ -1,11 +1,14 @@
 // Vectors of the machine's width through GCC's vector extensions, loops over them, and their exponential.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
+
+#include "kernels/bf16.h"
 
 namespace skippipe::cpu {
 
@@ -118,22 +121,62 @@ inline Vec exp(Vec x) {
 
 inline float exp_one(float x) { return exp(splat(x))[0]; }
 
+using HalfVec [[gnu::vector_size(kLanes * sizeof(uint16_t))]] = uint16_t;
+using UintVec [[gnu::vector_size(kLanes * sizeof(uint32_t))]] = uint32_t;
+
+inline Vec load(const Bf16* p) {
+  HalfVec bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return reinterpret_cast<Vec>(__builtin_convertvector(bits, UintVec) << 16);
+}
+
+// Rounds as Bf16 does; a NaN stays one.
+inline void store_portable(Bf16* p, Vec v) {
+  const UintVec bits = reinterpret_cast<UintVec>(v);
+  const UintVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, quiet = (bits >> 16) | 0x40;
+  const HalfVec halves = __builtin_convertvector(v == v ? rounded : quiet, HalfVec);
+  __builtin_memcpy(p, &halves, sizeof halves);
+}
+
+// The same in one instruction where there is one; that makes zeros of numbers below the smallest normal one.
+inline void store(Bf16* p, Vec v) {
+#if defined(__AVX512BF16__)
+  const __m256bh halves = _mm512_cvtneps_pbh(v);
+  __builtin_memcpy(p, &halves, sizeof halves);
+#else
+  store_portable(p, v);
+#endif
+}
+
 // Reads and writes whole vectors.
 struct WholeVec {
-  Vec load(const float* p, float = 0) const { return cpu::load(p); }
-  void store(float* p, Vec v) const { cpu::store(p, v); }
+  template <typename Element>
+  Vec load(const Element* p, float = 0) const {
+    return cpu::load(p);
+  }
+  template <typename Element>
+  void store(Element* p, Vec v) const {
+    cpu::store(p, v);
+  }
 };
 
 // Reads and writes the first `lanes` of a vector; the rest reads as `fill`.
 struct PartialVec {
   int64_t lanes;
 
-  Vec load(const float* p, float fill = 0) const {
-    Vec v = splat(fill);
-    __builtin_memcpy(&v, p, static_cast<size_t>(lanes) * sizeof(float));
-    return v;
+  template <typename Element>
+  Vec load(const Element* p, float fill = 0) const {
+    Element whole[kLanes];
+    std::fill_n(whole, kLanes, Element(fill));
+    __builtin_memcpy(whole, p, static_cast<size_t>(lanes) * sizeof(Element));
+    return cpu::load(whole);
   }
-  void store(float* p, Vec v) const { __builtin_memcpy(p, &v, static_cast<size_t>(lanes) * sizeof(float)); }
+  template <typename Element>
+  void store(Element* p, Vec v) const {
+    Element whole[kLanes];
+    cpu::store(whole, v);
+    __builtin_memcpy(p, whole, static_cast<size_t>(lanes) * sizeof(Element));
+  }
 };
 
 // body(i, access) for each vector of `count` elements: access is a WholeVec, or a PartialVec for the last ones.

@@ -58,68 +58,79 @@ constexpr int64_t kBatch = 2, kTokens = 70, kRows = kBatch * kTokens, kHeads = 4
 // Buffers for one call of every operation, of sizes that engage several threads and tiles.
 class EveryOperation {
  public:
-  EveryOperation(Backend& backend, int threads) : ctx{&backend, threads, {}, nullptr} {
+  EveryOperation(Backend& backend, int threads, Dtype real = Dtype::kF32) : ctx{&backend, threads, {}, nullptr} {
+    struct Group {
+      Dtype dtype;
+      std::initializer_list<std::pair<const char*, Dims>> buffers;
+    };
+    const Dims query{kBatch, kTokens, kHeads, kHeadDim}, key{kBatch, kTokens, kKvHeads, kHeadDim};
+    const Dims stream{kRows, kChannels}, wide{kRows, kHidden}, table{kVocabulary, kChannels};
+    const Group groups[] = {{real,
+                             {{"x", stream},
+                              {"y", stream},
+                              {"r", stream},
+                              {"sum", stream},
+                              {"dy", stream},
+                              {"dx", stream},
+                              {"hidden", wide},
+                              {"gate", wide},
+                              {"up", wide},
+                              {"dgate", wide},
+                              {"dup", wide},
+                              {"table", table},
+                              {"norm", {kChannels}},
+                              {"w", {kHidden, kChannels}},
+                              {"q", query},
+                              {"k", key},
+                              {"v", key},
+                              {"dq", query},
+                              {"dk", key},
+                              {"dv", key},
+                              {"att", query}}},
+                            {Dtype::kF32,
+                             {{"dnorm", {kChannels}},
+                              {"rrms", {kRows}},
+                              {"dw", {kHidden, kChannels}},
+                              {"dtable", table},
+                              {"master", table},
+                              {"m", table},
+                              {"v2", table},
+                              {"loss", {1}},
+                              {"lse", {kRows}},
+                              {"cos", {kTokens, kHeadDim / 2}},
+                              {"sin", {kTokens, kHeadDim / 2}},
+                              {"cached_q", query},
+                              {"cached_k", key},
+                              {"cached_v", key},
+                              {"att_last", query},
+                              {"att_lse", {kBatch, kHeads, kTokens}}}}};
     Random random(11);
-    for (const auto& [name, shape] :
-         std::initializer_list<std::pair<const char*, Dims>>{{"x", {kRows, kChannels}},
-                                                             {"y", {kRows, kChannels}},
-                                                             {"r", {kRows, kChannels}},
-                                                             {"sum", {kRows, kChannels}},
-                                                             {"dy", {kRows, kChannels}},
-                                                             {"dx", {kRows, kChannels}},
-                                                             {"norm", {kChannels}},
-                                                             {"dnorm", {kChannels}},
-                                                             {"rrms", {kRows}},
-                                                             {"w", {kHidden, kChannels}},
-                                                             {"dw", {kHidden, kChannels}},
-                                                             {"hidden", {kRows, kHidden}},
-                                                             {"gate", {kRows, kHidden}},
-                                                             {"up", {kRows, kHidden}},
-                                                             {"dgate", {kRows, kHidden}},
-                                                             {"dup", {kRows, kHidden}},
-                                                             {"table", {kVocabulary, kChannels}},
-                                                             {"dtable", {kVocabulary, kChannels}},
-                                                             {"m", {kVocabulary, kChannels}},
-                                                             {"v2", {kVocabulary, kChannels}},
-                                                             {"loss", {1}},
-                                                             {"lse", {kRows}},
-                                                             {"cos", {kTokens, kHeadDim / 2}},
-                                                             {"sin", {kTokens, kHeadDim / 2}},
-                                                             {"q", {kBatch, kTokens, kHeads, kHeadDim}},
-                                                             {"k", {kBatch, kTokens, kKvHeads, kHeadDim}},
-                                                             {"v", {kBatch, kTokens, kKvHeads, kHeadDim}},
-                                                             {"dq", {kBatch, kTokens, kHeads, kHeadDim}},
-                                                             {"dk", {kBatch, kTokens, kKvHeads, kHeadDim}},
-                                                             {"dv", {kBatch, kTokens, kKvHeads, kHeadDim}},
-                                                             {"att", {kBatch, kTokens, kHeads, kHeadDim}},
-                                                             {"att_last", {kBatch, kTokens, kHeads, kHeadDim}},
-                                                             {"att_lse", {kBatch, kHeads, kTokens}}}) {
-      Buffer buffer{name, shape, std::vector<float>(static_cast<size_t>(element_count(shape)))};
-      for (float& value : buffer.values) value = static_cast<float>(random.uniform(0.1, 1));
-      buffers_.push_back(std::move(buffer));
-    }
+    for (const Group& group : groups)
+      for (const auto& [name, shape] : group.buffers) {
+        Array values(static_cast<size_t>(element_count(shape)));
+        for (double& value : values) value = random.uniform(0.1, 1);
+        buffers_.emplace_back(name, TestTensor(shape, group.dtype)).second.set(values);
+      }
     for (int32_t& token : tokens_) token = static_cast<int32_t>(random.below(kVocabulary));
     const int64_t bytes =
         std::max({attention_workspace_bytes(ctx, kBatch, kTokens, kHeads, kKvHeads, kHeadDim),
                   attention_cached_workspace_bytes(ctx, kTokens, kHeads, kKvHeads, kHeadDim),
-                  lm_head_workspace_bytes(ctx, kRows, kChannels, kVocabulary),
+                  lm_head_workspace_bytes(ctx, kRows, kChannels, kVocabulary, Dtype::kBf16),
                   rmsnorm_backward_workspace_bytes(ctx, kChannels), squared_norm_workspace_bytes(ctx)});
     workspace_.resize(static_cast<size_t>(bytes) + 64);
     ctx.workspace = {workspace_.data() + (64 - reinterpret_cast<uintptr_t>(workspace_.data()) % 64),
                      static_cast<size_t>(bytes)};
   }
 
-  Tensor operator()(const char* name) {
-    Buffer& buffer = find(name);
-    return {buffer.values.data(), buffer.shape, Dtype::kF32};
-  }
+  Tensor operator()(const char* name) { return find(name).view(); }
   // The tokens of all samples as one sequence, (kRows,H,D), and its last tokens.
   Tensor sequence(const char* name) {
-    const Dims& shape = find(name).shape;
-    return (*this)(name).reshape({kRows, shape[2], shape[3]});
+    const Tensor all = (*this)(name);
+    return all.reshape({kRows, all.dim(2), all.dim(3)});
   }
   Tensor last(const char* name, int64_t tokens) { return sequence(name).slice(0, kRows - tokens, tokens); }
-  std::vector<float>& values(const char* name) { return find(name).values; }
+  Array values(const char* name) { return find(name).get(); }
+  void set_values(const char* name, const Array& values) { find(name).set(values); }
   ConstTensor tokens() { return {tokens_, {kRows}, Dtype::kI32}; }
 
   void run() {
@@ -135,8 +146,8 @@ class EveryOperation {
     add_rmsnorm_forward(ctx, t("y"), t("sum"), t("rrms"), t("x"), t("r"), t("norm"), 1e-5f);
     rope_forward(ctx, t("q"), t("cos"), t("sin"));
     attention_forward(ctx, t("att"), t("att_lse"), t("q"), t("k"), t("v"), 0.2f);
-    attention_cached_forward(ctx, t.last("att_last", kTokens), t.last("q", kTokens), t.sequence("k"), t.sequence("v"),
-                             0.2f);
+    attention_cached_forward(ctx, t.last("att_last", kTokens), t.last("cached_q", kTokens), t.sequence("cached_k"),
+                             t.sequence("cached_v"), 0.2f);
     swiglu_forward(ctx, t("hidden"), t("gate"), t("up"));
     swiglu_backward(ctx, t("dgate"), t("dup"), t("hidden"), t("gate"), t("up"));
     attention_backward(ctx, t("dq"), t("dk"), t("dv"), t("dy").reshape(t("att").shape()), t("q"), t("k"), t("v"),
@@ -149,7 +160,8 @@ class EveryOperation {
     squared_norm(ctx, t("loss"), t("dtable"));
     AdamWStep step;
     step.learning_rate = 1e-3f;
-    adamw_step(ctx, t("table"), t("m"), t("v2"), t("dtable"), step);
+    adamw_step(ctx, t("master"), t("m"), t("v2"), t("dtable"), step);
+    cast(ctx, t("table"), t("master"));
     cast(ctx, t("sum"), t("x"));
   }
 
@@ -167,31 +179,31 @@ class EveryOperation {
   Context ctx;
 
  private:
-  struct Buffer {
-    std::string name;
-    Dims shape;
-    std::vector<float> values;
-  };
-
-  Buffer& find(const char* name) {
-    for (Buffer& buffer : buffers_)
-      if (buffer.name == name) return buffer;
+  TestTensor& find(const std::string& name) {
+    for (auto& [known, tensor] : buffers_)
+      if (known == name) return tensor;
     throw InternalError("no buffer {}", name);
   }
 
-  std::vector<Buffer> buffers_;
+  std::vector<std::pair<std::string, TestTensor>> buffers_;
   int32_t tokens_[kRows];
   std::vector<std::byte> workspace_;
 };
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
+class CpuBackendTest : public ::testing::TestWithParam<Dtype> {
+ protected:
+  void SetUp() override {
+    if (!backend_->computes_in(GetParam())) GTEST_SKIP() << "not on this processor";
+  }
 
-TEST(CpuBackendTest, OperationsAllocateNothingAfterTheFirstCall) {
-  const auto backend = make_cpu_backend();
+  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+};
+INSTANTIATE_TEST_SUITE_P(Dtypes, CpuBackendTest, ::testing::Values(Dtype::kF32, Dtype::kBf16),
+                         [](const auto& given) { return dtype_name(given.param); });
+
+TEST_P(CpuBackendTest, OperationsAllocateNothingAfterTheFirstCall) {
   for (const int threads : {1, 2}) {
-    EveryOperation all(*backend, threads);
+    EveryOperation all(*backend_, threads, GetParam());
     all.run();
     const int64_t before = allocations;
     all.run_ours();
@@ -204,9 +216,8 @@ TEST(CpuBackendTest, OperationsAllocateNothingAfterTheFirstCall) {
 }
 
 // Matrix products may depend on the number of threads; what is ours and is called `Deterministic: bitwise` may not.
-TEST(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
-  const auto backend = make_cpu_backend();
-  EveryOperation one(*backend, 1), three(*backend, 3);
+TEST_P(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
+  EveryOperation one(*backend_, 1, GetParam()), three(*backend_, 3, GetParam());
   for (EveryOperation* t : {&one, &three}) {
     EveryOperation& all = *t;
     embedding_forward(all.ctx, all("x"), all.tokens(), all("table"));
@@ -218,43 +229,43 @@ TEST(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
     attention_backward(all.ctx, all("dq"), all("dk"), all("dv"), all("dy").reshape(all("att").shape()), all("q"),
                        all("k"), all("v"), all("att"), all("att_lse"), 0.2f);
     for (const int64_t queries : {kTokens, int64_t{1}})
-      attention_cached_forward(all.ctx, all.last("att_last", queries), all.last("q", queries), all.sequence("k"),
-                               all.sequence("v"), 0.2f);
+      attention_cached_forward(all.ctx, all.last("att_last", queries), all.last("cached_q", queries),
+                               all.sequence("cached_k"), all.sequence("cached_v"), 0.2f);
     swiglu_forward(all.ctx, all("hidden"), all("gate"), all("up"));
     squared_norm(all.ctx, all("loss"), all("dtable"));
   }
   for (const char* name : {"x", "dtable", "y", "sum", "rrms", "dx", "dnorm", "q", "att", "att_last", "att_lse", "dq",
                            "dk", "dv", "hidden", "loss"})
-    EXPECT_TRUE(same_bits(one.values(name), three.values(name))) << name;
+    EXPECT_TRUE(one.values(name) == three.values(name)) << name;
 }
 
 // Several nodes may live in one process, each with a backend and a thread of its own.
-TEST(CpuBackendTest, BackendsOnThreadsOfTheirOwnDoNotDisturbEachOther) {
-  const auto alone = make_cpu_backend();
-  EveryOperation expected(*alone, 2);
+TEST_P(CpuBackendTest, BackendsOnThreadsOfTheirOwnDoNotDisturbEachOther) {
+  EveryOperation expected(*backend_, 2, GetParam());
   expected.run();
   const auto first = make_cpu_backend(), second = make_cpu_backend();
-  EveryOperation a(*first, 2), b(*second, 2);
+  EveryOperation a(*first, 2, GetParam()), b(*second, 2, GetParam());
   std::thread other([&] { a.run(); });
   b.run();
   other.join();
-  for (const char* name : {"att", "dq", "dnorm", "table", "dw", "loss"}) {
-    EXPECT_TRUE(same_bits(a.values(name), expected.values(name))) << name;
-    EXPECT_TRUE(same_bits(b.values(name), expected.values(name))) << name;
+  for (const char* name : {"att", "dq", "dnorm", "master", "table", "dw", "loss"}) {
+    EXPECT_TRUE(a.values(name) == expected.values(name)) << name;
+    EXPECT_TRUE(b.values(name) == expected.values(name)) << name;
   }
 }
 
 // One poisoned element of an input must reach the outputs that depend on it.
-TEST(CpuBackendTest, NanAndInfinityDoNotVanish) {
-  const auto backend = make_cpu_backend();
+TEST_P(CpuBackendTest, NanAndInfinityDoNotVanish) {
   for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    EveryOperation t(*backend, 2);
+    EveryOperation t(*backend_, 2, GetParam());
     const auto poisoned = [&](const char* input, const char* output, size_t at, const std::function<void()>& run) {
-      float& value = t.values(input)[3];
-      const float before = std::exchange(value, poison);
+      const Array before = t.values(input);
+      Array values = before;
+      values[3] = poison;
+      t.set_values(input, values);
       run();
       EXPECT_FALSE(std::isfinite(t.values(output)[at])) << poison << " in " << input << " vanished from " << output;
-      value = before;
+      t.set_values(input, before);
     };
     rmsnorm_forward(t.ctx, t("y"), t("rrms"), t("x"), t("norm"), 1e-5f);
     attention_forward(t.ctx, t("att"), t("att_lse"), t("q"), t("k"), t("v"), 0.2f);
@@ -267,10 +278,11 @@ TEST(CpuBackendTest, NanAndInfinityDoNotVanish) {
     poisoned("v", "att", 3, attend);
     poisoned("v", "att", 69 * kChannels + 3, attend);
     const auto attend_cached = [&] {
-      attention_cached_forward(t.ctx, t.last("att_last", 2), t.last("q", 2), t.sequence("k"), t.sequence("v"), 0.2f);
+      attention_cached_forward(t.ctx, t.last("att_last", 2), t.last("cached_q", 2), t.sequence("cached_k"),
+                               t.sequence("cached_v"), 0.2f);
     };
-    poisoned("k", "att_last", (kRows - 2) * kChannels, attend_cached);
-    poisoned("v", "att_last", (kRows - 1) * kChannels + 3, attend_cached);
+    poisoned("cached_k", "att_last", (kRows - 2) * kChannels, attend_cached);
+    poisoned("cached_v", "att_last", (kRows - 1) * kChannels + 3, attend_cached);
     attend();
     const auto attend_back = [&] {
       attention_backward(t.ctx, t("dq"), t("dk"), t("dv"), t("dy").reshape(t("att").shape()), t("q"), t("k"), t("v"),
@@ -370,13 +382,16 @@ TEST_F(RefusalTest, StridesThatAnOperationCannotRead) {
 TEST_F(RefusalTest, WrongDtypesAndDevices) {
   const Tensor bf16(t_("x").data(), {kRows, kChannels}, Dtype::kBf16);
   expect_refused<DtypeError>([&] { linear_forward(ctx_, t_("hidden"), bf16, t_("w")); },
-                             {"linear_forward", "x is bf16", "cpu backend does not have yet"});
+                             {"linear_forward", "bf16", "expected"});
+  if (backend_->computes_in(Dtype::kBf16)) {
+    expect_refused<DtypeError>([&] { linear_forward(ctx_, t_("hidden"), bf16, t_("w")); },
+                               {"w is f32, expected bf16 as x is"});
+    expect_refused<DtypeError>([&] { add(ctx_, bf16, t_("x"), t_("y")); }, {"y is bf16, expected f32 as a is"});
+  }
   expect_refused<DtypeError>([&] { embedding_forward(ctx_, t_("y"), t_("lse"), t_("table")); },
                              {"tokens is f32", "i32"});
   expect_refused<DtypeError>(
-      [&] {
-        rmsnorm_forward(ctx_, t_("y"), Tensor(t_.values("rrms").data(), {kRows}, Dtype::kI32), t_("x"), t_("norm"), 0);
-      },
+      [&] { rmsnorm_forward(ctx_, t_("y"), Tensor(t_("rrms").data(), {kRows}, Dtype::kI32), t_("x"), t_("norm"), 0); },
       {"rrms is i32", "expected f32"});
   const Tensor half(t_("q").data(), {2, kHeads, kHeadDim}, Dtype::kBf16);
   expect_refused<DtypeError>(
@@ -435,7 +450,7 @@ TEST_F(RefusalTest, WorkspacesThatOverflow) {
   EXPECT_THROW(attention_workspace_bytes(ctx_, huge, 16, huge, huge, 64), ShapeError);
   EXPECT_THROW(attention_cached_workspace_bytes(ctx_, huge, 16, 1, 64), ShapeError);
   EXPECT_THROW(attention_cached_workspace_bytes(ctx_, 1, 1, 1, huge), ShapeError);
-  EXPECT_THROW(lm_head_workspace_bytes(ctx_, huge, 64, huge), ShapeError);
+  EXPECT_THROW(lm_head_workspace_bytes(ctx_, huge, 64, huge, Dtype::kBf16), ShapeError);
   EXPECT_THROW(rmsnorm_backward_workspace_bytes(ctx_, huge), ShapeError);
 }
 

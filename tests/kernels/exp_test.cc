@@ -1,6 +1,7 @@
-// The exponential that the CPU's loops inline, against the C library's in double precision.
+// What the CPU's loops inline: the exponential against the C library's in double precision, reductions, bf16.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -50,6 +51,33 @@ TEST(SimdTest, LaneReductions) {
   for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>((i * 5) % kLanes);
   EXPECT_EQ(max_lanes(v), kLanes - 1);
   EXPECT_EQ(sum_lanes(v), kLanes * (kLanes - 1) / 2);
+}
+
+// The vectors' rounding against Bf16's, on every bit pattern's neighbourhood between two bf16 numbers.
+TEST(SimdTest, RoundsToBf16AsScalarsDo) {
+  const auto expect_same = [](void (*round)(Bf16*, Vec), bool keeps_subnormals) {
+    for (uint32_t upper = 0; upper < 0x10000; ++upper)
+      for (const uint32_t lower : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) {
+        const float value = std::bit_cast<float>(upper << 16 | lower);
+        const bool subnormal = (upper & 0x7f80) == 0;
+        if (subnormal && !keeps_subnormals) continue;
+        Bf16 rounded[kLanes];
+        round(rounded, splat(value));
+        if (std::isnan(value))
+          ASSERT_TRUE(std::isnan(static_cast<float>(rounded[0]))) << upper << " " << lower;
+        else
+          ASSERT_EQ(rounded[kLanes - 1].bits, Bf16(value).bits) << upper << " " << lower;
+      }
+  };
+  expect_same(&store_portable, true);
+  expect_same(&store, false);
+}
+
+TEST(SimdTest, ReadsBf16AsScalarsDo) {
+  Bf16 values[kLanes];
+  for (int i = 0; i < kLanes; ++i) values[i] = Bf16(static_cast<float>(i) - 2.5f);
+  const Vec v = load(values);
+  for (int i = 0; i < kLanes; ++i) EXPECT_EQ(v[i], static_cast<float>(i) - 2.5f);
 }
 
 }  // namespace

@@ -146,7 +146,9 @@ void PrintTo(const Case& c, std::ostream* out) {
   *out << fmt::format("{} {} with {} threads", c.backend, dtype_name(c.dtype), c.threads);
 }
 
-std::vector<Case> all_cases() { return {{"cpu", Dtype::kF32, 1}, {"cpu", Dtype::kF32, 2}, {"cpu", Dtype::kBf16, 1}}; }
+std::vector<Case> all_cases() {
+  return {{"cpu", Dtype::kF32, 1}, {"cpu", Dtype::kF32, 2}, {"cpu", Dtype::kBf16, 1}, {"cpu", Dtype::kBf16, 2}};
+}
 
 KernelTest::KernelTest()
     : backend_(make_backend(GetParam().backend)),

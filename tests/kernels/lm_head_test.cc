@@ -25,7 +25,7 @@ TEST_P(LmHeadTest, LossForward) {
     const Ids targets = some_targets(random_ids(rows, vocabulary));
     TestTensor h_t = real({rows, channels}, h), w_t = real({vocabulary, channels}, w), targets_t = ids(targets);
     TestTensor loss_t = f32_output({1}), lse_t = f32_output({rows});
-    use_workspace(lm_head_workspace_bytes(context(), rows, channels, vocabulary));
+    use_workspace(lm_head_workspace_bytes(context(), rows, channels, vocabulary, dtype()));
     const reference::LmHead expected = reference::lm_head(h, w, targets, channels, vocabulary);
     verify({{"loss", &loss_t, {expected.loss}}, {"lse", &lse_t, expected.lse}}, [&](Context& ctx) {
       lm_head_loss_forward(ctx, loss_t.view(), lse_t.view(), h_t.view(), w_t.view(), targets_t.view());
@@ -41,7 +41,7 @@ TEST_P(LmHeadTest, LossBackward) {
     TestTensor h_t = real({rows, channels}, h), w_t = real({vocabulary, channels}, w), targets_t = ids(targets);
     TestTensor lse_t = f32({rows}, reference::lm_head(h, w, targets, channels, vocabulary).lse);
     TestTensor dh_t = real_output({rows, channels}), dw_t = f32_output({vocabulary, channels});
-    use_workspace(lm_head_workspace_bytes(context(), rows, channels, vocabulary));
+    use_workspace(lm_head_workspace_bytes(context(), rows, channels, vocabulary, dtype()));
     reference::LmHeadGrad expected = reference::lm_head_grad(h, w, targets, channels, vocabulary, scale);
     for (size_t i = 0; i < before.size(); ++i) expected.dw[i] += before[i];
     verify({{"dh", &dh_t, expected.dh}, {"dw", &dw_t, expected.dw, before}}, [&](Context& ctx) {
