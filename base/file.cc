@@ -66,6 +66,12 @@ void sync_folder(const std::filesystem::path& folder) {
   sync_descriptor(Descriptor(folder, O_RDONLY | O_DIRECTORY), folder);
 }
 
+std::filesystem::path temporary_path(const std::filesystem::path& path) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp." + std::to_string(gettid());
+  return temporary;
+}
+
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
   sync_descriptor(Descriptor(temporary, O_RDONLY), temporary);
   if (std::rename(temporary.c_str(), path.c_str()) != 0)
@@ -74,8 +80,7 @@ void publish_file(const std::filesystem::path& temporary, const std::filesystem:
 }
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp." + std::to_string(getpid());
+  const std::filesystem::path temporary = temporary_path(path);
   try {
     {
       const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);

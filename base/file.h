@@ -19,6 +19,9 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 // What was created, renamed or removed in the folder survives a crash afterwards. Throws FileError.
 void sync_folder(const std::filesystem::path& folder);
 
+// A name in the same folder that no other thread or process gets.
+std::filesystem::path temporary_path(const std::filesystem::path& path);
+
 // Syncs the file, then renames it and syncs the folder. Throws FileError.
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path);
 

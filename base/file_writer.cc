@@ -1,7 +1,5 @@
 #include "base/file_writer.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -11,8 +9,7 @@
 
 namespace skippipe {
 
-FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
-  temporary_ += ".tmp." + std::to_string(getpid());
+FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
   file_.reset(std::fopen(temporary_.c_str(), "wbe"));
   if (!file_) throw FileError("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
 }

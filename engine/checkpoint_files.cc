@@ -28,7 +28,6 @@ constexpr char kPartFormat[] = "skippipe-checkpoint-part";
 constexpr int64_t kVersion = 1;
 constexpr uint64_t kMaxManifestBytes = 4 << 20;
 constexpr int64_t kMaxStages = 10'000;
-constexpr char kNamePrefix[] = "iteration-";
 
 std::string part_file(int stage) { return fmt::format("stage-{:02d}.json", stage); }
 
@@ -133,10 +132,26 @@ std::vector<SafeTensor> moments_of(const std::vector<SafeTensor>& weights) {
   return moments;
 }
 
+// The iterations whose name is in the folder.
+std::vector<uint32_t> list_iterations(const fs::path& folder, const std::function<fs::path(uint32_t)>& name_of) {
+  std::vector<uint32_t> iterations;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    const size_t digits = name.find_first_of("0123456789");
+    if (digits == std::string::npos) continue;
+    uint32_t iteration = 0;
+    if (std::from_chars(name.data() + digits, name.data() + name.size(), iteration).ec != std::errc()) continue;
+    if (name_of(iteration) == name) iterations.push_back(iteration);
+  }
+  std::ranges::sort(iterations);
+  return iterations;
+}
+
 }  // namespace
 
 fs::path checkpoints_folder(const fs::path& run_output) { return run_output / "checkpoints"; }
-std::string checkpoint_name(uint32_t iteration) { return fmt::format("{}{:08d}", kNamePrefix, iteration); }
+std::string checkpoint_name(uint32_t iteration) { return fmt::format("iteration-{:08d}", iteration); }
 
 fs::path partial_checkpoint(const fs::path& checkpoint) {
   return checkpoint.parent_path() / fmt::format(".{}.partial", checkpoint.filename().string());
@@ -261,18 +276,11 @@ std::vector<std::string> checkpoint_problems(const fs::path& folder, std::span<c
 }
 
 std::vector<uint32_t> list_checkpoints(const fs::path& folder) {
-  std::vector<uint32_t> iterations;
-  std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (!name.starts_with(kNamePrefix)) continue;
-    const char* digits = name.data() + std::strlen(kNamePrefix);
-    uint32_t iteration = 0;
-    if (std::from_chars(digits, name.data() + name.size(), iteration).ec != std::errc()) continue;
-    if (checkpoint_name(iteration) == name) iterations.push_back(iteration);
-  }
-  std::ranges::sort(iterations);
-  return iterations;
+  return list_iterations(folder, [](uint32_t iteration) { return fs::path(checkpoint_name(iteration)); });
+}
+
+std::vector<uint32_t> list_partial_checkpoints(const fs::path& folder) {
+  return list_iterations(folder, [](uint32_t iteration) { return partial_checkpoint(checkpoint_name(iteration)); });
 }
 
 std::optional<fs::path> newest_whole_checkpoint(

@@ -99,6 +99,7 @@ std::vector<std::string> checkpoint_problems(const std::filesystem::path& folder
 
 // The iterations of the checkpoints in a folder, ascending. Nothing but their names is looked at.
 std::vector<uint32_t> list_checkpoints(const std::filesystem::path& folder);
+std::vector<uint32_t> list_partial_checkpoints(const std::filesystem::path& folder);
 // The newest one without problems in a run's output folder. `on_broken` is told of those that are passed over.
 std::optional<std::filesystem::path> newest_whole_checkpoint(
     const std::filesystem::path& run_output,

@@ -44,6 +44,8 @@ const char* region_name(Region region) {
       return "workspace";
     case Region::kCommunication:
       return "communication";
+    case Region::kCheckpoint:
+      return "checkpoint";
   }
   throw InternalError("no region has the number {}", static_cast<int>(region));
 }

@@ -14,8 +14,8 @@
 
 namespace skippipe {
 
-enum class Region : uint8_t { kWeights, kGradients, kOptimizer, kActivations, kWorkspace, kCommunication };
-inline constexpr int kRegionCount = 6;
+enum class Region : uint8_t { kWeights, kGradients, kOptimizer, kActivations, kWorkspace, kCommunication, kCheckpoint };
+inline constexpr int kRegionCount = 7;
 const char* region_name(Region region);  // "weights"
 
 // Every block begins at a multiple of this many bytes (a cache line, and what vector loads like).

@@ -2,14 +2,36 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace skippipe {
 
-MetricsWriter::MetricsWriter(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "we")) {
+namespace {
+
+// The lines of earlier iterations, as they are; the last one may have been cut short.
+std::string lines_before(const std::filesystem::path& path, uint32_t first_iteration) {
+  std::string kept;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const nlohmann::json parsed = nlohmann::json::parse(line, nullptr, false);
+    if (!parsed.is_object()) continue;
+    const auto iteration = parsed.find("iteration");
+    if (iteration == parsed.end() || !iteration->is_number_unsigned()) continue;
+    if (iteration->get<uint64_t>() < first_iteration) kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsWriter::MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration) : path_(path) {
+  write_file_atomically(path, lines_before(path, first_iteration));
+  file_.reset(std::fopen(path.c_str(), "ae"));
   if (!file_) throw FileError("{}: cannot open for writing: {}", path.string(), std::strerror(errno));
 }
 

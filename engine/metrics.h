@@ -9,11 +9,11 @@
 
 namespace skippipe {
 
-// Begins the file anew; every line is flushed, so that a reader may follow. One thread.
+// Every line is flushed, so that a reader may follow. One thread.
 class MetricsWriter {
  public:
-  // Throws FileError.
-  explicit MetricsWriter(const std::filesystem::path& path);
+  // Keeps the lines of the iterations before first_iteration; begins the file anew where that is 0. Throws FileError.
+  MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration);
   // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
   //  "tokens_per_s": ..., "busy_share": ...}
   void write(const IterationReport& report);

@@ -10,7 +10,16 @@ namespace skippipe {
 namespace {
 
 // What a node tells the others after each iteration; the sums over all nodes are what everyone knows of it.
-enum Stat : size_t { kSquaredNorm, kLossSum, kLosses, kBusySeconds, kStopRequests, kStatCount };
+enum Stat : size_t {
+  kSquaredNorm,
+  kLossSum,
+  kLosses,
+  kBusySeconds,
+  kStopRequests,
+  kCheckpoint,
+  kCheckpointHistory,
+  kStatCount
+};
 
 constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
@@ -46,6 +55,12 @@ const std::vector<int>& replicas_of(const Plan& plan, int node) {
   return plan.stages[static_cast<size_t>(plan.stage_of_nodes()[static_cast<size_t>(node)])];
 }
 
+std::vector<int> first_replicas(const Plan& plan) {
+  std::vector<int> nodes;
+  for (const std::vector<int>& replicas : plan.stages) nodes.push_back(replicas.front());
+  return nodes;
+}
+
 // The peer that sends a visit its message of this phase; -1: nobody does.
 int sender_of(const MachineVisit& visit, Phase phase) {
   if (visit.microbatch < 0) return -1;
@@ -76,30 +91,34 @@ void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const Sta
 }
 
 Node::Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
-           const Sampler* sampler, NodeHooks hooks)
-    : Node(machine_config(plan, transport.node(), 0, settings.iterations), plan, settings, stage, slab, transport,
-           sampler, std::move(hooks)) {}
+           const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks)
+    : Node(machine_config(plan, transport.node(), settings.first_iteration, settings.iterations), plan, settings, stage,
+           slab, transport, sampler, std::move(checkpoints), std::move(hooks)) {}
 
 Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
-           Transport& transport, const Sampler* sampler, NodeHooks hooks)
+           Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks)
     : settings_(settings),
       stage_(stage),
       transport_(transport),
       sampler_(sampler),
       hooks_(std::move(hooks)),
       microbatches_(machine.microbatches),
-      reports_norm_(replicas_of(plan, transport.node()).front() == transport.node()),
+      first_replicas_(first_replicas(plan)),
+      first_replica_(replicas_of(plan, transport.node()).front() == transport.node()),
       visits_(visits_by_microbatch(machine)),
       gradient_out_(take_gradient_buffers(machine, stage, slab)),
       actions_(NodeMachine::max_actions(machine.visits.size())),
       machine_(std::move(machine)),
       replica_sum_(transport, replicas_of(plan, transport.node()), stage.gradients(),
                    slab.take(Region::kCommunication, reduction_block_name())),
-      stats_(transport, kStatCount, 0,
-             [this](const SumExchange::Result& result) { stats_arrived(result.iteration, result.sums); }),
+      stats_(transport, kStatCount, settings.first_iteration,
+             [this](const SumExchange::Result& result) { stats_arrived(result); }),
+      reports_(settings.first_iteration),
+      checkpoints_(std::move(checkpoints)),
       compute_([this] { transport_.wake(); }) {
   SKP_CHECK(plan.workload.exchange_norm == (settings.clip_norm > 0), "the plan says whether a step waits for the norm");
   for (const MachineVisit& visit : visits_) SKP_CHECK(!visit.is_data || sampler_ != nullptr, "a data node reads data");
+  SKP_CHECK((checkpoints_ != nullptr) == (first_replica_ && settings.checkpoint_interval > 0));
   transport_.set_listener(this);
 }
 
@@ -337,7 +356,7 @@ void Node::run_backward(const MachineVisit& visit, const Action& action) {
 // The replicas hold the same sum: one of them measures it for the stage.
 void Node::measure_norm(uint32_t iteration) {
   job_iteration_ = iteration;
-  submit(Job::kNorm, [this] { squared_norm_ = reports_norm_ ? stage_.squared_gradient_norm() : 0; });
+  submit(Job::kNorm, [this] { squared_norm_ = first_replica_ ? stage_.squared_gradient_norm() : 0; });
 }
 
 void Node::step(uint32_t iteration) {
@@ -351,10 +370,11 @@ void Node::step(uint32_t iteration) {
   if (clips && gradient_norm_ > settings_.clip_norm)
     step.grad_scale *= static_cast<float>(settings_.clip_norm / (gradient_norm_ + 1e-6));
   submit(Job::kStep, [this, step, clips, iteration] {
-    if (!clips) squared_norm_ = reports_norm_ ? stage_.squared_gradient_norm() : 0;
+    if (!clips) squared_norm_ = first_replica_ ? stage_.squared_gradient_norm() : 0;
     if (hooks_.before_step) hooks_.before_step(iteration, stage_);
     stage_.step(step);
     stage_.zero_gradients();
+    if (checkpoints_ && checkpoints_->due(iteration + 1)) take_snapshot(iteration + 1);
   });
 }
 
@@ -367,6 +387,8 @@ void Node::job_done() {
     case Job::kStep:
       if (settings_.clip_norm == 0) tell_stats(job_iteration_);
       return feed([](NodeMachine& machine, double now, ActionList& out) { machine.stepped(now, out); });
+    case Job::kSnapshot:
+      return;
   }
 }
 
@@ -379,10 +401,20 @@ void Node::tell_stats(uint32_t iteration) {
   values[kLosses] = std::exchange(losses_, 0);
   values[kBusySeconds] = std::exchange(busy_s_, 0);
   values[kStopRequests] = stop_requested_ ? 1 : 0;
+  if (checkpoints_) {
+    const CheckpointProgress progress = checkpoints_->progress();
+    values[kCheckpoint] = progress.newest;
+    values[kCheckpointHistory] = static_cast<double>(progress.history);
+  }
   stats_.start(iteration, values);
 }
 
-void Node::stats_arrived(uint32_t iteration, std::span<const double> sums) {
+void Node::stats_arrived(const SumExchange::Result& result) {
+  if (settings_.checkpoint_interval > 0) checkpoints_arrived(result.node_values);
+  if (!last_checkpoint_) report(result.iteration, result.sums);
+}
+
+void Node::report(uint32_t iteration, std::span<const double> sums) {
   ++reports_;
   gradient_norm_ = std::sqrt(sums[kSquaredNorm]) / microbatches_;
   const double now = seconds();
@@ -405,6 +437,69 @@ void Node::stats_arrived(uint32_t iteration, std::span<const double> sums) {
     norm_known_ = true;
     if (sums[kStopRequests] > 0) machine_.end_after(iteration);
   }
+}
+
+// ---- checkpoints
+
+void Node::take_snapshot(uint32_t iterations_done) {
+  checkpoints_->snapshot(iterations_done);
+  last_snapshot_ = iterations_done;
+}
+
+void Node::checkpoints_arrived(std::span<const double> node_values) {
+  std::vector<CheckpointProgress> nodes;
+  for (const int node : first_replicas_) {
+    const auto values = node_values.subspan(static_cast<size_t>(node) * kStatCount, kStatCount);
+    // Peers may send anything.
+    const double newest = std::clamp(values[kCheckpoint], 0.0, 4294967295.0);
+    const double history = std::clamp(values[kCheckpointHistory], 0.0, 0x1p52);
+    nodes.push_back({static_cast<uint32_t>(newest), static_cast<uint64_t>(history)});
+  }
+  if (last_checkpoint_) {
+    last_whole_ =
+        std::ranges::all_of(nodes, [this](const CheckpointProgress& node) { return node.newest == reports_; });
+    if (checkpoints_ && *last_whole_) checkpoints_->publish(reports_);
+    return;
+  }
+  const uint32_t newest = newest_of_all(nodes, settings_.checkpoint_interval);
+  if (checkpoints_ && newest > 0) checkpoints_->publish(newest);
+}
+
+Status Node::write_last_checkpoint() {
+  SKP_CHECK(settings_.checkpoint_interval > 0);
+  const uint32_t done = reports_;
+  // Until `finished` or something fails, with signs of life to the peers.
+  const auto wait = [this](const std::function<bool()>& finished) {
+    while (!finished() && failure_.empty() && stats_.status().ok())
+      if (!pump()) transport_.run_once(Clock::now() + kLongestNap);
+    if (stats_.status().ok() && !failure_.empty()) return Status(StatusCode::kPeerGone, failure_);
+    return stats_.status();
+  };
+  std::string error;
+  if (checkpoints_) {
+    if (last_snapshot_ != done) submit(Job::kSnapshot, [this, done] { take_snapshot(done); });
+    const auto limit = Clock::now() + std::chrono::duration<double>(settings_.last_checkpoint_limit_s);
+    const Status status = wait([&] {
+      if (computing_) return false;
+      if (!checkpoints_->written(done)) error = checkpoints_->last_error();
+      return checkpoints_->written(done) || (Clock::now() > limit && !error.empty());
+    });
+    if (!status.ok()) return status;
+  }
+  const bool written = checkpoints_ && checkpoints_->written(done);
+  last_checkpoint_ = true;
+  std::array<double, kStatCount> values{};
+  values[kCheckpoint] = written ? done : 0;
+  stats_.start(done, values);
+  const auto limit = Clock::now() + std::chrono::duration<double>(settings_.stall_limit_s);
+  const Status status = wait([&] { return last_whole_.has_value() || Clock::now() > limit; });
+  if (!status.ok()) return status;
+  if (checkpoints_ && !written) return {StatusCode::kTimeout, error};
+  if (!last_whole_.value_or(false)) return {StatusCode::kPeerGone, "another node has not written its part"};
+  if (!checkpoints_) return {};
+  const Status idle = wait([this] { return checkpoints_->idle(); });
+  if (idle.ok() && checkpoints_->published() != done) return {StatusCode::kTimeout, "it could not be renamed"};
+  return idle;
 }
 
 }  // namespace skippipe

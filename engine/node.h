@@ -9,11 +9,14 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "comm/collectives.h"
 #include "comm/transport.h"
+#include "engine/checkpoint_writer.h"
 #include "engine/compute_thread.h"
 #include "engine/learning_rate.h"
 #include "engine/memory.h"
@@ -26,11 +29,14 @@
 namespace skippipe {
 
 struct TrainingSettings {
-  uint32_t iterations = 0;
+  uint32_t first_iteration = 0;  // of this run: optimizer steps done before
+  uint32_t iterations = 0;       // in all
   LearningRate learning_rate;
-  AdamWStep adamw;             // learning_rate, grad_scale and step are set for each iteration
-  double clip_norm = 0;        // 0: off
-  double stall_limit_s = 600;  // a node that waits for others so long, with nothing at all coming, gives up
+  AdamWStep adamw;                      // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;                 // 0: off
+  double stall_limit_s = 600;           // a node that waits for others so long, with nothing at all coming, gives up
+  uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
+  double last_checkpoint_limit_s = 60;  // how long to try to write the last one
 };
 
 // What all nodes know of an iteration once its statistics are exchanged.
@@ -58,10 +64,10 @@ class Node : private TransportListener {
   static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage,
                           int64_t stage_elements);
 
-  // Everything but `hooks` is kept by reference and must outlive the node. sampler may be null on nodes that are not
-  // data nodes.
+  // Everything but `hooks` and `checkpoints` is kept by reference and must outlive the node. sampler may be null on
+  // nodes that are not data nodes. checkpoints: of the first of each stage's replicas, if the settings ask for any.
   Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
-       const Sampler* sampler, NodeHooks hooks);
+       const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
   ~Node() override;
 
   enum class End {
@@ -72,6 +78,9 @@ class Node : private TransportListener {
   // Runs all iterations, or as many as request_stop leaves. Throws PeerError naming the peer that failed, RunError on
   // anything else that ended the run.
   End run();
+  // After run, unless it ended kLeft: writes the last checkpoint, together with the other nodes. Not ok: it is not
+  // whole; the message says why, kPeerGone that another node knows more.
+  [[nodiscard]] Status write_last_checkpoint();
   // After run: says goodbye once the peers have all that this node sent. Who has left owes nobody anything. Nothing is
   // lost if it is not ok: a peer did not say in time that it has everything.
   [[nodiscard]] Status leave();
@@ -79,14 +88,14 @@ class Node : private TransportListener {
   // leaves at once). From any thread.
   void request_stop();
 
-  // Iterations that all nodes have completed, as far as this one knows.
+  // Iterations that all nodes have completed, as far as this one knows, those before first_iteration among them.
   uint32_t iterations_done() const { return reports_; }
 
  private:
-  enum class Job { kTask, kNorm, kStep };
+  enum class Job { kTask, kNorm, kStep, kSnapshot };
 
   Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
-       Transport& transport, const Sampler* sampler, NodeHooks hooks);
+       Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
 
   void on_announced(Ticket ticket, const MessageHeader& header) override;
   void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
@@ -116,7 +125,11 @@ class Node : private TransportListener {
   void step(uint32_t iteration);
 
   void tell_stats(uint32_t iteration);
-  void stats_arrived(uint32_t iteration, std::span<const double> sums);
+  void stats_arrived(const SumExchange::Result& result);
+  void report(uint32_t iteration, std::span<const double> sums);
+  // Of the checkpoints: copies the state, if one is due; publishes what all have written.
+  void take_snapshot(uint32_t iterations_done);
+  void checkpoints_arrived(std::span<const double> node_values);
   double seconds() const;
   void check_for_stall() const;
   void hear_of_other_failures();
@@ -128,7 +141,8 @@ class Node : private TransportListener {
   const Sampler* sampler_;
   NodeHooks hooks_;
   const int microbatches_;
-  const bool reports_norm_;                 // the first of its stage's replicas
+  const std::vector<int> first_replicas_;   // of each stage: they measure norms and write checkpoints
+  const bool first_replica_;                // this node is one of them
   const std::vector<MachineVisit> visits_;  // by microbatch; those not ours are empty
   const std::vector<Tensor> gradient_out_;  // by microbatch; empty where none is sent
 
@@ -152,13 +166,17 @@ class Node : private TransportListener {
   Clock::time_point start_;
   Clock::time_point last_event_;
   std::atomic<bool> stop_requested_{false};
+  bool last_checkpoint_ = false;    // being written
+  std::optional<bool> last_whole_;  // all nodes have written it; known at the end
 
   // Written by the job under way, read by the event thread between jobs.
   double squared_norm_ = 0;
   double loss_sum_ = 0;
   int losses_ = 0;
   double busy_s_ = 0;
+  uint32_t last_snapshot_ = 0;
 
+  std::unique_ptr<CheckpointWriter> checkpoints_;
   ComputeThread compute_;  // last, so that it ends first: its job uses all of the above
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "comm/socket.h"
+#include "engine/model_files.h"
 #include "kernels/cpu_backend.h"
 #include "schedule/validator.h"
 
@@ -51,6 +52,36 @@ bool is_data_node(const TrainingRun& run, int node) {
                      [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
 }
 
+// The first of its stage's replicas.
+bool writes_checkpoints(const TrainingRun& run, int node) {
+  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
+}
+
+CheckpointSettings checkpoint_settings(const TrainingRun& run) {
+  CheckpointSettings settings;
+  settings.folder = checkpoints_folder(run.file.output);
+  settings.interval = static_cast<uint32_t>(run.file.checkpoint_interval);
+  settings.keep_last = static_cast<uint32_t>(run.file.keep_last);
+  settings.keep_every = static_cast<uint32_t>(run.file.keep_every);
+  settings.tokenizer = run.file.tokenizer;
+  settings.manifest.layers_per_stage = run.plan.workload.stage_layers;
+  settings.manifest.optimizer = true;
+  settings.manifest.replicas = replicas_per_stage(run.plan);
+  settings.manifest.microbatches = static_cast<int64_t>(run.plan.microbatches.size());
+  for (const auto& [field, value] : run_file_values(run.file)) settings.manifest.run.emplace(field, value);
+  return settings;
+}
+
+// Two that compute the same, though one may be for longer texts.
+void check_same_model(const ModelFiles& files, const TrainingRun& run) {
+  ModelConfig found = files.config();
+  found.max_positions = run.model.max_positions;
+  found.initializer_range = run.model.initializer_range;
+  if (!(found == run.model))
+    throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
+                      run.file.model_config.string());
+}
+
 int64_t stage_gradient_elements(const MemoryPlan& memory) {
   return memory.bytes(Region::kGradients) / dtype_bytes(Dtype::kF32);
 }
@@ -59,6 +90,7 @@ int64_t stage_gradient_elements(const MemoryPlan& memory) {
 
 TrainingSettings TrainingRun::settings() const {
   TrainingSettings settings;
+  settings.first_iteration = first_iteration;
   settings.iterations = static_cast<uint32_t>(file.iterations);
   settings.learning_rate.schedule = parse_schedule(file.schedule);
   settings.learning_rate.peak = file.learning_rate;
@@ -73,6 +105,8 @@ TrainingSettings TrainingRun::settings() const {
   settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
   settings.clip_norm = file.clip_norm;
   settings.stall_limit_s = file.stall_limit_s;
+  settings.checkpoint_interval = static_cast<uint32_t>(file.checkpoint_interval);
+  settings.last_checkpoint_limit_s = file.last_checkpoint_limit_s;
   return settings;
 }
 
@@ -90,6 +124,12 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   return run;
 }
 
+std::vector<int> replicas_per_stage(const Plan& plan) {
+  std::vector<int> counts;
+  for (const std::vector<int>& nodes : plan.stages) counts.push_back(static_cast<int>(nodes.size()));
+  return counts;
+}
+
 int64_t memory_limit_bytes(const TrainingRun& run) {
   return run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
 }
@@ -100,6 +140,7 @@ MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
   const StageSpec spec = stage_spec(run, node);
   Stage::plan_memory(memory, spec, context_of(run, *backend));
   Node::plan_memory(memory, run.plan, node, spec, stage_gradient_elements(memory));
+  if (writes_checkpoints(run, node)) CheckpointWriter::plan_memory(memory);
   return memory;
 }
 
@@ -117,17 +158,29 @@ NodeParts::NodeParts(const TrainingRun& run, int node)
   }
   slab_.emplace(memory);
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_));
-  stage_->initialize(static_cast<uint64_t>(run.file.seed));
+  load_state();
 }
 
-std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks) {
+void NodeParts::load_state() {
+  const std::filesystem::path& source = run_.resumed_from.empty() ? run_.file.weights : run_.resumed_from;
+  stage_->initialize(static_cast<uint64_t>(run_.file.seed));
+  if (source.empty()) return;
+  const ModelFiles files(source);
+  check_same_model(files, run_);
+  if (run_.resumed_from.empty())
+    files.load(stage_->parameters());
+  else
+    files.load_training_state(stage_->parameters());
+}
+
+std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks, const Logger& logger) {
   SKP_CHECK(transport.node() == index_);
+  std::unique_ptr<CheckpointWriter> checkpoints;
+  if (writes_checkpoints(run_, index_))
+    checkpoints = std::make_unique<CheckpointWriter>(checkpoint_settings(run_), *stage_, *slab_, logger,
+                                                     [&transport] { transport.wake(); });
   return std::make_unique<Node>(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
-                                std::move(hooks));
-}
-
-bool NodeParts::writes_weights() const {
-  return run_.plan.stages[static_cast<size_t>(stage_->layout().index)].front() == index_;
+                                std::move(checkpoints), std::move(hooks));
 }
 
 }  // namespace skippipe

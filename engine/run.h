@@ -24,6 +24,8 @@ struct TrainingRun {
   ModelConfig model;
   Network network;
   Plan plan;
+  std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
+  uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
 
   BatchShape batch() const { return {file.samples, file.tokens}; }
   TrainingSettings settings() const;
@@ -32,6 +34,9 @@ struct TrainingRun {
 // Throws ConfigError, FileError or PlanError: a file that is wrong, or two that contradict each other (the plan was
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
+
+// Nodes of each stage.
+std::vector<int> replicas_per_stage(const Plan& plan);
 
 // What a node may take: the run file's limit, or else what the machine has left.
 int64_t memory_limit_bytes(const TrainingRun& run);
@@ -43,18 +48,18 @@ MemoryPlan plan_node_memory(const TrainingRun& run, int node);
 // may be sending from its memory until it is gone.
 class NodeParts {
  public:
-  // Takes the memory, initializes the weights, opens the data. Throws MemoryError (it would not fit), FileError.
+  // Takes the memory, sets the stage's state, opens the data. Throws MemoryError (it would not fit), FileError,
+  // ConfigError (weights of another model).
   NodeParts(const TrainingRun& run, int node);
 
   Stage& stage() { return *stage_; }
   const Slab& slab() const { return *slab_; }
   // The node, ready to run; made once. Everything here and the transport must outlive it.
-  std::unique_ptr<Node> make_node(Transport& transport, NodeHooks hooks);
-
-  // The node writes its stage's weights at the end: the first of the stage's replicas does.
-  bool writes_weights() const;
+  std::unique_ptr<Node> make_node(Transport& transport, NodeHooks hooks, const Logger& logger);
 
  private:
+  void load_state();
+
   const TrainingRun& run_;
   const int index_;
   const TrainingSettings settings_;

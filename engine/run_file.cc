@@ -31,9 +31,12 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.integer("run.seed", run.seed, {0, std::numeric_limits<int64_t>::max()},
                 "seed of the weights and of the data order");
   visit.integer("run.iterations", run.iterations, {1, kMaxInt32}, "optimizer steps");
-  visit.path("run.output", run.output, "folder for metrics and weights");
+  visit.path("run.output", run.output, "folder for metrics and checkpoints");
   visit.path("model.config", run.model_config, "Hugging Face config.json (Llama)");
+  visit.optional_path("model.weights", run.weights,
+                      "begin with the weights of this checkpoint, run's output or Hugging Face model; empty: random");
   visit.path("data.train", run.train_tokens, "token shard made by `skippipe tokenize`");
+  visit.optional_path("data.tokenizer", run.tokenizer, "tokenizer model, to be kept with every checkpoint");
   visit.integer("data.samples", run.samples, {1, 65536}, "samples per microbatch");
   visit.integer("data.tokens", run.tokens, {1, 1 << 24}, "tokens per sample");
   visit.path("plan.file", run.plan, "plan made by `skippipe plan`");
@@ -50,6 +53,12 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.number("optimizer.eps", run.eps, {1e-30, 1}, "added to the root of the second moment");
   visit.number("optimizer.weight_decay", run.weight_decay, {0, 1e3}, "decoupled; none on norms");
   visit.number("optimizer.clip_norm", run.clip_norm, {0, 1e30}, "largest global gradient norm; 0 turns clipping off");
+  visit.integer("checkpoint.interval", run.checkpoint_interval, {1, kMaxInt32}, "iterations between checkpoints");
+  visit.integer("checkpoint.keep_last", run.keep_last, {1, kMaxInt32}, "newest checkpoints that are kept");
+  visit.integer("checkpoint.keep_every", run.keep_every, {0, kMaxInt32},
+                "also keep those whose iteration is a multiple of this; 0: none");
+  visit.number("checkpoint.last_limit_s", run.last_checkpoint_limit_s, {0, 86400},
+               "at the end, try so long to write a last checkpoint that fails");
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
                 "a node that needs more refuses to start; 0: what the machine has left");
@@ -106,12 +115,18 @@ class Reader {
   }
 
   // Paths have no defaults: each must be there.
-  void path(const char* name, std::filesystem::path& value, const char*) {
+  void path(const char* name, std::filesystem::path& value, const char* meaning) {
+    if (find(name) == nullptr) throw ConfigError("{}: field '{}' is missing", file_, name);
+    optional_path(name, value, meaning);
+    if (value.empty()) fail(name, *find(name), "a path");
+  }
+
+  void optional_path(const char* name, std::filesystem::path& value, const char*) {
     const toml::node* node = find(name);
-    if (node == nullptr) throw ConfigError("{}: field '{}' is missing", file_, name);
+    if (node == nullptr) return;
     const auto found = node->is_string() ? node->value<std::string>() : std::nullopt;
-    if (!found || found->empty()) fail(name, *node, "a path");
-    value = folder_ / *found;
+    if (!found) fail(name, *node, "a path");
+    if (!found->empty()) value = folder_ / *found;
   }
 
   void strings(const char* name, std::vector<std::string>& value, const char*) {
@@ -172,6 +187,7 @@ class ReferenceWriter {
     line(name, fmt::format("\"{}\"", value), fmt::format("{} ({})", meaning, fmt::join(choices, ", ")));
   }
   void path(const char* name, std::filesystem::path&, const char* meaning) { line(name, "required", meaning); }
+  void optional_path(const char* name, std::filesystem::path&, const char* meaning) { line(name, "\"\"", meaning); }
   void strings(const char* name, std::vector<std::string>&, const char* meaning) { line(name, "[]", meaning); }
   std::string text;
 
@@ -191,6 +207,9 @@ class ValueWriter {
   }
   void path(const char* name, const std::filesystem::path& value, const char*) {
     add(name, toml::value<std::string>(value.string()));
+  }
+  void optional_path(const char* name, const std::filesystem::path& value, const char* meaning) {
+    path(name, value, meaning);
   }
   void strings(const char* name, const std::vector<std::string>& value, const char*) {
     toml::array array;

@@ -16,8 +16,10 @@ struct RunFile {
   std::filesystem::path output;
   // [model]
   std::filesystem::path model_config;
+  std::filesystem::path weights;  // empty: random
   // [data]
   std::filesystem::path train_tokens;
+  std::filesystem::path tokenizer;  // may be empty
   int64_t samples = 4;
   int64_t tokens = 128;
   // [plan]
@@ -34,6 +36,11 @@ struct RunFile {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;
+  // [checkpoint]
+  int64_t checkpoint_interval = 100;
+  int64_t keep_last = 2;
+  int64_t keep_every = 0;
+  double last_checkpoint_limit_s = 60;
   // [compute]
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;

@@ -5,9 +5,10 @@
 #include <set>
 
 #include "base/error.h"
-#include "engine/run.h"
+#include "engine/resume.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
+#include "tools/start_options.h"
 #include "tools/verbs.h"
 
 namespace skippipe {
@@ -16,6 +17,7 @@ namespace {
 struct Options {
   std::string run_file;
   std::string nodes;
+  StartChoice start;
   bool dry_run = false;
 };
 
@@ -60,6 +62,7 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
   if (run.file.addresses.empty()) local = listen_locally(run.network.size());
   for (const int node : nodes) {
     std::vector<std::string> arguments = {"train", options.run_file, "--node", std::to_string(node)};
+    if (!run.resumed_from.empty()) arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string()});
     if (!local.addresses.empty()) local.add_arguments(arguments, node);
     processes.start(label_of(run, node), arguments, local.listener(node));
   }
@@ -80,11 +83,10 @@ void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
 }
 
 void launch(const Options& options) {
-  const TrainingRun run = load_run(options.run_file);
+  TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
   if (options.dry_run) {
-    for (const int node : nodes)
-      fmt::print("{}\n{}\n", label_of(run, node), plan_node_memory(run, node).table());
+    for (const int node : nodes) fmt::print("{}\n{}\n", label_of(run, node), plan_node_memory(run, node).table());
     check_memory(run, nodes);
     return;
   }
@@ -93,6 +95,8 @@ void launch(const Options& options) {
         "{}: network.addresses is empty, expected the address of every node where --nodes starts only some",
         options.run_file);
   check_memory(run, nodes);
+  choose_start(run, options.start,
+               [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   std::filesystem::create_directories(run.file.output);
   NodeProcesses processes("stopping after this iteration; Ctrl-C again stops at once");
   start_nodes(processes, run, options, nodes);
@@ -106,6 +110,7 @@ void add_launch_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("launch", "Train with all the nodes of a run on this machine, or some of them");
   verb->add_option("run", options->run_file, "run file (TOML)")->required();
   verb->add_option("--nodes", options->nodes, "which nodes to start here, such as 0-9,12 (default: all)");
+  add_start_options(*verb, options->start);
   verb->add_flag("--dry-run", options->dry_run, "print each node's memory and exit");
   verb->footer("Example: skippipe launch runs/demo/full.toml");
   verb->callback([options] { launch(*options); });

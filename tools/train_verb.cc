@@ -11,9 +11,9 @@
 #include "comm/shaped_transport.h"
 #include "engine/emulated_links.h"
 #include "engine/metrics.h"
-#include "engine/model_files.h"
-#include "engine/run.h"
+#include "engine/resume.h"
 #include "tools/join_nodes.h"
+#include "tools/start_options.h"
 #include "tools/stop_signals.h"
 #include "tools/training_progress.h"
 #include "tools/verbs.h"
@@ -26,6 +26,7 @@ struct Options {
   int node = 0;
   std::vector<std::string> addresses;
   int listen_fd = -1;
+  StartChoice start;
   bool dry_run = false;
 };
 
@@ -48,20 +49,10 @@ UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   return transport;
 }
 
-std::filesystem::path last_checkpoint(const TrainingRun& run, const Node& node) {
-  return checkpoints_folder(run.file.output) / checkpoint_name(node.iterations_done());
-}
-
-void write_weights(const TrainingRun& run, NodeParts& parts, const Node& node, bool describes) {
-  CheckpointManifest manifest;
-  manifest.iteration = node.iterations_done();
-  manifest.layers_per_stage = run.plan.workload.stage_layers;
-  manifest.optimizer = true;
-  const std::filesystem::path folder = last_checkpoint(run, node);
-  std::filesystem::create_directories(folder);
-  const Stage& stage = parts.stage();
-  if (parts.writes_weights()) write_checkpoint_part(folder, stage.layout().index, stage.parameters(), true);
-  if (describes) write_checkpoint_description(folder, manifest, run.model, {});
+void tell_of_resuming(const TrainingRun& run) {
+  fmt::print("resuming from iteration {} of {}\n", run.first_iteration, run.resumed_from.string());
+  for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
+    fmt::print("  {}\n", change);
 }
 
 // What a stop signal stops: the node while there is one, before that the process.
@@ -101,7 +92,7 @@ void train(const Options& options) {
   StopSignals stop_signals;
   StopTarget stop_target;
   const StopWatcher watcher(stop_signals, [&stop_target] { stop_target.stop(); });
-  const TrainingRun run = load_run(options.run_file);
+  TrainingRun run = load_run(options.run_file);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
   if (options.dry_run) {
@@ -113,6 +104,9 @@ void train(const Options& options) {
     throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", options.run_file,
                       addresses.size(), run.network.size());
 
+  const Logger logger = make_logger(name_of(run, options.node));
+  choose_start(run, options.start,
+               [&](const auto&, const std::string& problem) { logger->warn("passed over: {}", problem); });
   NodeParts parts(run, options.node);
   const std::unique_ptr<Transport> transport =
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
@@ -127,26 +121,29 @@ void train(const Options& options) {
   NodeHooks hooks;
   if (reports) {
     std::filesystem::create_directories(run.file.output);
-    metrics.emplace(run.file.output / "metrics.jsonl");
-    progress.emplace(static_cast<uint32_t>(run.file.iterations));
+    metrics.emplace(run.file.output / "metrics.jsonl", run.first_iteration);
+    progress.emplace(run.first_iteration, static_cast<uint32_t>(run.file.iterations));
     hooks.on_report = [&](const IterationReport& report) {
       metrics->write(report);
       progress->show(report);
     };
+    if (!run.resumed_from.empty()) tell_of_resuming(run);
     fmt::print("{}", plan_node_memory(run, options.node).table());
     std::fflush(stdout);
   }
-  const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks));
+  const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks), logger);
   const StopTarget::Scope stoppable(stop_target, *node);
   const Node::End end = node->run();
   if (end == Node::End::kLeft) throw Exit{130};
+  const Status saved = node->write_last_checkpoint();
   const Status left = node->leave();
-  write_weights(run, parts, *node, reports);
-  if (!left.ok()) make_logger(name_of(run, options.node))->warn("{}", left.message());
+  if (!left.ok()) logger->warn("{}", left.message());
+  if (saved.code() == StatusCode::kPeerGone) throw PeerError("the last checkpoint is not whole: {}", saved.message());
+  if (!saved.ok()) throw RunError("the last checkpoint is not whole: {}", saved.message());
   const bool finished = end == Node::End::kFinished;
   if (reports)
-    fmt::print("{} after {} iterations; weights in {}\n", finished ? "finished" : "stopped", node->iterations_done(),
-               last_checkpoint(run, *node).string());
+    fmt::print("{} after {} iterations; checkpoint in {}\n", finished ? "finished" : "stopped", node->iterations_done(),
+               (checkpoints_folder(run.file.output) / checkpoint_name(node->iterations_done())).string());
   if (!finished) throw Exit{130};
 }
 
@@ -161,6 +158,7 @@ void add_train_verb(CLI::App& app) {
       ->delimiter(',');
   // For `launch`: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
   verb->add_option("--listen-fd", options->listen_fd)->group("");
+  add_start_options(*verb, options->start);
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   verb->footer("Example: skippipe train run.toml --node 3");
   verb->callback([options] { train(*options); });

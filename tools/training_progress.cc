@@ -12,8 +12,11 @@ namespace skippipe {
 
 constexpr auto kLineInterval = std::chrono::seconds(5);
 
-TrainingProgress::TrainingProgress(uint32_t iterations)
-    : iterations_(iterations), terminal_(isatty(STDOUT_FILENO) == 1), next_line_(Clock::now()) {}
+TrainingProgress::TrainingProgress(uint32_t first_iteration, uint32_t iterations)
+    : first_iteration_(first_iteration),
+      iterations_(iterations),
+      terminal_(isatty(STDOUT_FILENO) == 1),
+      next_line_(Clock::now()) {}
 
 void TrainingProgress::show(const IterationReport& report) {
   seconds_ += report.seconds;
@@ -21,7 +24,7 @@ void TrainingProgress::show(const IterationReport& report) {
   const bool last = done == iterations_;
   if (!terminal_ && !last && Clock::now() < next_line_) return;
   next_line_ = Clock::now() + kLineInterval;
-  const double left_s = seconds_ / done * (iterations_ - done);
+  const double left_s = seconds_ / (done - first_iteration_) * (iterations_ - done);
   const std::string line = fmt::format(
       "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
       fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,

@@ -11,16 +11,16 @@ namespace skippipe {
 // On a terminal one line that is written over, elsewhere a plain line every few seconds, on standard output.
 class TrainingProgress {
  public:
-  explicit TrainingProgress(uint32_t iterations);
+  TrainingProgress(uint32_t first_iteration, uint32_t iterations);
   void show(const IterationReport& report);
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  const uint32_t iterations_;
+  const uint32_t first_iteration_, iterations_;
   const bool terminal_;
   Clock::time_point next_line_;
-  double seconds_ = 0;  // of all iterations so far
+  double seconds_ = 0;  // of all iterations since the first
 };
 
 }  // namespace skippipe

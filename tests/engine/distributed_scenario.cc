@@ -160,7 +160,7 @@ NodeRecord run_node(const TrainingRun& run, int node, Transport& transport) {
     record.iterations.push_back(std::exchange(current, {}));
   };
   hooks.on_report = [&](const IterationReport& report) { reports.push_back(report); };
-  const std::unique_ptr<Node> running = parts.make_node(transport, std::move(hooks));
+  const std::unique_ptr<Node> running = parts.make_node(transport, std::move(hooks), make_null_logger());
   try {
     running->run();
   } catch (...) {
