@@ -79,12 +79,12 @@ LayerActivations::LayerActivations(Arena& arena, const StageSpec& spec) {
   const BatchShape& batch = spec.batch;
   const int64_t rows = batch.samples * batch.tokens;
   input_rrms = arena.take({rows}, Dtype::kF32);
-  qkv = arena.take({rows, config.qkv_width()}, Dtype::kF32);
-  attention = arena.take({rows, config.heads * config.head_dim}, Dtype::kF32);
+  qkv = arena.take({rows, config.qkv_width()}, spec.dtype);
+  attention = arena.take({rows, config.heads * config.head_dim}, spec.dtype);
   lse = arena.take({batch.samples, config.heads, batch.tokens}, Dtype::kF32);
-  middle = arena.take({rows, config.channels}, Dtype::kF32);
+  middle = arena.take({rows, config.channels}, spec.dtype);
   middle_rrms = arena.take({rows}, Dtype::kF32);
-  gate_up = arena.take({rows, 2 * config.feed_forward}, Dtype::kF32);
+  gate_up = arena.take({rows, 2 * config.feed_forward}, spec.dtype);
 }
 
 LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
@@ -92,11 +92,11 @@ LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
   const BatchShape& batch = spec.batch;
   const int64_t rows = batch.samples * batch.tokens;
   const auto take_shared = [&](Tensor& first, int64_t first_width, Tensor& second, int64_t second_width) {
-    const Tensor memory = arena.take({rows, std::max(first_width, second_width)}, Dtype::kF32);
-    first = {memory.data(), {rows, first_width}, Dtype::kF32};
-    second = {memory.data(), {rows, second_width}, Dtype::kF32};
+    const Tensor memory = arena.take({rows, std::max(first_width, second_width)}, spec.dtype);
+    first = {memory.data(), {rows, first_width}, spec.dtype};
+    second = {memory.data(), {rows, second_width}, spec.dtype};
   };
-  normed = arena.take({rows, config.channels}, Dtype::kF32);
+  normed = arena.take({rows, config.channels}, spec.dtype);
   take_shared(branch, config.channels, attention_gradient, config.heads * config.head_dim);
   take_shared(activated, config.feed_forward, qkv_gradient, config.qkv_width());
 }

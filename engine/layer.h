@@ -11,7 +11,8 @@
 namespace skippipe {
 
 // What a layer's forward keeps for its backward, N = B*T rows. Besides `input`, which belongs to the stage, that is
-// 4 N (C + (H+2K)D + HD + 2F + H + 2) bytes. The outputs of norms and SwiGLU are cheaper to compute again than to keep.
+// N (E (C + (H+2K)D + HD + 2F) + 4 (H + 2)) bytes for a dtype of E bytes. The outputs of norms and SwiGLU are cheaper
+// to compute again than to keep.
 struct LayerActivations {
   LayerActivations(Arena& arena, const StageSpec& spec);
 

@@ -8,7 +8,7 @@
 namespace skippipe {
 
 LocalModel::LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch,
-                       int threads, StagePurpose purpose)
+                       int threads, StagePurpose purpose, Dtype dtype)
     : backend_(make_cpu_backend()) {
   constexpr int kSlots = 1;
   Context context;
@@ -16,7 +16,7 @@ LocalModel::LocalModel(const ModelConfig& config, std::span<const int> layers_pe
   context.threads = threads;
   for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
     MemoryPlan plan;
-    const StageSpec spec{config, layout, batch, kSlots, purpose};
+    const StageSpec spec{config, layout, batch, kSlots, purpose, dtype};
     Stage::plan_memory(plan, spec, context);
     slabs_.push_back(std::make_unique<Slab>(plan));
     stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context));

@@ -14,9 +14,9 @@ namespace skippipe {
 // Owns backend, memory and stages, one slot each, all on the CPU. One thread.
 class LocalModel {
  public:
-  // Weights begin as zeros. Throws ConfigError, MemoryError.
+  // Weights begin as zeros; dtype: StageSpec's. Throws ConfigError, MemoryError.
   LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch, int threads,
-             StagePurpose purpose);
+             StagePurpose purpose, Dtype dtype = Dtype::kF32);
 
   int stages() const { return static_cast<int>(stages_.size()); }
   Stage& stage(int index) { return *stages_.at(static_cast<size_t>(index)); }

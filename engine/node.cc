@@ -41,9 +41,11 @@ std::vector<Tensor> take_gradient_buffers(const MachineConfig& machine, const St
   std::vector<Tensor> buffers(static_cast<size_t>(machine.microbatches));
   Arena arena(slab.take(Region::kCommunication, gradient_block_name()));
   for (const int microbatch : gradient_senders(machine))
-    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.spec()), Dtype::kF32);
+    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.spec()), stage.spec().dtype);
   return buffers;
 }
+
+WireDtype wire_dtype(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::kBf16 : WireDtype::kF32; }
 
 std::vector<MachineVisit> visits_by_microbatch(const MachineConfig& machine) {
   std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches));
@@ -80,7 +82,7 @@ Phase phase_of(const MessageHeader& header) {
 
 void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, int64_t stage_elements) {
   const size_t senders = gradient_senders(machine_config(plan, node, 0, 1)).size();
-  const int64_t bytes = aligned_bytes(element_count(hidden_shape(stage)) * dtype_bytes(Dtype::kF32));
+  const int64_t bytes = aligned_bytes(element_count(hidden_shape(stage)) * dtype_bytes(stage.dtype));
   memory.add(Region::kCommunication, gradient_block_name(), static_cast<int64_t>(senders) * bytes,
              fmt::format("{} of {}", senders, human_bytes(bytes)));
   const size_t replicas = replicas_of(plan, node).size();
@@ -229,11 +231,12 @@ void Node::on_announced(Ticket ticket, const MessageHeader& header) {
     return fail({StatusCode::kCorrupt, fmt::format("{}: no message of a training run", header.to_string())});
   const Dims hidden = hidden_shape(stage_.spec());
   MessageHeader expected = header;
-  set_payload(expected, WireDtype::kF32, std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
+  set_payload(expected, wire_dtype(stage_.spec().dtype), std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
   if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_))
-    return fail({StatusCode::kCorrupt,
-                 fmt::format("{}: {} bytes of type {}, expected f32 {} and a microbatch below {}", header.to_string(),
-                             header.payload_bytes, static_cast<int>(header.dtype), hidden.to_string(), microbatches_)});
+    return fail(
+        {StatusCode::kCorrupt, fmt::format("{}: {} bytes of type {}, expected {} {} and a microbatch below {}",
+                                           header.to_string(), header.payload_bytes, static_cast<int>(header.dtype),
+                                           dtype_name(stage_.spec().dtype), hidden.to_string(), microbatches_)});
   const Phase phase = phase_of(header);
   const int sender = sender_of(visits_[header.microbatch], phase);
   if (header.source != sender)
@@ -270,7 +273,8 @@ void Node::send(const Action& action) {
   header.microbatch = static_cast<uint32_t>(action.microbatch);
   header.destination = static_cast<uint16_t>(action.peer);
   const Tensor payload = outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
-  set_payload(header, WireDtype::kF32, std::vector<int64_t>{payload.dim(0), payload.dim(1), payload.dim(2)});
+  set_payload(header, wire_dtype(payload.dtype()),
+              std::vector<int64_t>{payload.dim(0), payload.dim(1), payload.dim(2)});
   transport_.send(header, {static_cast<const std::byte*>(payload.data()), static_cast<size_t>(payload.bytes())});
 }
 

@@ -28,6 +28,7 @@ struct StoredTensor {
 
 constexpr int kTensorsPerLayer = 6;
 constexpr const char* kWeightsBlock = "weights";
+constexpr const char* kRoundedBlock = "rounded weights";
 constexpr const char* kGradientsBlock = "gradients";
 constexpr const char* kFirstMomentsBlock = "first moments";
 constexpr const char* kSecondMomentsBlock = "second moments";
@@ -65,11 +66,11 @@ std::vector<StoredTensor> stored_tensors(const ModelConfig& config, const StageL
 }
 
 // A view of each tensor, in their order; matrices are placed first. Returns how many elements these take.
-int64_t place(Arena& arena, std::vector<Tensor>& views, const std::vector<StoredTensor>& tensors) {
+int64_t place(Arena& arena, std::vector<Tensor>& views, const std::vector<StoredTensor>& tensors, Dtype dtype) {
   const auto place_kind = [&](bool norms) {
     for (size_t i = 0; i < tensors.size(); ++i)
-      if (tensors[i].is_norm() == norms) views[i] = arena.take(tensors[i].shape(), Dtype::kF32);
-    return arena.used_bytes() / dtype_bytes(Dtype::kF32);
+      if (tensors[i].is_norm() == norms) views[i] = arena.take(tensors[i].shape(), dtype);
+    return arena.used_bytes() / dtype_bytes(dtype);
   };
   const int64_t matrix_elements = place_kind(false);
   place_kind(true);
@@ -105,9 +106,15 @@ void Parameters::plan_memory(MemoryPlan& plan, const StageSpec& spec) {
   const std::vector<StoredTensor> tensors = stored_tensors(spec.config, layout);
   std::vector<Tensor> views(tensors.size());
   Arena arena;
-  place(arena, views, tensors);
+  place(arena, views, tensors, Dtype::kF32);
   plan.add(Region::kWeights, block_name(kWeightsBlock, layout), arena.used_bytes(),
            fmt::format("f32, {} layers{}", layout.layer_count, layout.index == 0 ? ", embedding, head" : ""));
+  if (spec.dtype != Dtype::kF32) {
+    Arena rounded;
+    place(rounded, views, tensors, spec.dtype);
+    plan.add(Region::kWeights, block_name(kRoundedBlock, layout), rounded.used_bytes(),
+             fmt::format("{}, refreshed after each step", dtype_name(spec.dtype)));
+  }
   if (spec.purpose == StagePurpose::kEvaluation) return;
   plan.add(Region::kGradients, block_name(kGradientsBlock, layout), arena.used_bytes(), "f32");
   plan.add(Region::kOptimizer, block_name(kFirstMomentsBlock, layout), arena.used_bytes(), "AdamW, f32");
@@ -123,17 +130,23 @@ Parameters::Parameters(const StageSpec& spec, Slab& slab) {
   const auto take = [&](Views& views, Region region, const char* name) {
     const std::span<std::byte> block = slab.take(region, block_name(name, layout));
     Arena arena(block);
-    matrix_elements_ = place(arena, views, tensors);
+    matrix_elements_ = place(arena, views, tensors, Dtype::kF32);
     return flat(block);
   };
   weights_ = take(values, Region::kWeights, kWeightsBlock);
+  Views computed = values;
+  if (spec.dtype != Dtype::kF32) {
+    Arena arena(slab.take(Region::kWeights, block_name(kRoundedBlock, layout)));
+    place(arena, computed, tensors, spec.dtype);
+    for (size_t i = 0; i < tensors.size(); ++i) rounded_.push_back({computed[i], values[i]});
+  }
   if (spec.purpose == StagePurpose::kTraining) {
     gradients_ = take(gradients, Region::kGradients, kGradientsBlock);
     first_moments_ = take(first, Region::kOptimizer, kFirstMomentsBlock);
     second_moments_ = take(second, Region::kOptimizer, kSecondMomentsBlock);
   }
 
-  const auto weight = [&](size_t i) { return Weight{values[i], gradients[i]}; };
+  const auto weight = [&](size_t i) { return Weight{computed[i], gradients[i]}; };
   size_t next = 0;
   for (int layer = 0; layer < layout.layer_count; ++layer, next += kTensorsPerLayer)
     layers_.push_back(
@@ -152,6 +165,10 @@ Parameters::Parameters(const StageSpec& spec, Slab& slab) {
   }
 }
 
+void Parameters::refresh(Context& ctx) {
+  for (const auto& [copy, weight] : rounded_) cast(ctx, copy, weight);
+}
+
 void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
   for (const Tensor& all : {weights_, gradients_, first_moments_, second_moments_})
     if (!all.empty()) fill_zero(ctx, all);
@@ -163,6 +180,7 @@ void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
     else
       std::generate(values.begin(), values.end(), [&] { return static_cast<float>(range * random.normal()); });
   }
+  refresh(ctx);
 }
 
 void Parameters::step(Context& ctx, const AdamWStep& step) {
@@ -176,6 +194,7 @@ void Parameters::step(Context& ctx, const AdamWStep& step) {
   };
   step_range(0, matrix_elements_, step);
   step_range(matrix_elements_, all - matrix_elements_, without_decay);
+  refresh(ctx);
 }
 
 }  // namespace skippipe

@@ -17,7 +17,7 @@
 namespace skippipe {
 
 struct Weight {
-  Tensor value;
+  Tensor value;  // what to compute with, in the stage's dtype
   Tensor gradient;
 };
 
@@ -42,7 +42,8 @@ struct EdgeWeights {
 // Names and shapes of a stage's weights in the order of Parameters::list(), F32.
 std::vector<SafeTensor> stage_tensors(const ModelConfig& config, const StageLayout& layout);
 
-// Four blocks of one layout: weights, gradients, first and second moments; the first only in evaluation. Matrices lie
+// Four blocks of one layout, f32: weights, gradients, first and second moments; the first only in evaluation. Where the
+// stage's dtype is not f32, a fifth holds the weights rounded to it, which is what tasks compute with. Matrices lie
 // first and norms behind them, so that a step over all tensors is two operations, with and without weight decay. Used
 // by the stage's thread.
 class Parameters {
@@ -57,13 +58,20 @@ class Parameters {
   Tensor weights() const { return weights_; }      // (all), f32
   Tensor gradients() const { return gradients_; }  // (all), f32; empty in evaluation
 
+  // The rounded copy, from the weights; nothing where there is none.
+  void refresh(Context& ctx);
   void initialize(Context& ctx, uint64_t seed, double range);
   void step(Context& ctx, const AdamWStep& step);
 
  private:
+  struct Rounded {
+    Tensor copy, weight;
+  };
+
   Tensor weights_;                                     // (all)
   Tensor gradients_, first_moments_, second_moments_;  // (all), empty in evaluation
   int64_t matrix_elements_ = 0;                        // of each; the norms follow
+  std::vector<Rounded> rounded_;                       // every stored tensor, unless the dtype is f32
   std::vector<LayerWeights> layers_;
   EdgeWeights edge_;
   std::vector<Parameter> list_;

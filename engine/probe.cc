@@ -68,7 +68,7 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   const std::vector<int> layers = {1, settings.layers_per_stage};
   ModelConfig measured_config = config;
   measured_config.layers = 1 + settings.layers_per_stage;
-  LocalModel model(measured_config, layers, settings.batch, settings.threads, StagePurpose::kTraining);
+  LocalModel model(measured_config, layers, settings.batch, settings.threads, StagePurpose::kTraining, settings.dtype);
   for (int i = 0; i < model.stages(); ++i) model.stage(i).initialize(kSeed);
   fill_random(model.stage(0).tokens(0), config.vocabulary, 1);
   fill_random(model.stage(0).targets(0), config.vocabulary, 2);

@@ -21,7 +21,8 @@ struct Measured {
 Measured quartiles(std::vector<double> seconds);
 
 struct ProbeSettings {
-  BatchShape batch;          // of a microbatch
+  BatchShape batch;  // of a microbatch
+  Dtype dtype = Dtype::kF32;
   int layers_per_stage = 1;  // of the stages that are measured
   int threads = 1;
   int repetitions = 15;

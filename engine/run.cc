@@ -28,7 +28,7 @@ void check_plan(const TrainingRun& run) {
   expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
          run.model.layers, run.file.model_config.string());
   expect("bytes of activations per message", workload.activation_bytes,
-         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(Dtype::kF32), "the run file");
+         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.dtype()), "the run file");
   if (workload.exchange_norm != (run.file.clip_norm > 0))
     throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
                     workload.exchange_norm ? "with" : "without", run.file.clip_norm);
@@ -37,7 +37,11 @@ void check_plan(const TrainingRun& run) {
 StageSpec stage_spec(const TrainingRun& run, int node) {
   const int stage = run.plan.stage_of_nodes()[static_cast<size_t>(node)];
   const StageLayout layout = stage_layouts(run.model, run.plan.workload.stage_layers)[static_cast<size_t>(stage)];
-  return {run.model, layout, run.batch(), run.plan.node_slots[static_cast<size_t>(node)]};
+  return {.config = run.model,
+          .layout = layout,
+          .batch = run.batch(),
+          .slots = run.plan.node_slots[static_cast<size_t>(node)],
+          .dtype = run.dtype()};
 }
 
 Context context_of(const TrainingRun& run, Backend& backend) {
@@ -171,6 +175,7 @@ void NodeParts::load_state() {
     files.load(stage_->parameters());
   else
     files.load_training_state(stage_->parameters());
+  stage_->refresh_weights();
 }
 
 std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks, const Logger& logger) {

@@ -28,6 +28,7 @@ struct TrainingRun {
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
 
   BatchShape batch() const { return {file.samples, file.tokens}; }
+  Dtype dtype() const { return parse_compute_dtype(file.dtype); }
   TrainingSettings settings() const;
 };
 

@@ -59,6 +59,8 @@ void visit_fields(RunFile& run, Visitor& visit) {
                 "also keep those whose iteration is a multiple of this; 0: none");
   visit.number("checkpoint.last_limit_s", run.last_checkpoint_limit_s, {0, 86400},
                "at the end, try so long to write a last checkpoint that fails");
+  visit.choice("compute.dtype", run.dtype, {"f32", "bf16"},
+               "of activations, messages and what is multiplied; weights, gradients and moments are f32");
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
                 "a node that needs more refuses to start; 0: what the machine has left");

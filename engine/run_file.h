@@ -42,6 +42,7 @@ struct RunFile {
   int64_t keep_every = 0;
   double last_checkpoint_limit_s = 60;
   // [compute]
+  std::string dtype = "f32";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;
   // [network]

@@ -6,6 +6,7 @@
 #include "engine/parameters.h"
 #include "engine/rope_table.h"
 #include "kernels/attention.h"
+#include "kernels/backend.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -20,23 +21,23 @@ struct Slot {
     const int64_t rows = spec.batch.samples * spec.batch.tokens;
     const Dims hidden = {rows, spec.config.channels};
     const bool training = spec.purpose == StagePurpose::kTraining, first_stage = spec.layout.index == 0;
-    stream.push_back(arena.take(hidden, Dtype::kF32));
+    stream.push_back(arena.take(hidden, spec.dtype));
     for (int i = 0; i < spec.layout.layer_count; ++i) {
       // In evaluation all layers use the memory of the first, and all outputs one buffer: a layer's input is dead
       // before its output is written.
       const bool own_memory = training || i == 0;
       layers.push_back(own_memory ? LayerActivations(arena, spec) : layers.back());
       layers.back().input = stream.back();
-      stream.push_back(own_memory ? arena.take(hidden, Dtype::kF32) : stream.back());
+      stream.push_back(own_memory ? arena.take(hidden, spec.dtype) : stream.back());
     }
     if (first_stage) {
       tokens = arena.take({rows}, Dtype::kI32);
       targets = arena.take({rows}, Dtype::kI32);
     }
-    if (training) output_gradient = arena.take(hidden, Dtype::kF32);
+    if (training) output_gradient = arena.take(hidden, spec.dtype);
     if (training && first_stage) {
-      returned = arena.take(hidden, Dtype::kF32);
-      loss_gradient = arena.take(hidden, Dtype::kF32);
+      returned = arena.take(hidden, spec.dtype);
+      loss_gradient = arena.take(hidden, spec.dtype);
     }
   }
 
@@ -62,10 +63,11 @@ struct Workspace {
     layer.sin = arena.take({batch.tokens, config.head_dim / 2}, Dtype::kF32);
     scalar = arena.take({1}, Dtype::kF32);
     if (spec.layout.index == 0) {
-      stream_gradient = arena.take({rows, config.channels}, Dtype::kF32);
+      stream_gradient = arena.take({rows, config.channels}, spec.dtype);
       final_rrms = arena.take({rows}, Dtype::kF32);
       logits_lse = arena.take({rows}, Dtype::kF32);
-      kernel_bytes = std::max(kernel_bytes, lm_head_workspace_bytes(context, rows, config.channels, config.vocabulary, Dtype::kF32));
+      kernel_bytes = std::max(kernel_bytes,
+                              lm_head_workspace_bytes(context, rows, config.channels, config.vocabulary, spec.dtype));
     }
     kernels = arena.take({aligned_bytes(kernel_bytes) / dtype_bytes(Dtype::kF32)}, Dtype::kF32);
   }
@@ -79,7 +81,7 @@ struct Workspace {
 };
 
 void check_spec(const StageSpec& spec) {
-  const auto& [config, layout, batch, slots, purpose] = spec;
+  const auto& [config, layout, batch, slots, purpose, dtype] = spec;
   if (layout.index < 0 || layout.first_layer < 0 || layout.layer_count < (layout.index == 0 ? 0 : 1) ||
       layout.layer_count > config.layers - layout.first_layer)
     throw ConfigError("stage {} holds {} layers from layer {} on, expected layers of a model of {}", layout.index,
@@ -239,6 +241,9 @@ double Stage::Impl::squared_gradient_norm() {
 
 void Stage::plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context) {
   check_spec(spec);
+  if (!context.backend->computes_in(spec.dtype))
+    throw ConfigError("this machine's {} backend does not compute in {}, expected f32", context.backend->name(),
+                      dtype_name(spec.dtype));
   Parameters::plan_memory(plan, spec);
   Arena slot, scratch;
   Slot(slot, spec);
@@ -264,6 +269,8 @@ const StageSpec& Stage::spec() const { return impl_->spec_; }
 void Stage::initialize(uint64_t seed) {
   impl_->parameters_.initialize(impl_->ctx_, seed, impl_->spec_.config.initializer_range);
 }
+
+void Stage::refresh_weights() { impl_->parameters_.refresh(impl_->ctx_); }
 
 void Stage::forward(int slot) { impl_->forward(slot); }
 LossSum Stage::loss(int slot, ConstTensor hidden) { return impl_->loss(slot, hidden); }

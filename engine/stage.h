@@ -1,7 +1,7 @@
 // A stage: the part of the model that one node holds on its device, with the activations of the microbatches in flight.
 //
-// Hidden states cross the borders of stages as the residual stream, not normalized, (B,T,C) f32. So any stage may
-// follow any other, and one that is skipped is simply not called.
+// Hidden states cross the borders of stages as the residual stream, not normalized, (B,T,C) in the stage's dtype. So
+// any stage may follow any other, and one that is skipped is simply not called.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,9 @@ struct StageSpec {
   BatchShape batch;
   int slots = 1;  // microbatches in flight
   StagePurpose purpose = StagePurpose::kTraining;
+  // f32 or bf16: of activations, of their gradients, and of the weights that tasks compute with. Where it is not f32,
+  // these are a copy of the weights that are stepped; those, gradients and moments are f32 always.
+  Dtype dtype = Dtype::kF32;
 };
 
 // One layout per entry of layers_per_stage. Throws ConfigError unless they add up to the model's layers.
@@ -66,16 +69,17 @@ struct LossSum {
   double mean() const { return tokens == 0 ? 0 : sum / static_cast<double>(tokens); }
 };
 
-// A slot takes 4 B T bytes times 2C + layers x (2C + (H+2K)D + HD + 2F + H + 2), and on stage 0 another
-// 2C + 2: hidden states at the borders, the residual streams and what attention and MLP need for backward. Outputs of
-// norms and SwiGLU are computed again.
+// With dtypes of E bytes, a slot takes E B T bytes times 2C + layers x (2C + (H+2K)D + HD + 2F) and 4 B T times layers
+// x (H + 2), and on stage 0 another 2C times E B T and 2 times 4 B T: hidden states at the borders, the residual
+// streams and what attention and MLP need for backward. Outputs of norms and SwiGLU are computed again.
 //
 // Owned by whoever made it, who keeps the slab alive. Tasks (everything that computes) belong to one thread at a time.
 // The buffers of a slot have fixed addresses; another thread may read or write those of a slot that no task is using.
 class Stage {
  public:
   // Registers what the stage will take from the slab; the context says threads and backend. Throws ConfigError (a
-  // layout or batch that does not fit the model) and MemoryError (sizes that overflow).
+  // layout or batch that does not fit the model, a dtype that the backend does not compute in) and MemoryError (sizes
+  // that overflow).
   static void plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context);
 
   // The slab must be that of a plan made by plan_memory with the same arguments. The context's workspace is ignored:
@@ -124,6 +128,10 @@ class Stage {
   Tensor loss_gradient(int slot) const;  // (B,T,C), of returned
   Tensor output_gradient(
       int slot) const;  // (B,T,C), of output; comes from the next stage. backward's dx may go here too
+
+  // What tasks compute with, from weights(). To be called when these, or parameters()' weights, were written from
+  // outside; initialize and step do it themselves.
+  void refresh_weights();
 
   // All the stage's values, f32, contiguous; tensors are padded to kBlockAlignment with zeros that stay zero.
   // gradients() is empty in evaluation.

@@ -14,6 +14,12 @@ const char* dtype_name(Dtype dtype) {
   return "unknown";
 }
 
+Dtype parse_compute_dtype(std::string_view name) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16})
+    if (name == dtype_name(dtype)) return dtype;
+  throw ConfigError("found dtype '{}', expected f32 or bf16", name);
+}
+
 const char* device_name(Device device) {
   switch (device) {
     case Device::kCpu:

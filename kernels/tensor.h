@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 #include "base/error.h"
 
@@ -20,6 +22,8 @@ enum class Device : uint8_t { kCpu = 1, kCuda = 2 };
 
 constexpr int64_t dtype_bytes(Dtype dtype) { return dtype == Dtype::kBf16 ? 2 : 4; }
 const char* dtype_name(Dtype dtype);    // "f32"
+// What a model computes in: of "f32" and "bf16". Throws ConfigError for anything else.
+Dtype parse_compute_dtype(std::string_view name);
 const char* device_name(Device device);  // "cpu"
 
 inline constexpr int kMaxRank = 4;

@@ -22,6 +22,7 @@
 #include "engine/stage.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/matmul.h"
+#include "tools/dtype_option.h"
 #include "tools/timed_backend.h"
 
 namespace skippipe {
@@ -31,6 +32,7 @@ struct Options {
   ModelConfig model;
   BatchShape batch{8, 512};
   int threads = 2;
+  Dtype dtype = Dtype::kF32;
   int steps = 7;
 };
 
@@ -83,7 +85,9 @@ class Trainer {
     Context context;
     context.backend = &backend;
     context.threads = options.threads;
-    const StageSpec spec{options.model, {0, 0, static_cast<int>(options.model.layers)}, options.batch};
+    const StageSpec spec{options.model,           {0, 0, static_cast<int>(options.model.layers)},
+                         options.batch,           1,
+                         StagePurpose::kTraining, options.dtype};
     MemoryPlan plan;
     Stage::plan_memory(plan, spec, context);
     plan.check_fits(available_host_bytes(), "cpu");
@@ -187,6 +191,7 @@ int main(int argc, char** argv) {
   options.model.max_positions = 1 << 20;
   CLI::App app("One training step against the rate of matrix products. Example: bench_step --threads 2");
   app.add_option("--threads", options.threads, "Threads")->capture_default_str();
+  skippipe::add_dtype_option(app, options.dtype, "Of activations and what is multiplied");
   app.add_option("--steps", options.steps, "Timed steps")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--channels", options.model.channels, "C")->capture_default_str();
   app.add_option("--feed-forward", options.model.feed_forward, "F")->capture_default_str();

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "engine/evaluate.h"
 #include "engine/model_files.h"
+#include "tools/dtype_option.h"
 #include "tools/progress.h"
 #include "tools/verbs.h"
 
@@ -31,6 +32,7 @@ struct Options {
   uint64_t seed = 1;
   std::vector<int> without;
   int threads = 0;
+  Dtype dtype = Dtype::kF32;
   std::string json;
 };
 
@@ -133,8 +135,12 @@ void run(Options options) {
   const std::vector<int> layers_per_stage = cut_of(files, options);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
   if (options.threads == 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  LocalModel model(files.config(), layers_per_stage, options.batch, options.threads, StagePurpose::kEvaluation);
-  for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i).parameters());
+  LocalModel model(files.config(), layers_per_stage, options.batch, options.threads, StagePurpose::kEvaluation,
+                   options.dtype);
+  for (int i = 0; i < model.stages(); ++i) {
+    files.load(model.stage(i).parameters());
+    model.stage(i).refresh_weights();
+  }
   evaluate_groups(model, {&shard, options.samples}, groups);
   print_table(groups);
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
@@ -170,6 +176,7 @@ void add_eval_verb(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--seed", options->seed, "Of the random choices")->capture_default_str();
   verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
+  add_dtype_option(*verb, options->dtype, "Of activations and what is multiplied");
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
   verb->add_option("--json", options->json, "Also write the figures to this file");
   verb->footer(

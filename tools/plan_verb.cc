@@ -6,6 +6,7 @@
 #include "engine/model_config.h"
 #include "schedule/planner.h"
 #include "schedule/validator.h"
+#include "tools/dtype_option.h"
 #include "tools/plan_report.h"
 #include "tools/progress.h"
 #include "tools/verbs.h"
@@ -23,6 +24,7 @@ struct Options {
   int samples = 1;
   int tokens = 0;
   std::string model;
+  Dtype dtype = Dtype::kF32;
   int64_t activation_bytes = 0;
   std::vector<int64_t> stage_gradient_bytes;
   PlanRules rules{.skip_ratio = 1.0 / 3};
@@ -34,7 +36,6 @@ struct Options {
   std::string timeline;
 };
 
-constexpr int64_t kFloatBytes = 4;
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 
 // `total` layers over `stages`, earlier ones taking what is left over.
@@ -62,12 +63,13 @@ void describe_model(const Options& options, Workload& workload) {
   for (const int count : workload.stage_layers) layers += count;
   if (layers != model.layers)
     throw ConfigError("--layers sum to {}, the model in {} has {}", layers, options.model, model.layers);
-  workload.activation_bytes =
-      checked_product({options.samples, options.tokens, model.channels, kFloatBytes}, "a message of activations");
+  workload.activation_bytes = checked_product(
+      {options.samples, options.tokens, model.channels, dtype_bytes(options.dtype)}, "a message of activations");
   for (size_t s = 0; s < workload.stage_layers.size(); ++s) {
     int64_t parameters = checked_product({workload.stage_layers[s], model.layer_parameters()}, "a stage");
     if (s == 0) parameters += model.embedding_parameters() + model.head_parameters();
-    workload.stage_gradient_bytes.push_back(checked_product({parameters, kFloatBytes}, "a stage's gradient"));
+    workload.stage_gradient_bytes.push_back(
+        checked_product({parameters, dtype_bytes(Dtype::kF32)}, "a stage's gradient"));
   }
 }
 
@@ -134,6 +136,7 @@ void add_workload_options(CLI::App& verb, Options& options) {
   verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
   CLI::Option* model =
       verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
+  add_dtype_option(verb, options.dtype, "The run's compute.dtype: of messages (with --model)");
   verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
       ->excludes(model)
       ->check(CLI::Range(int64_t{0}, kMaxBytes));

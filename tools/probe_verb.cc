@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "engine/probe.h"
+#include "tools/dtype_option.h"
 #include "tools/verbs.h"
 
 namespace skippipe {
@@ -23,8 +24,9 @@ void print_line(const char* task, const Measured& time, const std::string& per) 
 }
 
 void print_result(const ProbeResult& result, const ProbeSettings& settings) {
-  fmt::print("{} x {} tokens, {} layer(s) per stage, {} thread(s): median (quartiles) of {}\n", settings.batch.samples,
-             settings.batch.tokens, settings.layers_per_stage, settings.threads, settings.repetitions);
+  fmt::print("{} x {} tokens, {} layer(s) per stage, {}, {} thread(s): median (quartiles) of {}\n",
+             settings.batch.samples, settings.batch.tokens, settings.layers_per_stage, dtype_name(settings.dtype),
+             settings.threads, settings.repetitions);
   print_line("forward", result.forward, fmt::format("forward_s {:.3g} per layer and sample", result.forward_s));
   print_line("backward", result.backward, fmt::format("backward_over_forward {:.3f}", result.backward_over_forward));
   print_line("loss", result.loss, fmt::format("loss_over_forward {:.3f}", result.loss_over_forward));
@@ -61,6 +63,7 @@ void add_probe_verb(CLI::App& app) {
   verb->add_option("--layers-per-stage", settings.layers_per_stage, "Transformer layers of a stage")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  add_dtype_option(*verb, settings.dtype, "The run's compute.dtype");
   verb->add_option("--threads", settings.threads, "Threads of a node")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

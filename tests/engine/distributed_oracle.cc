@@ -34,7 +34,7 @@ class Oracle {
       context.backend = node.backend.get();
       const StageLayout& layout = layouts[static_cast<size_t>(stage_of[n])];
       MemoryPlan memory;
-      const StageSpec spec{run.model, layout, run.batch(), slots};
+      const StageSpec spec{run.model, layout, run.batch(), slots, StagePurpose::kTraining, run.dtype()};
       Stage::plan_memory(memory, spec, context);
       node.slab = std::make_unique<Slab>(memory);
       node.stage = std::make_unique<Stage>(spec, *node.slab, context);
@@ -42,7 +42,7 @@ class Oracle {
     }
     const Dims shape{run.batch().samples, run.batch().tokens, run.model.channels};
     scratch_.resize(static_cast<size_t>(element_count(shape)));
-    scratch_tensor_ = Tensor(scratch_.data(), shape, Dtype::kF32);
+    scratch_tensor_ = Tensor(scratch_.data(), shape, run.dtype());
   }
 
   // Appends to each record what its node should have seen.

@@ -56,6 +56,18 @@ void expect_close(std::span<const float> found, std::span<const float> expected,
     ASSERT_NEAR(found[i], expected[i], tolerance * largest) << name << " at " << i;
 }
 
+// The difference at most `tolerance` of the whole tensor's norm.
+void expect_near_in_norm(std::span<const float> found, std::span<const float> expected, double tolerance,
+                         const std::string& name) {
+  ASSERT_EQ(found.size(), expected.size()) << name;
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    difference += std::pow(static_cast<double>(found[i]) - static_cast<double>(expected[i]), 2);
+    size += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  EXPECT_LE(std::sqrt(difference), tolerance * std::sqrt(size)) << name;
+}
+
 // The engine never stores logits; here they come from the hidden state that the last stage returned.
 std::vector<float> logits_of(TestModel& model) {
   const auto backend = make_cpu_backend();
@@ -113,6 +125,21 @@ TEST_P(GoldenTest, LogitsLossGradientsAndTwoStepsAgree) {
   // Adam divides by the gradient's size, so that rounding in small gradients shows in the weights: hence not tighter.
   for (const auto& [name, parameter] : parameters)
     expect_close(values_of(parameter.weight), golden.floats("stepped." + name), 1e-3, name);
+}
+
+// Rounding to 8 bits of mantissa in every activation, against transformers in f32.
+TEST_P(GoldenTest, InBf16LossesAndGradientsAreNear) {
+  if (!make_cpu_backend()->computes_in(Dtype::kBf16)) GTEST_SKIP() << "no bf16 on this processor";
+  const Golden golden(GetParam().name);
+  TestModel model(golden.config, GetParam().layers_per_stage, kBatch, 1, 1, StagePurpose::kTraining, Dtype::kBf16);
+  for (const auto& [name, parameter] : model.parameters())
+    std::ranges::copy(golden.floats("weights." + name), values_of(parameter.weight).begin());
+  model.refresh_weights();
+  model.fill_tokens(0, golden.ints("tokens"), golden.ints("targets"));
+  const std::vector<int> path = model.full_path();
+  EXPECT_NEAR(model.run(0, path).mean(), golden.floats("loss")[0], 1e-2);
+  for (const auto& [name, parameter] : model.parameters())
+    expect_near_in_norm(values_of(parameter.gradient), golden.floats("gradients." + name), 8e-2, name);
 }
 
 std::string case_name(const testing::TestParamInfo<GoldenCase>& info) {

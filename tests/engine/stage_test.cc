@@ -371,6 +371,74 @@ TEST(Stage, EvaluationGivesTheLossOfTrainingWithAFractionOfTheMemory) {
   EXPECT_THROW(stage.squared_gradient_norm(), InternalError);
 }
 
+// What a run in bf16 needs of the processor.
+bool has_bf16() { return make_cpu_backend()->computes_in(Dtype::kBf16); }
+
+TEST(Stage, InBf16HalvesActivationsAndKeepsARoundedCopyOfTheWeights) {
+  if (!has_bf16()) GTEST_SKIP() << "no bf16 on this processor";
+  const ModelConfig config = tiny_config(3);
+  TestModel wide(config, {1, 2}, kBatch, 2),
+      narrow(config, {1, 2}, kBatch, 2, 1, StagePurpose::kTraining, Dtype::kBf16);
+  for (const int s : {0, 1}) {
+    for (const Region same : {Region::kGradients, Region::kOptimizer})
+      EXPECT_EQ(narrow.plan(s).bytes(same), wide.plan(s).bytes(same));
+    EXPECT_GT(narrow.plan(s).bytes(Region::kWeights), wide.plan(s).bytes(Region::kWeights) * 3 / 2 - 1);
+    EXPECT_LT(narrow.plan(s).bytes(Region::kWeights), wide.plan(s).bytes(Region::kWeights) * 8 / 5);
+    EXPECT_LT(narrow.plan(s).bytes(Region::kActivations), wide.plan(s).bytes(Region::kActivations) * 3 / 5);
+    EXPECT_EQ(narrow.slab(s).bytes(), narrow.plan(s).total_bytes());
+    EXPECT_EQ(narrow.stage(s).output(0).dtype(), Dtype::kBf16);
+    EXPECT_EQ(narrow.stage(s).output_gradient(0).dtype(), Dtype::kBf16);
+    EXPECT_EQ(narrow.stage(s).parameters().front().weight.dtype(), Dtype::kF32);
+  }
+}
+
+// Losses near those of f32 while both learn the same batch: every step refreshes the rounded weights.
+TEST(Stage, InBf16LearnsAsInF32) {
+  if (!has_bf16()) GTEST_SKIP() << "no bf16 on this processor";
+  constexpr int kSteps = 20;
+  std::vector<std::vector<double>> losses;
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    TestModel model(tiny_config(2), {1, 1}, kBatch, 1, 1, StagePurpose::kTraining, dtype);
+    model.initialize(kSeed);
+    model.fill_random_tokens(0, kSeed);
+    losses.emplace_back();
+    AdamWStep adamw;
+    adamw.learning_rate = 1e-2f;
+    for (; adamw.step <= kSteps; ++adamw.step) {
+      model.zero_gradients();
+      losses.back().push_back(model.run(0, model.full_path()).mean());
+      model.step(adamw);
+    }
+  }
+  EXPECT_LT(losses[0].back(), losses[0].front() / 2);
+  for (int i = 0; i < kSteps; ++i) {
+    const auto at = static_cast<size_t>(i);
+    EXPECT_NEAR(losses[1][at], losses[0][at], 0.02 * losses[0].front()) << "step " << i;
+  }
+}
+
+TEST(Stage, WeightsWrittenFromOutsideCountOnceTheyAreRefreshed) {
+  if (!has_bf16()) GTEST_SKIP() << "no bf16 on this processor";
+  TestModel written(tiny_config(2), {1, 1}, kBatch, 1, 1, StagePurpose::kTraining, Dtype::kBf16);
+  TestModel initialized(tiny_config(2), {1, 1}, kBatch, 1, 1, StagePurpose::kTraining, Dtype::kBf16);
+  initialized.initialize(kSeed);
+  for (const int s : {0, 1}) std::ranges::copy(initialized.stage(s).weights(), written.stage(s).weights().begin());
+  written.refresh_weights();
+  for (TestModel* model : {&written, &initialized}) model->fill_random_tokens(0, kSeed);
+  const std::vector<int> path = written.full_path();
+  EXPECT_EQ(written.run(0, path).sum, initialized.run(0, path).sum);
+}
+
+TEST(Stage, RefusesDtypesThatTheBackendDoesNotComputeIn) {
+  const auto backend = make_cpu_backend();
+  Context context;
+  context.backend = backend.get();
+  StageSpec spec{tiny_config(1), {0, 0, 1}, kBatch};
+  spec.dtype = Dtype::kI32;
+  MemoryPlan plan;
+  EXPECT_THROW(Stage::plan_memory(plan, spec, context), ConfigError);
+}
+
 TEST(Stage, BuffersOfStageZeroAndOfOthers) {
   TestModel model(tiny_config(2), {1, 1}, kBatch, 2);
   const Dims hidden = {2, 7, 24};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -38,20 +39,20 @@ inline std::span<float> values_of(const Tensor& tensor) {
 }
 
 inline void copy_values(const Tensor& to, const Tensor& from) {
-  std::ranges::copy(values_of(from), values_of(to).begin());
+  std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes()));
 }
 
 class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
-            int threads = 1, StagePurpose purpose = StagePurpose::kTraining)
+            int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32)
       : config_(config), backend_(make_cpu_backend()) {
     Context context;
     context.backend = backend_.get();
     context.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan;
-      const StageSpec spec{config, layout, batch, slots, purpose};
+      const StageSpec spec{config, layout, batch, slots, purpose, dtype};
       Stage::plan_memory(plan, spec, context);
       slabs_.push_back(std::make_unique<Slab>(plan));
       plans_.push_back(plan);
@@ -73,6 +74,9 @@ class TestModel {
 
   void initialize(uint64_t seed) {
     for (auto& stage : stages_) stage->initialize(seed);
+  }
+  void refresh_weights() {
+    for (auto& stage : stages_) stage->refresh_weights();
   }
   void zero_gradients() {
     for (auto& stage : stages_) stage->zero_gradients();
