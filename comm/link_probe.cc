@@ -100,7 +100,7 @@ Status LinkProbe::measure_stream(int peer, Reply reply, int in_flight, std::vect
 
 Status LinkProbe::measure_streams(int peer, LinkSamples& samples) {
   double best = 0;
-  for (int in_flight = 2; in_flight <= max_in_flight(); in_flight *= 2) {
+  for (int in_flight = 1; in_flight <= max_in_flight(); in_flight *= 2) {
     std::vector<double> rates;
     if (Status status = measure_stream(peer, Reply::kEmpty, in_flight, rates); !status.ok()) return status;
     const double whole = stream_rates(exchange_->replies_s, in_flight, settings_.message_bytes, 1).front();
@@ -247,8 +247,8 @@ bool LinkProbe::on_sent(Ticket ticket, const Status&) {
   return true;
 }
 
-void LinkProbe::on_peer_gone(int node, const Status& status) {
-  if (exchange_ && exchange_->under_way && exchange_->peer == node) fail(status);
+void LinkProbe::cancel(const Status& status) {
+  if (exchange_ && exchange_->under_way) fail(status);
 }
 
 void LinkProbe::fail(Status status) {

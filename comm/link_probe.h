@@ -45,17 +45,17 @@ class LinkProbe {
 
   LinkProbe(Transport& transport, const LinkProbeSettings& settings);
 
-  // Runs the transport until the link to `peer` is measured: round trips, single messages, streams of more and more
-  // messages in flight until more do not help, and one in both directions. Not ok if the peer is gone, does not answer
-  // within the limit, or answers nonsense. Not from inside an event.
+  // Runs the transport until the link to `peer` is measured: round trips, single messages, streams with one, two, four
+  // and more messages in flight until more do not help, and one in both directions. Not ok if the peer is gone, does
+  // not answer within the limit, or answers nonsense. Not from inside an event.
   [[nodiscard]] Status measure(int peer, LinkSamples& samples);
 
   // True if the event was this object's.
   bool on_announced(Ticket ticket, const MessageHeader& header);
   bool on_received(Ticket ticket, const MessageHeader& header, const Status& status);
   bool on_sent(Ticket ticket, const Status& status);
-  // The peer failed or left.
-  void on_peer_gone(int node, const Status& status);
+  // Ends a measurement under way: the peer failed or left, or nobody waits for the result any more.
+  void cancel(const Status& status);
 
   // Not ok once a peer sent what is no right probe.
   const Status& status() const { return status_; }

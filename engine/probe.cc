@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "engine/local_model.h"
+#include "engine/slots.h"
+#include "kernels/cpu_backend.h"
 
 namespace skippipe {
 namespace {
@@ -49,21 +50,31 @@ void run_round(LocalModel& model, int64_t iteration, Samples& samples) {
   first.zero_gradients();
 }
 
-}  // namespace
-
-Measured quartiles(std::vector<double> seconds) {
-  SKP_CHECK(!seconds.empty(), "nothing was measured");
-  std::ranges::sort(seconds);
-  const auto at = [&](double share) {
-    return seconds[static_cast<size_t>(std::lround(share * static_cast<double>(seconds.size() - 1)))];
-  };
-  return {at(0.5), at(0.25), at(0.75)};
+// Room for slots of the stage that needs most, stage 0.
+int count_slots(ModelConfig config, const ProbeSettings& settings, int64_t memory_bytes) {
+  const auto backend = make_cpu_backend();
+  Context context;
+  context.backend = backend.get();
+  context.threads = settings.threads;
+  config.layers = settings.layers_per_stage;
+  const StageSpec spec{.config = config,
+                       .layout = {.index = 0, .first_layer = 0, .layer_count = settings.layers_per_stage},
+                       .batch = settings.batch,
+                       .dtype = settings.dtype};
+  return fitting_slots(spec, context, memory_bytes, settings.most_slots);
 }
+
+}  // namespace
 
 ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   if (settings.repetitions < 1) throw ConfigError("probe: {} repetitions, expected at least 1", settings.repetitions);
   if (settings.layers_per_stage < 1)
     throw ConfigError("probe: {} layers per stage, expected at least 1", settings.layers_per_stage);
+  if (settings.nodes_on_machine < 1)
+    throw ConfigError("probe: {} nodes on this machine, expected at least 1", settings.nodes_on_machine);
+  ProbeResult result;
+  result.memory_bytes = available_host_bytes() / settings.nodes_on_machine;
+  result.slots = count_slots(config, settings, result.memory_bytes);
   // Stage 0 with one layer for the loss, and one stage as planned; the time of a layer is the same at any depth.
   const std::vector<int> layers = {1, settings.layers_per_stage};
   ModelConfig measured_config = config;
@@ -78,16 +89,15 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   samples = {};
   for (int i = 0; i < settings.repetitions; ++i) run_round(model, kWarmUps + i, samples);
 
-  ProbeResult result;
   result.forward = quartiles(samples.forward);
   result.backward = quartiles(samples.backward);
   result.loss = quartiles(samples.loss);
   result.step = quartiles(samples.step);
   result.step_gradient_bytes = static_cast<int64_t>(model.stage(kInner).gradients().size_bytes());
-  result.forward_s = result.forward.median_s / static_cast<double>(settings.layers_per_stage * settings.batch.samples);
-  result.backward_over_forward = result.backward.median_s / result.forward.median_s;
-  result.loss_over_forward = result.loss.median_s / result.forward.median_s;
-  result.step_s_per_byte = result.step.median_s / static_cast<double>(result.step_gradient_bytes);
+  result.forward_s = result.forward.median / static_cast<double>(settings.layers_per_stage * settings.batch.samples);
+  result.backward_over_forward = result.backward.median / result.forward.median;
+  result.loss_over_forward = result.loss.median / result.forward.median;
+  result.step_s_per_byte = result.step.median / static_cast<double>(result.step_gradient_bytes);
   return result;
 }
 
@@ -96,6 +106,8 @@ void apply(NetworkNode& node, const ProbeResult& result) {
   node.backward_over_forward = result.backward_over_forward;
   node.loss_over_forward = result.loss_over_forward;
   node.step_s_per_byte = result.step_s_per_byte;
+  node.memory_bytes = result.memory_bytes;
+  node.slots = result.slots;
 }
 
 }  // namespace skippipe

@@ -2,23 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
 #include "engine/model_config.h"
+#include "engine/quartiles.h"
 #include "engine/stage.h"
 #include "schedule/network.h"
 
 namespace skippipe {
-
-// Seconds; quartiles over the repetitions.
-struct Measured {
-  double median_s = 0;
-  double low_s = 0;   // a quarter of the repetitions are faster
-  double high_s = 0;  // a quarter are slower
-};
-// Of at least one value.
-Measured quartiles(std::vector<double> seconds);
 
 struct ProbeSettings {
   BatchShape batch;  // of a microbatch
@@ -26,14 +16,16 @@ struct ProbeSettings {
   int layers_per_stage = 1;  // of the stages that are measured
   int threads = 1;
   int repetitions = 15;
+  int most_slots = 8;        // more are of no use
+  int nodes_on_machine = 1;  // that share its memory
 };
 
-// Times of one task of a stage with layers_per_stage layers and one microbatch.
 struct ProbeResult {
-  Measured forward;
-  Measured backward;
-  Measured loss;  // LM head, cross-entropy and their gradients
-  Measured step;
+  // Seconds of one task of a stage with layers_per_stage layers and one microbatch.
+  Quartiles forward;
+  Quartiles backward;
+  Quartiles loss;  // LM head, cross-entropy and their gradients
+  Quartiles step;
   int64_t step_gradient_bytes = 0;  // of the stage whose step was measured
 
   // The fields of NetworkNode of the same names.
@@ -41,10 +33,12 @@ struct ProbeResult {
   double backward_over_forward = 0;
   double loss_over_forward = 0;
   double step_s_per_byte = 0;
+  int64_t memory_bytes = 0;  // available when the probe began, this node's part
+  int slots = 0;             // that fit (engine/slots.h) with these layers, whichever stage it is
 };
 
 // Runs forward, loss, backward and step of random weights and tokens; the first runs are not counted. A few seconds for
-// small models. Throws ConfigError, MemoryError.
+// small models. Throws ConfigError, MemoryError (not even one slot fits).
 ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings);
 
 // Sets the measured fields of a node.

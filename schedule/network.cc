@@ -16,6 +16,7 @@ constexpr int kVersion = 1;
 constexpr size_t kMaxNodes = 1024;
 constexpr size_t kMaxNameBytes = 256;
 constexpr double kMaxSeconds = 1e6;
+constexpr int64_t kMaxBytes = int64_t{1} << 60;
 constexpr double kBytesPerSecondOfMbit = 1e6 / 8;
 
 void check_format(const JsonReader& root) {
@@ -39,6 +40,7 @@ NetworkNode read_node(const JsonReader& json) {
   node.loss_over_forward = json.get_double("loss_over_forward", node.loss_over_forward, 0, 1000);
   node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
   node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
+  node.memory_bytes = json.get_int("memory_bytes", 0, 0, kMaxBytes);
   return node;
 }
 
@@ -155,7 +157,8 @@ void save_network(const Network& network, const std::filesystem::path& path) {
                      {"backward_over_forward", node.backward_over_forward},
                      {"loss_over_forward", node.loss_over_forward},
                      {"step_s_per_byte", node.step_s_per_byte},
-                     {"slots", node.slots}});
+                     {"slots", node.slots},
+                     {"memory_bytes", node.memory_bytes}});
   }
   for (int from = 0; from < network.size(); ++from)
     for (int to = 0; to < network.size(); ++to)

@@ -21,6 +21,8 @@ struct NetworkNode {
   double step_s_per_byte = 0;
   // Microbatches whose activations the node holds at once (T1).
   int slots = 3;
+  // What the node's device had to give when it was measured; 0: not known. For people: plans go by slots.
+  int64_t memory_bytes = 0;
 };
 
 // A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that.

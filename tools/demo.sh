@@ -90,7 +90,7 @@ cat >config.json <<END
 END
 
 say "Measuring this machine"
-"$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 \
+"$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 --max-slots 3 \
   --network "$repository/examples/five-regions.json" --out network.json
 
 for method in full skip; do

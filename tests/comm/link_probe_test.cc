@@ -15,11 +15,13 @@
 namespace skippipe::test {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::Ge;
 using ::testing::Gt;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::SizeIs;
 
 constexpr LinkProbeSettings kSettings = {
@@ -56,8 +58,7 @@ class ProbingNode : public TransportListener {
   void on_sent(Ticket ticket, const Status& status) override {
     EXPECT_TRUE(probe.on_sent(ticket, status) || documents.on_sent(ticket, status) || ticket == own_ticket);
   }
-  void on_peer_failed(int node, const Status& status) override { probe.on_peer_gone(node, status); }
-  void on_peer_left(int node) override { probe.on_peer_gone(node, {StatusCode::kPeerGone, "it left"}); }
+  void on_peer_failed(int, const Status& status) override { probe.cancel(status); }
 
   [[nodiscard]] bool run_until(const std::function<bool()>& condition) {
     const auto deadline = Clock::now() + kLimit;
@@ -76,14 +77,14 @@ class ProbingNode : public TransportListener {
 };
 
 void expect_complete(const LinkSamples& samples, size_t repetitions) {
-  EXPECT_THAT(samples.round_trip_s, SizeIs(repetitions));
-  EXPECT_THAT(samples.round_trip_s, Each(Gt(0)));
-  EXPECT_THAT(samples.single_s, SizeIs(repetitions));
-  EXPECT_THAT(samples.single_s, Each(Gt(0)));
-  EXPECT_GE(samples.in_flight, 2);
+  for (const auto& seconds : {samples.round_trip_s, samples.single_s}) {
+    EXPECT_THAT(seconds, SizeIs(AllOf(Ge(3), Le(repetitions))));  // fewer where they take long
+    EXPECT_THAT(seconds, Each(Gt(0)));
+  }
+  EXPECT_GE(samples.in_flight, 1);
   EXPECT_LE(samples.in_flight, LinkProbe::kMaxInFlight);
   for (const auto& rates : {samples.stream_bytes_per_s, samples.both_ways_bytes_per_s}) {
-    EXPECT_THAT(rates, SizeIs(testing::AllOf(Ge(1), testing::Le(repetitions))));
+    EXPECT_THAT(rates, SizeIs(AllOf(Ge(1), Le(repetitions))));
     EXPECT_THAT(rates, Each(Gt(0)));
   }
 }

@@ -42,7 +42,7 @@ class PlanFile : public testing::Test {
 const json kNetwork = json::parse(R"({
   "format": "skippipe-network", "version": 1,
   "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2},
-            {"name": "b", "region": "east", "forward_s": 0.2},
+            {"name": "b", "region": "east", "forward_s": 0.2, "memory_bytes": 123456789012},
             {"name": "c", "region": "west", "forward_s": 0.3, "device": "cuda:0", "backward_over_forward": 2,
              "loss_over_forward": 0.5, "step_s_per_byte": 1e-9}],
   "links": [{"from": "a", "to": "b", "latency_ms": 1, "bandwidth_mbit_per_s": 800, "overhead_ms": 2,
@@ -57,6 +57,7 @@ TEST_F(PlanFile, ReadsNetworks) {
   ASSERT_EQ(network.size(), 3);
   EXPECT_EQ(network.nodes[0].slots, 2);
   EXPECT_EQ(network.nodes[1].slots, 3);
+  EXPECT_EQ(network.nodes[0].memory_bytes, 0);
   EXPECT_EQ(network.nodes[2].device, "cuda:0");
   EXPECT_EQ(network.nodes[2].backward_over_forward, 2);
   EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.001);
@@ -76,6 +77,7 @@ TEST_F(PlanFile, ReadsNetworks) {
       }
   EXPECT_EQ(again.nodes[2].step_s_per_byte, 1e-9);
   EXPECT_EQ(again.nodes[0].region, "east");
+  EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
 }
 
 TEST_F(PlanFile, RefusesWrongNetworks) {
@@ -94,6 +96,7 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["nodes"][1].erase("forward_s"); }, {"nodes[1]", "forward_s"});
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 0; }, {"nodes[1].slots"});
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 1e30; }, {"nodes[1].slots"});
+  refuses_network([](json& n) { n["nodes"][1]["memory_bytes"] = -1; }, {"nodes[1].memory_bytes", "-1"});
   refuses_network([](json& n) { n["links"][0]["to"] = "z"; }, {"links[0].to", "\"z\""});
   refuses_network([](json& n) { n["links"][0]["latency_ms"] = "fast"; }, {"links[0].latency_ms", "fast"});
   refuses_network([](json& n) { n["links"].push_back(n["links"][0]); }, {"links[1]", "twice"});

@@ -9,7 +9,6 @@
 #include "base/random.h"
 #include "engine/local_model.h"
 #include "engine/model_files.h"
-#include "schedule/network.h"
 #include "tests/temp_folder.h"
 #include "tests/tools/run_program.h"
 
@@ -106,24 +105,6 @@ TEST_F(DataVerbsTest, BadTextIsNamedAndNothingIsWritten) {
   expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
   expect_refused("tokenize --tokenizer @/tok.model --out @/tokens @/text @/bad", "bad: byte 5");
   EXPECT_TRUE(std::filesystem::is_empty(folder_ / "tokens"));
-}
-
-TEST_F(DataVerbsTest, ProbeFillsANetworkIn) {
-  write_model();
-  Network network;
-  network.nodes.resize(2);
-  network.nodes[0].name = "a";
-  network.nodes[1].name = "b";
-  network.links.resize(4);
-  save_network(network, folder_ / "in.json");
-  const std::string probe = "probe --config @/run/checkpoints/iteration-00000001/config.json --samples 1 --tokens 8 --repetitions 3 ";
-  expect_ok(probe + "--network @/in.json --out @/out.json", "forward_s");
-  for (const NetworkNode& node : load_network(folder_ / "out.json").nodes) {
-    EXPECT_GT(node.forward_s, 0);
-    EXPECT_GT(node.step_s_per_byte, 0);
-  }
-  expect_refused(probe + "--network @/none.json --out @/x.json", "none.json");
-  expect_refused("probe --config @/in.json", "in.json");
 }
 
 TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
