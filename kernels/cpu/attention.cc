@@ -55,14 +55,18 @@ auto head_rows(const BasicTensor<Void>& x, int64_t b, int64_t h) {
   return HeadRows<std::remove_pointer_t<decltype(data)>>{data, x.stride(1)};
 }
 
+// to = scale * from
+template <typename To, typename From>
+void copy_scaled(To* to, const From* from, int64_t count, float scale) {
+  for_each_vec(count, [=](int64_t i, auto access) { access.store(to + i, access.load(from + i) * scale); });
+}
+
 // packed[t][d] = scale * x[t][d], zero beyond.
 template <typename Element>
 void pack(float* packed, HeadRows<const Element> x, const Layout& at, float scale) {
   for (int64_t t = 0; t < at.tokens; ++t) {
-    const Element* from = x.data + t * x.stride;
     float* to = packed + t * at.width;
-#pragma omp simd
-    for (int64_t d = 0; d < at.head_dim; ++d) to[d] = from[d] * scale;
+    copy_scaled(to, x.data + t * x.stride, at.head_dim, scale);
     std::fill(to + at.head_dim, to + at.width, 0.0f);
   }
   std::fill(packed + at.tokens * at.width, packed + at.panel(), 0.0f);
@@ -82,12 +86,7 @@ void pack_transposed(float* packed, HeadRows<const Element> x, const Layout& at)
 // x[t][d] = scale * packed[t][d]
 template <typename Element>
 void unpack(HeadRows<Element> x, const float* packed, const Layout& at, float scale) {
-  for (int64_t t = 0; t < at.tokens; ++t) {
-    const float* from = packed + t * at.width;
-    Element* to = x.data + t * x.stride;
-#pragma omp simd
-    for (int64_t d = 0; d < at.head_dim; ++d) to[d] = Element(from[d] * scale);
-  }
+  for (int64_t t = 0; t < at.tokens; ++t) copy_scaled(x.data + t * x.stride, packed + t * at.width, at.head_dim, scale);
 }
 
 // How many keys of the tile the queries [strip, strip + kStrip) of the tile may see, in whole strips.
@@ -177,11 +176,7 @@ class ForwardHead {
   void store_tile(HeadRows<Element> y, float* lse, int64_t i) {
     const int64_t first = i * kTile, count = std::min(kTile, at_.tokens - first);
     for (int64_t row = 0; row < count; ++row) {
-      const float* from = out_ + row * at_.width;
-      Element* to = y.data + (first + row) * y.stride;
-      const float share = 1.0f / sum_[row];
-#pragma omp simd
-      for (int64_t d = 0; d < at_.head_dim; ++d) to[d] = Element(from[d] * share);
+      copy_scaled(y.data + (first + row) * y.stride, out_ + row * at_.width, at_.head_dim, 1.0f / sum_[row]);
       lse[first + row] = max_[row] + std::log(sum_[row]);
     }
   }
@@ -248,10 +243,10 @@ class BackwardHead {
     for (int64_t t = 0; t < at_.tokens; ++t) {
       const float* left = dy_ + t * at_.width;
       const Element* right = y.data + t * y.stride;
-      float dot = 0;
-#pragma omp simd reduction(+ : dot)
-      for (int64_t d = 0; d < at_.head_dim; ++d) dot += left[d] * right[d];
-      delta_[t] = dot;
+      Vec dot{};
+      for_each_vec(at_.head_dim,
+                   [&](int64_t d, auto access) { dot += access.load(left + d) * access.load(right + d); });
+      delta_[t] = sum_lanes(dot);
     }
   }
 

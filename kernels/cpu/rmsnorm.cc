@@ -3,6 +3,7 @@
 #include "kernels/cpu/backend_impl.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/simd.h"
 
 namespace skippipe::cpu {
 namespace {
@@ -13,16 +14,18 @@ constexpr int64_t kMinRowsPerBlock = 8;
 
 template <typename Element>
 float reciprocal_rms(const Element* x, int64_t channels, float eps) {
-  float squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t c = 0; c < channels; ++c) squares += x[c] * x[c];
-  return 1.0f / std::sqrt(squares / static_cast<float>(channels) + eps);
+  Vec squares{};
+  for_each_vec(channels, [&](int64_t c, auto access) {
+    const Vec value = access.load(x + c);
+    squares += value * value;
+  });
+  return 1.0f / std::sqrt(sum_lanes(squares) / static_cast<float>(channels) + eps);
 }
 
 template <typename Element>
 void normalize(Element* y, const Element* x, const Element* w, float rrms, int64_t channels) {
-#pragma omp simd
-  for (int64_t c = 0; c < channels; ++c) y[c] = Element(x[c] * rrms * w[c]);
+  for_each_vec(channels,
+               [=](int64_t c, auto access) { access.store(y + c, access.load(x + c) * rrms * access.load(w + c)); });
 }
 
 // One row's dx; adds its part of dw. dresidual may be null. Every element is read before it is written, because dx may
@@ -30,20 +33,17 @@ void normalize(Element* y, const Element* x, const Element* w, float rrms, int64
 template <typename Element>
 void backward_row(Element* dx, float* dw, const Element* dy, const Element* x, const Element* w,
                   const Element* dresidual, float rrms, int64_t channels) {
-  float dot = 0;
-#pragma omp simd reduction(+ : dot)
-  for (int64_t c = 0; c < channels; ++c) {
-    dot += w[c] * dy[c] * x[c];
-    dw[c] += dy[c] * x[c] * rrms;
-  }
-  const float mean = dot * rrms * rrms / static_cast<float>(channels);
-  if (dresidual == nullptr) {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) dx[c] = Element(rrms * (w[c] * dy[c] - x[c] * mean));
-  } else {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) dx[c] = Element(rrms * (w[c] * dy[c] - x[c] * mean) + dresidual[c]);
-  }
+  Vec dot{};
+  for_each_vec(channels, [&](int64_t c, auto access) {
+    const Vec product = access.load(dy + c) * access.load(x + c);
+    dot += product * access.load(w + c);
+    access.store(dw + c, access.load(dw + c) + product * rrms);
+  });
+  const float mean = sum_lanes(dot) * rrms * rrms / static_cast<float>(channels);
+  for_each_vec(channels, [=](int64_t c, auto access) {
+    const Vec own = rrms * (access.load(w + c) * access.load(dy + c) - access.load(x + c) * mean);
+    access.store(dx + c, dresidual == nullptr ? own : own + access.load(dresidual + c));
+  });
 }
 
 }  // namespace
@@ -73,8 +73,8 @@ void CpuBackend::add_rmsnorm_forward(Context& ctx, Tensor y, Tensor sum, Tensor 
         Element* row = sum.as<Element>() + n * channels;
         const Element* a = x.as<Element>() + n * channels;
         const Element* b = residual.as<Element>() + n * channels;
-#pragma omp simd
-        for (int64_t c = 0; c < channels; ++c) row[c] = Element(a[c] + b[c]);
+        for_each_vec(channels,
+                     [=](int64_t c, auto access) { access.store(row + c, access.load(a + c) + access.load(b + c)); });
         const float scale = reciprocal_rms(row, channels, eps);
         rrms.as<float>()[n] = scale;
         normalize(y.as<Element>() + n * channels, row, w.as<Element>(), scale, channels);

@@ -1,6 +1,7 @@
 #include "kernels/cpu/backend_impl.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/simd.h"
 
 namespace skippipe::cpu {
 namespace {
@@ -8,12 +9,12 @@ namespace {
 // Rotates the pairs (x[d], x[d + half]) of one head; direction is 1, or -1 for the transpose.
 template <typename Element>
 void rotate(Element* x, const float* cos, const float* sin, float direction, int64_t half) {
-#pragma omp simd
-  for (int64_t d = 0; d < half; ++d) {
-    const float first = x[d], second = x[d + half];
-    x[d] = Element(first * cos[d] - second * (direction * sin[d]));
-    x[d + half] = Element(second * cos[d] + first * (direction * sin[d]));
-  }
+  for_each_vec(half, [=](int64_t d, auto access) {
+    const Vec first = access.load(x + d), second = access.load(x + d + half);
+    const Vec c = access.load(cos + d), s = direction * access.load(sin + d);
+    access.store(x + d, first * c - second * s);
+    access.store(x + d + half, second * c + first * s);
+  });
 }
 
 template <typename Element>
