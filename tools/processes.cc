@@ -98,16 +98,15 @@ void Processes::wait(int interrupt_fd, std::chrono::milliseconds limit) {
       fds.push_back({child.pidfd, POLLIN, 0});
       fds.push_back({child.stderr_fd, POLLIN, 0});
     }
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    if (left.count() <= 0) return;
-    if (poll(fds.data(), fds.size(), static_cast<int>(left.count())) < 0 && errno != EINTR)
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const bool last_look = left.count() <= 0;
+    if (poll(fds.data(), fds.size(), last_look ? 0 : static_cast<int>(left.count())) < 0 && errno != EINTR)
       throw RunError("cannot wait for the nodes: {}", std::strerror(errno));
     for (size_t i = 0; i < children_.size(); ++i) {
       if (fds[2 + 2 * i].revents != 0) read_lines(static_cast<int>(i));
       if (fds[1 + 2 * i].revents != 0) reap(static_cast<int>(i));
     }
-    if (fds[0].revents != 0) return;
+    if (fds[0].revents != 0 || last_look) return;
   }
 }
 
