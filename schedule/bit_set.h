@@ -17,6 +17,8 @@ class BitSet {
   void insert(int32_t i) { words_[static_cast<size_t>(i) / 64] |= uint64_t{1} << (i % 64); }
   void erase(int32_t i) { words_[static_cast<size_t>(i) / 64] &= ~(uint64_t{1} << (i % 64)); }
 
+  bool contains(int32_t i) const { return (words_[static_cast<size_t>(i) / 64] >> (i % 64) & 1) != 0; }
+
   // The lowest member, -1 if there is none.
   int32_t first() const {
     for (size_t w = 0; w < words_.size(); ++w)

@@ -32,6 +32,8 @@ MachineVisit machine_visit(const Plan& plan, size_t microbatch, size_t position)
   visit.forward_priority = path[position].forward_priority;
   visit.loss_priority = planned.loss_priority;
   visit.backward_priority = path[position].backward_priority;
+  visit.loss_rank = planned.loss_rank;
+  visit.backward_rank = path[position].backward_rank;
   return visit;
 }
 
@@ -90,6 +92,28 @@ void NodeMachine::reset(const MachineConfig& config) {
   admitted_.reserve(visits);
   free_slots_.reset(config.slots, true);
   order_tasks();
+  gradient_passes_.clear();
+  gradient_passes_.reserve(tasks_.size());
+  early_gradients_.reset(static_cast<int32_t>(tasks_.size()), false);
+  if (config.admission == Admission::kRanked) rank_gradient_passes();
+}
+
+int32_t NodeMachine::gradient_rank(const Task& task) const {
+  const MachineVisit& planned = config_.visits[static_cast<size_t>(task.visit)];
+  return task.kind == TaskKind::kLoss ? planned.loss_rank : planned.backward_rank;
+}
+
+void NodeMachine::rank_gradient_passes() {
+  const auto passes = static_cast<int32_t>(tasks_.size()) - visit_count();
+  task_of_gradient_rank_.assign(static_cast<size_t>(passes), -1);
+  for (size_t t = 0; t < tasks_.size(); ++t) {
+    if (tasks_[t].kind == TaskKind::kForward) continue;
+    const int32_t rank = gradient_rank(tasks_[t]);
+    if (rank < 0 || rank >= passes || task_of_gradient_rank_[static_cast<size_t>(rank)] != -1)
+      throw PlanError("node {}: rank {} of a gradient pass of microbatch {} is taken or not below {}", config_.node,
+                      rank, visit(tasks_[t].visit).microbatch, passes);
+    task_of_gradient_rank_[static_cast<size_t>(rank)] = static_cast<int32_t>(t);
+  }
 }
 
 // Sorts all tasks of an iteration by priority, so that the next one to run is the first of a bit set. Of equal
@@ -137,6 +161,7 @@ void NodeMachine::begin_iteration(ActionList& out) {
   state_ = State::kVisiting;
   open_ = ended_ = 0;
   admitted_.clear();
+  gradient_passes_.clear();
   for (int32_t v = 0; v < visit_count(); ++v) {
     VisitState& state = state_of(v);
     state.progress = visit(v).is_data || state.early ? Progress::kWaiting : Progress::kAbsent;
@@ -341,7 +366,23 @@ void NodeMachine::end_after(uint32_t iteration) {
   config_.last_iteration = std::min(config_.last_iteration, iteration + 1);
 }
 
-void NodeMachine::make_ready(int32_t v, TaskKind kind) { ready_.insert(position(v, kind)); }
+void NodeMachine::make_ready(int32_t v, TaskKind kind) {
+  const int32_t task = position(v, kind);
+  if (kind != TaskKind::kForward && config_.admission == Admission::kRanked) {
+    const int32_t rank = gradient_rank({v, kind});
+    if (rank != static_cast<int32_t>(gradient_passes_.size())) return early_gradients_.insert(rank);
+  }
+  ready_.insert(task);
+}
+
+void NodeMachine::begin_gradient_pass(const Task& task) {
+  gradient_passes_.push_back({visit(task.visit).microbatch, task.kind});
+  const size_t next = gradient_passes_.size();
+  if (config_.admission != Admission::kRanked || next == task_of_gradient_rank_.size()) return;
+  if (!early_gradients_.contains(static_cast<int32_t>(next))) return;
+  early_gradients_.erase(static_cast<int32_t>(next));
+  ready_.insert(task_of_gradient_rank_[next]);
+}
 
 void NodeMachine::run_next(ActionList& out) {
   if (running_ >= 0) return;
@@ -349,6 +390,7 @@ void NodeMachine::run_next(ActionList& out) {
   if (running_ < 0) return;
   ready_.erase(running_);
   const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
+  if (kind != TaskKind::kForward) begin_gradient_pass({v, kind});
   const Phase phase = kind == TaskKind::kBackward ? Phase::kBackward : Phase::kForward;
   push_visit_action(Action::Kind::kRun, v, kind, phase, -1, out);
 }
@@ -402,6 +444,9 @@ Waiting NodeMachine::waiting() const {
             .microbatch = config_.visits[static_cast<size_t>(v)].microbatch,
             .iteration = iteration_};
   }
+  const auto next_gradient = static_cast<int32_t>(gradient_passes_.size());
+  if (early_gradients_.first() > next_gradient)  // held back by the one whose turn it is
+    return missing(tasks_[static_cast<size_t>(task_of_gradient_rank_[static_cast<size_t>(next_gradient)])].visit);
   const auto ended = [&](int32_t v) { return visit_states_[static_cast<size_t>(v)].progress == Progress::kEnded; };
   for (const int32_t microbatch : admitted_)
     if (const int32_t v = visit_of(microbatch); !ended(v)) return missing(v);

@@ -62,6 +62,14 @@ struct MachineVisit {
   int32_t forward_priority = 0;
   int32_t loss_priority = 0;
   int32_t backward_priority = 0;
+  int32_t loss_rank = 0;  // among the node's gradient passes
+  int32_t backward_rank = 0;
+};
+
+// A loss or a backward pass: both add to gradients.
+struct GradientPass {
+  int32_t microbatch;
+  TaskKind kind;
 };
 
 // What a node waits for.
@@ -79,7 +87,8 @@ struct Waiting {
 // "forward of microbatch 5 from node 2", "the optimizer step"
 std::string describe(const Waiting& waiting);
 
-// Ranked admission excludes deadlock (README.md). Any-slot admission serves planners, which derive ranks from it.
+// Ranked admission excludes deadlock (README.md), and with it gradient passes run in the order of their ranks, so that
+// what a run computes does not depend on timing. Any-slot admission serves planners, which derive ranks from it.
 enum class Admission : uint8_t { kRanked, kAnySlot };
 
 struct MachineConfig {
@@ -139,6 +148,8 @@ class NodeMachine {
   std::string waiting_for() const;
   // The microbatches of this iteration's visits in the order in which they were let in.
   std::span<const int32_t> admitted() const { return admitted_; }
+  // The gradient passes of this iteration in the order in which they began.
+  std::span<const GradientPass> gradient_passes() const { return gradient_passes_; }
 
  private:
   enum class State : uint8_t { kBefore, kVisiting, kReducing, kExchangingNorm, kStepping, kFinished, kFailed };
@@ -173,7 +184,10 @@ class NodeMachine {
   void let_in(int32_t visit, ActionList& out);
   void let_in_waiting(ActionList& out);
   void end_visit(int32_t visit, ActionList& out);
+  void rank_gradient_passes();
+  int32_t gradient_rank(const Task& task) const;
   void make_ready(int32_t visit, TaskKind kind);
+  void begin_gradient_pass(const Task& task);
   void run_next(ActionList& out);
   void push_visit_action(Action::Kind kind, int32_t visit, TaskKind task, Phase phase, int32_t peer, ActionList& out);
   Waiting missing(int32_t visit) const;
@@ -205,8 +219,11 @@ class NodeMachine {
   std::vector<int32_t> positions_;        // by visit and kind: index into tasks_, -1: no such task
   std::vector<uint64_t> keys_;            // scratch of order_tasks
   std::vector<int32_t> admitted_;
-  BitSet ready_;    // of tasks_
-  BitSet waiting_;  // kAnySlot: forward tasks whose visits wait to be let in
+  std::vector<GradientPass> gradient_passes_;
+  std::vector<int32_t> task_of_gradient_rank_;  // kRanked only
+  BitSet early_gradients_;                      // kRanked: ranks of passes that could run but for those before them
+  BitSet ready_;                                // of tasks_
+  BitSet waiting_;                              // kAnySlot: forward tasks whose visits wait to be let in
   BitSet free_slots_;
   std::string why_;
 };

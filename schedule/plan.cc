@@ -12,7 +12,7 @@ namespace skippipe {
 namespace {
 
 constexpr const char* kFormat = "skippipe-plan";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 constexpr size_t kMaxNodes = 1024;
 constexpr size_t kMaxMicrobatches = 65536;
 constexpr int64_t kMaxBytes = int64_t{1} << 50;
@@ -64,12 +64,15 @@ PlannedMicrobatch read_microbatch(const JsonReader& json, size_t nodes, size_t s
   const auto ranks = list_of(json.at("ranks"), length, length);
   const auto forward = list_of(json.at("forward_priorities"), length, length);
   const auto backward = list_of(json.at("backward_priorities"), length, length);
+  const auto backward_ranks = list_of(json.at("backward_ranks"), length, length);
   for (size_t i = 0; i < length; ++i) {
     microbatch.visits[i].rank = as_index(ranks[i], kMaxMicrobatches);
     microbatch.visits[i].forward_priority = as_priority(forward[i]);
     microbatch.visits[i].backward_priority = as_priority(backward[i]);
+    microbatch.visits[i].backward_rank = as_index(backward_ranks[i], 2 * kMaxMicrobatches);
   }
   microbatch.loss_priority = as_priority(json.at("loss_priority"));
+  microbatch.loss_rank = as_index(json.at("loss_rank"), 2 * kMaxMicrobatches);
   return microbatch;
 }
 
@@ -110,18 +113,21 @@ nlohmann::ordered_json prediction_json(const Prediction& predicted) {
 }
 
 nlohmann::ordered_json microbatch_json(const PlannedMicrobatch& microbatch) {
-  std::vector<int> path, ranks, forward, backward;
+  std::vector<int> path, ranks, forward, backward, backward_ranks;
   for (const PlannedVisit& visit : microbatch.visits) {
     path.push_back(visit.node);
     ranks.push_back(visit.rank);
     forward.push_back(visit.forward_priority);
     backward.push_back(visit.backward_priority);
+    backward_ranks.push_back(visit.backward_rank);
   }
   return {{"path", path},
           {"ranks", ranks},
           {"forward_priorities", forward},
           {"backward_priorities", backward},
-          {"loss_priority", microbatch.loss_priority}};
+          {"loss_priority", microbatch.loss_priority},
+          {"backward_ranks", backward_ranks},
+          {"loss_rank", microbatch.loss_rank}};
 }
 
 std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {

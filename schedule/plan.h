@@ -31,11 +31,13 @@ struct PlannedVisit {
   int rank = 0;              // place in the order in which the node admits visits
   int forward_priority = 0;  // among tasks that may run, a node runs the one of highest priority
   int backward_priority = 0;
+  int backward_rank = 0;  // place among the node's gradient passes (losses and backwards): they run in this order
 };
 
 struct PlannedMicrobatch {
   std::vector<PlannedVisit> visits;  // along the path; the first is the data node's
   int loss_priority = 0;
+  int loss_rank = 0;  // place among the data node's gradient passes
 
   int data_node() const { return visits.front().node; }
 };

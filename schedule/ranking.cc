@@ -1,10 +1,17 @@
 #include "schedule/ranking.h"
 
+#include <algorithm>
+
 namespace skippipe {
 namespace {
 
 // Enough for the pipeline to fall into step; the steady time is the mean over all but the first.
 constexpr uint32_t kPredictedIterations = 4;
+
+PlannedVisit& visit_of(Plan& plan, int32_t microbatch, int node) {
+  std::vector<PlannedVisit>& visits = plan.microbatches[static_cast<size_t>(microbatch)].visits;
+  return *std::ranges::find(visits, node, &PlannedVisit::node);
+}
 
 }  // namespace
 
@@ -24,10 +31,13 @@ bool complete_plan(Plan& plan, Simulator& simulator) {
   if (simulator.run(plan, {.admission = Admission::kAnySlot}).deadlock) return false;
   for (int node = 0; node < plan.node_count(); ++node) {
     int rank = 0;
-    for (const int32_t microbatch : simulator.admitted(node)) {
-      for (PlannedVisit& visit : plan.microbatches[static_cast<size_t>(microbatch)].visits)
-        if (visit.node == node) visit.rank = rank;
-      ++rank;
+    for (const int32_t microbatch : simulator.admitted(node)) visit_of(plan, microbatch, node).rank = rank++;
+    rank = 0;
+    for (const auto& [microbatch, kind] : simulator.gradient_passes(node)) {
+      if (kind == TaskKind::kLoss)
+        plan.microbatches[static_cast<size_t>(microbatch)].loss_rank = rank++;
+      else
+        visit_of(plan, microbatch, node).backward_rank = rank++;
     }
   }
   return predict(plan, simulator);

@@ -83,6 +83,10 @@ class Simulator {
   std::string describe_deadlock() const;
   // The order in which a node let its visits in (microbatches) in the last iteration of the last run.
   std::span<const int32_t> admitted(int node) const { return machines_[static_cast<size_t>(node)].admitted(); }
+  // The order in which a node ran its losses and backward passes in that iteration.
+  std::span<const GradientPass> gradient_passes(int node) const {
+    return machines_[static_cast<size_t>(node)].gradient_passes();
+  }
 
  private:
   struct LinkCost {

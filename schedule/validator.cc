@@ -135,15 +135,25 @@ class Checker {
   }
 
   void check_ranks() {
-    std::vector<std::vector<int>> ranks(plan_.node_names.size());
-    for (const PlannedMicrobatch& microbatch : plan_.microbatches)
-      for (const PlannedVisit& visit : microbatch.visits) ranks[static_cast<size_t>(visit.node)].push_back(visit.rank);
+    std::vector<std::vector<int>> visits(plan_.node_names.size()), gradients(plan_.node_names.size());
+    for (const PlannedMicrobatch& microbatch : plan_.microbatches) {
+      gradients[static_cast<size_t>(microbatch.data_node())].push_back(microbatch.loss_rank);
+      for (const PlannedVisit& visit : microbatch.visits) {
+        visits[static_cast<size_t>(visit.node)].push_back(visit.rank);
+        gradients[static_cast<size_t>(visit.node)].push_back(visit.backward_rank);
+      }
+    }
+    check_permutations("visits", visits);
+    check_permutations("gradient passes", gradients);
+  }
+
+  void check_permutations(const char* what, std::vector<std::vector<int>>& ranks) {
     for (size_t node = 0; node < ranks.size(); ++node) {
       std::sort(ranks[node].begin(), ranks[node].end());
       for (size_t i = 0; i < ranks[node].size(); ++i) {
         if (ranks[node][i] == static_cast<int>(i)) continue;
-        report("ranks", "the {} visits of node {} are not ranked 0 to {}: {} stands where {} is expected",
-               ranks[node].size(), node, ranks[node].size() - 1, ranks[node][i], i);
+        report("ranks", "the {} {} of node {} are not ranked 0 to {}: {} stands where {} is expected",
+               ranks[node].size(), what, node, ranks[node].size() - 1, ranks[node][i], i);
         break;
       }
     }
@@ -165,42 +175,66 @@ class Checker {
     }
   }
 
+  // A microbatch's tasks in their order: forward along the path, loss, backward against it.
+  struct Step {
+    enum class Kind { kForward, kLoss, kBackward };
+    Kind kind;
+    const PlannedVisit* visit;
+    int gradient_rank;  // of loss and backward
+  };
+  static size_t step_count(const PlannedMicrobatch& microbatch) { return 2 * microbatch.visits.size() + 1; }
+  static Step step_of(const PlannedMicrobatch& microbatch, size_t index) {
+    const auto& visits = microbatch.visits;
+    if (index < visits.size()) return {Step::Kind::kForward, &visits[index], -1};
+    if (index == visits.size()) return {Step::Kind::kLoss, &visits.front(), microbatch.loss_rank};
+    const PlannedVisit& visit = visits[2 * visits.size() - index];
+    return {Step::Kind::kBackward, &visit, visit.backward_rank};
+  }
+
   // Lets microbatches advance in any order until nothing moves. What may run stays runnable when more has run, so the
   // end does not depend on the order: what is stuck here is stuck in every timing, and what is not can't get stuck.
   void check_deadlock() {
     const size_t count = plan_.microbatches.size();
-    std::vector<int> ended(plan_.node_names.size(), 0);
+    std::vector<int> ended(plan_.node_names.size(), 0), gradients(plan_.node_names.size(), 0);
     std::vector<std::vector<size_t>> waiting(plan_.node_names.size());
-    std::vector<size_t> position(count, 0);  // forward passes done
+    std::vector<size_t> done(count, 0);  // steps
     std::queue<size_t> movable;
     for (size_t m = 0; m < count; ++m) movable.push(m);
     while (!movable.empty()) {
       const size_t m = movable.front();
       movable.pop();
-      const auto& visits = plan_.microbatches[m].visits;
-      for (; position[m] < visits.size(); ++position[m]) {
-        const auto node = static_cast<size_t>(visits[position[m]].node);
-        if (ended[node] >= visits[position[m]].rank - plan_.node_slots[node] + 1) continue;
-        waiting[node].push_back(m);
-        break;
-      }
-      if (position[m] < visits.size()) continue;
-      // With the whole forward done, the loss and all backwards follow and end the visits.
-      for (const PlannedVisit& visit : visits) {
-        const auto node = static_cast<size_t>(visit.node);
-        ++ended[node];
+      const PlannedMicrobatch& microbatch = plan_.microbatches[m];
+      for (; done[m] < step_count(microbatch); ++done[m]) {
+        const Step step = step_of(microbatch, done[m]);
+        const auto node = static_cast<size_t>(step.visit->node);
+        const bool forward = step.kind == Step::Kind::kForward;
+        const bool may_run = forward ? ended[node] >= step.visit->rank - plan_.node_slots[node] + 1
+                                     : gradients[node] == step.gradient_rank;
+        if (!may_run) {
+          waiting[node].push_back(m);
+          break;
+        }
+        if (forward) continue;
+        ++gradients[node];
+        if (step.kind == Step::Kind::kBackward) ++ended[node];
         for (const size_t other : waiting[node]) movable.push(other);
         waiting[node].clear();
       }
     }
-    for (size_t m = 0; m < count; ++m) {
-      const auto& visits = plan_.microbatches[m].visits;
-      if (position[m] == visits.size()) continue;
-      const PlannedVisit& visit = visits[position[m]];
+    for (size_t m = 0; m < count; ++m)
+      if (done[m] < step_count(plan_.microbatches[m]))
+        report_stuck(m, step_of(plan_.microbatches[m], done[m]), ended, gradients);
+  }
+
+  void report_stuck(size_t m, const Step& step, const std::vector<int>& ended, const std::vector<int>& gradients) {
+    const auto node = static_cast<size_t>(step.visit->node);
+    const int slots = plan_.node_slots[node];
+    if (step.kind == Step::Kind::kForward)
       report("deadlock", "microbatch {} never enters node {}: its rank {} needs {} ended visits ({} slots), {} can end",
-             m, visit.node, visit.rank, visit.rank - plan_.node_slots[static_cast<size_t>(visit.node)] + 1,
-             plan_.node_slots[static_cast<size_t>(visit.node)], ended[static_cast<size_t>(visit.node)]);
-    }
+             m, node, step.visit->rank, step.visit->rank - slots + 1, slots, ended[node]);
+    else
+      report("deadlock", "the {} of microbatch {} never runs on node {}: its rank {} needs as many before, {} can run",
+             step.kind == Step::Kind::kLoss ? "loss" : "backward", m, node, step.gradient_rank, gradients[node]);
   }
 
   const Plan& plan_;

@@ -105,7 +105,8 @@ void time_machine() {
                              .next_node = 1,
                              .previous_node = 2,
                              .forward_priority = kVisits - i,
-                             .backward_priority = 2 * kVisits - i});
+                             .backward_priority = 2 * kVisits - i,
+                             .backward_rank = i});
   NodeMachine machine(config);
   ActionList actions(NodeMachine::max_actions(kVisits));
   machine.start(0, actions);

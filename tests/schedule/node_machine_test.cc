@@ -199,7 +199,8 @@ MachineConfig middle_node() {
                              .next_node = 7,
                              .previous_node = 6,
                              .forward_priority = 10 - m,
-                             .backward_priority = 20 - m});
+                             .backward_priority = 20 - m,
+                             .backward_rank = m});
   return config;
 }
 
@@ -242,6 +243,9 @@ class MiddleNode : public testing::Test {
 };
 
 TEST_F(MiddleNode, RankedAdmissionKeepsRoomForLowerRanks) {
+  MachineConfig config = middle_node();
+  std::swap(config.visits[0].backward_rank, config.visits[1].backward_rank);
+  machine_ = NodeMachine(config);
   start();
   EXPECT_THAT(announce(0, 2), testing::IsEmpty()) << "rank 2 of 2 slots waits for one ended visit";
   EXPECT_EQ(machine_.open_visits(), 0);
@@ -348,6 +352,30 @@ TEST_F(MiddleNode, WaitsForTheLowestRankWhereNoVisitIsOpen) {
   EXPECT_THAT(machine_.waiting_for(), HasSubstr("its forward of microbatch 2"));
 }
 
+// What is added to the gradients, and in which order, must not depend on when messages come.
+TEST_F(MiddleNode, RunsGradientPassesInTheOrderOfTheirRanks) {
+  MachineConfig config = middle_node();
+  std::swap(config.visits[0].backward_rank, config.visits[1].backward_rank);
+  machine_ = NodeMachine(config);
+  start();
+  for (const int microbatch : {0, 1}) {
+    announce(0, microbatch);
+    receive(microbatch);
+    finish_task();
+  }
+  announce(0, 0, Phase::kBackward);
+  EXPECT_THAT(receive(0, Phase::kBackward), testing::IsEmpty()) << "that of microbatch 1 comes before";
+  EXPECT_EQ(
+      machine_.waiting(),
+      (Waiting{.what = Waiting::For::kMessage, .phase = Phase::kBackward, .microbatch = 1, .peer = 7, .iteration = 0}));
+  announce(0, 1, Phase::kBackward);
+  EXPECT_THAT(receive(1, Phase::kBackward), testing::ElementsAre(Kind::kRun));
+  EXPECT_EQ(actions_.view()[0].microbatch, 1);
+  finish_task();
+  EXPECT_EQ(actions_.view().back().microbatch, 0);
+  EXPECT_EQ(machine_.gradient_passes().size(), 2u);
+}
+
 TEST_F(MiddleNode, FailsOnEventsThatTheProtocolExcludes) {
   const auto fails = [&](auto prepare, auto event, const std::string& why) {
     machine_ = NodeMachine(middle_node());
@@ -393,6 +421,9 @@ TEST(NodeMachineConfig, RefusesVisitsThatContradictEachOther) {
   MachineConfig ranks = middle_node();
   ranks.visits[1].rank = 2;
   EXPECT_THROW(NodeMachine{ranks}, PlanError);
+  MachineConfig gradients = middle_node();
+  gradients.visits[1].backward_rank = 2;
+  EXPECT_THROW(NodeMachine{gradients}, PlanError);
   MachineConfig slots = middle_node();
   slots.slots = 0;
   EXPECT_THROW(NodeMachine{slots}, PlanError);

@@ -97,8 +97,9 @@ TEST(Validator, CatchesEachRule) {
       "C3", "makes 1 swaps, at most 0");
   expect_broken(
       [](Case& c) {
-        c.plan.microbatches[2].visits[1] = {.node = 1, .rank = 2, .forward_priority = 1, .backward_priority = 7};
-        c.plan.microbatches[0].visits[2].rank = 0;
+        c.plan.microbatches[2].visits[1] = {
+            .node = 1, .rank = 2, .forward_priority = 1, .backward_priority = 7, .backward_rank = 2};
+        c.plan.microbatches[0].visits[2].rank = c.plan.microbatches[0].visits[2].backward_rank = 0;
       },
       "C4", "expected a difference of at most 1");
   expect_broken([](Case& c) { c.network.nodes[2].slots = 5; }, "T1", "2 slots in the plan and 5 in the network");
@@ -110,6 +111,10 @@ TEST(Validator, CatchesEachRule) {
       },
       "ranks", "node 0");
   expect_broken([](Case& c) { c.plan.microbatches[0].visits[0].rank = -5; }, "ranks", "-5");
+  expect_broken([](Case& c) { c.plan.microbatches[0].loss_rank = 7; }, "ranks", "gradient passes of node 0");
+  expect_broken(
+      [](Case& c) { std::swap(c.plan.microbatches[0].loss_rank, c.plan.microbatches[0].visits[0].backward_rank); },
+      "deadlock", "the loss of microbatch 0 never runs on node 0");
   expect_broken(
       [](Case& c) { c.plan.microbatches[0].loss_priority = c.plan.microbatches[1].visits[0].forward_priority; },
       "priorities", "node 0 has two tasks");
@@ -144,6 +149,17 @@ TEST(Validator, CatchesDeadlocks) {
                 "microbatch 0 never enters node 1: its rank 1 needs 1 ended visits (1 slots), 0 can end");
 }
 
+void shuffle_gradient_ranks(Plan& plan, int node, Random& random) {
+  std::vector<int*> ranks;
+  for (PlannedMicrobatch& microbatch : plan.microbatches) {
+    if (microbatch.data_node() == node) ranks.push_back(&microbatch.loss_rank);
+    for (PlannedVisit& visit : microbatch.visits)
+      if (visit.node == node) ranks.push_back(&visit.backward_rank);
+  }
+  random.shuffle(ranks);
+  for (size_t i = 0; i < ranks.size(); ++i) *ranks[i] = static_cast<int>(i);
+}
+
 // The validator's verdict on random ranks is what happens in the simulator, whatever the timing.
 TEST(Validator, AgreesWithTheSimulatorOnDeadlocks) {
   int stuck = 0;
@@ -159,6 +175,7 @@ TEST(Validator, AgreesWithTheSimulatorOnDeadlocks) {
           if (visit.node == node) visits.push_back(&visit);
       random.shuffle(visits);
       for (size_t i = 0; i < visits.size(); ++i) visits[i]->rank = static_cast<int>(i);
+      if (seed % 2 == 0) shuffle_gradient_ranks(c->plan, node, random);
     }
     const std::vector<Violation> found = validate(c->plan, c->network);
     Simulator simulator(c->network);
