@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::chrono::milliseconds kLeaveLimit(2000);
+constexpr std::chrono::milliseconds kLeaveLimit(10'000);
 constexpr size_t kMostDocuments = 4096;  // waiting to be read
 
 json settings_json(const NetworkProbeSettings& settings) {
@@ -119,8 +119,8 @@ void NetworkProbe::agree() {
                                  name, theirs, value);
     }
   }
-  if (difference.empty()) return;
-  ending_ = true;
+  agreed_ = true;
+  if (difference.empty()) return end_with(left_early_);
   // The others shall hear what this node has, and say the same.
   [[maybe_unused]] const Status left = transport_.close(kLeaveLimit);
   throw ConfigError(difference);
@@ -244,12 +244,14 @@ void NetworkProbe::on_peer_failed(int, const Status& status) { end_with(status);
 
 // Nodes but 0 leave when they are told that all is over, some before others hear it. Node 0 leaves when all have heard.
 void NetworkProbe::on_peer_left(int node) {
-  if (!ending_ && (transport_.node() == 0 || node == 0))
-    end_with({StatusCode::kPeerGone, fmt::format("node {} left before all was measured", node)});
+  if (ending_ || (transport_.node() != 0 && node != 0)) return;
+  Status left(StatusCode::kPeerGone, fmt::format("node {} left before all was measured", node));
+  if (agreed_) return end_with(std::move(left));
+  left_early_ = std::move(left);  // because its settings differ, most likely: they are on their way
 }
 
 void NetworkProbe::end_with(Status status) {
-  if (!status_.ok()) return;
+  if (status.ok() || !status_.ok()) return;
   links_.cancel(status);
   status_ = std::move(status);
 }

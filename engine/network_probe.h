@@ -94,6 +94,8 @@ class NetworkProbe : private TransportListener {
   Documents documents_;
   std::deque<Document> inbox_;
   Status status_;        // of the peers
+  Status left_early_;    // a peer left before this node knew whether all agree
+  bool agreed_ = false;  // all settings were read
   bool ending_ = false;  // nothing is due from anyone any more
 };
 

@@ -25,8 +25,8 @@ class ProbeVerbTest : public ::testing::Test {
       "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
       "vocab_size": 100, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
     folder_.write("network.json", R"({"format": "skippipe-network", "version": 1, "nodes": [
-      {"name": "a", "region": "x", "forward_s": 0}, {"name": "b", "region": "x", "forward_s": 0},
-      {"name": "c", "region": "y", "forward_s": 0}],
+      {"name": "a", "region": "x", "forward_s": 0}, {"name": "b", "region": "y", "forward_s": 0},
+      {"name": "c", "region": "x", "forward_s": 0}],
       "region_links": [{"from": "x", "to": "x", "latency_ms": 2, "bandwidth_mbit_per_s": 400},
                        {"from": "x", "to": "y", "latency_ms": 5, "overhead_ms": 1, "bandwidth_mbit_per_s": 200}]})");
   }
@@ -56,7 +56,7 @@ TEST_F(ProbeVerbTest, FillsThisDeviceIntoANetwork) {
   EXPECT_EQ(network.nodes[2].slots, 5);
   EXPECT_GT(network.nodes[2].memory_bytes, 0);
   EXPECT_GT(network.nodes[2].step_s_per_byte, 0);
-  EXPECT_DOUBLE_EQ(network.link(0, 2).latency_s, 0.005) << "links are kept";
+  EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.005) << "links are kept";
 }
 
 TEST_F(ProbeVerbTest, MeasuresNodesOfThisMachineAndPlansWithThem) {
@@ -83,15 +83,14 @@ TEST_F(ProbeVerbTest, MeasuresNodesOfThisMachineAndPlansWithThem) {
 // Every message is late by what the file says at least; how much more is the machine's business.
 TEST_F(ProbeVerbTest, SeesAnEmulatedNetwork) {
   const ProgramResult probed =
-      run_skippipe(probe("--local 3 --emulate " + path("network.json") + " --out " + path("out.json")));
+      run_skippipe(probe("--local 2 --emulate " + path("network.json") + " --out " + path("out.json")));
   ASSERT_EQ(probed.exit_code, 0) << probed.output;
   const Network network = load_network(path("out.json"));
-  ASSERT_EQ(network.size(), 3);
-  EXPECT_EQ(network.nodes[2].name, "c");
-  EXPECT_EQ(network.nodes[2].region, "y");
-  EXPECT_GE(network.link(0, 1).latency_s, 0.002);
-  EXPECT_GE(network.link(0, 2).latency_s, 0.006);
-  EXPECT_GE(network.link(2, 1).latency_s, 0.006);
+  ASSERT_EQ(network.size(), 2) << "the first two of the three";
+  EXPECT_EQ(network.nodes[1].name, "b");
+  EXPECT_EQ(network.nodes[1].region, "y");
+  EXPECT_GE(network.link(0, 1).latency_s, 0.006);
+  EXPECT_GE(network.link(1, 0).latency_s, 0.006);
 }
 
 TEST_F(ProbeVerbTest, NodesThatDisagreeSaySo) {
@@ -100,11 +99,8 @@ TEST_F(ProbeVerbTest, NodesThatDisagreeSaySo) {
   std::thread thread([&] { other = run_skippipe(probe("--node 1 --message-bytes 5" + addresses)); });
   const ProgramResult one = run_skippipe(probe("--node 0 --message-bytes 6" + addresses));
   thread.join();
-  // Whoever reads the other's settings says so; the other one may find that it has left.
-  const std::string both = one.output + other.output;
-  EXPECT_TRUE(one.exit_code == 1 || other.exit_code == 1) << both;
-  EXPECT_TRUE(one.exit_code != 0 && other.exit_code != 0) << both;
-  EXPECT_THAT(both, HasSubstr("probes with --message-bytes"));
+  expect_one_line(one, 1, "node 1 probes with --message-bytes 5, this node with 6");
+  expect_one_line(other, 1, "node 0 probes with --message-bytes 6, this node with 5");
 }
 
 TEST_F(ProbeVerbTest, ANodeThatIsNotThereIsNamed) {
