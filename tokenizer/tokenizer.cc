@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <array>
+#include <charconv>
 #include <utility>
 
 #include "base/error.h"
@@ -30,6 +31,11 @@ struct Tokenizer::Model {
   uint64_t fingerprint = 0;
   bool spells_space_mark = false;
   std::array<int32_t, kSpaceMark.size()> space_mark_ids{};
+
+  void check_id(int32_t id) const {
+    if (id < 0 || id >= processor.GetPieceSize())
+      throw FileError("{}: found token {}, expected 0 to {}", name, id, processor.GetPieceSize() - 1);
+  }
 
   void append(std::string_view text, std::vector<int32_t>& ids) const {
     std::vector<int> part;
@@ -85,12 +91,19 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
-  for (const int32_t id : ids)
-    if (id < 0 || id >= vocabulary_size())
-      throw FileError("{}: found token {}, expected 0 to {}", model_->name, id, vocabulary_size() - 1);
+  for (const int32_t id : ids) model_->check_id(id);
   std::string text;
   check(model_->processor.Decode(std::vector<int>(ids.begin(), ids.end()), &text), model_->name, "decode");
   return text;
+}
+
+int Tokenizer::byte_of(int32_t id) const {
+  model_->check_id(id);
+  if (!model_->processor.IsByte(id)) return -1;
+  const std::string& piece = model_->processor.IdToPiece(id);  // "<0xE2>"
+  int byte = -1;
+  if (piece.size() == 6) std::from_chars(piece.data() + 3, piece.data() + 5, byte, 16);
+  return byte;
 }
 
 int32_t Tokenizer::vocabulary_size() const { return model_->processor.GetPieceSize(); }

@@ -29,6 +29,9 @@ class Tokenizer {
   // Throws FileError if an id is not in the vocabulary.
   std::string decode(std::span<const int32_t> ids) const;
 
+  // The byte that the token stands for, or -1 if it stands for whole characters or none.
+  int byte_of(int32_t id) const;
+
   int32_t vocabulary_size() const;
   // -1 if the model has none.
   int32_t bos_id() const;
