@@ -4,11 +4,13 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numeric>
 
+#include "base/file.h"
+#include "engine/generate.h"
 #include "engine/safetensors.h"
-#include "kernels/matmul.h"
-#include "kernels/rmsnorm.h"
-#include "tests/engine/test_model.h"
+#include "tests/engine/test_decoder.h"
 
 namespace skippipe {
 namespace {
@@ -68,25 +70,6 @@ void expect_near_in_norm(std::span<const float> found, std::span<const float> ex
   EXPECT_LE(std::sqrt(difference), tolerance * std::sqrt(size)) << name;
 }
 
-// The engine never stores logits; here they come from the hidden state that the last stage returned.
-std::vector<float> logits_of(TestModel& model) {
-  const auto backend = make_cpu_backend();
-  Context context;
-  context.backend = backend.get();
-  const ModelConfig& config = model.config();
-  const auto parameters = model.parameters();
-  const int64_t rows = kBatch.samples * kBatch.tokens;
-  std::vector<float> normed(static_cast<size_t>(rows * config.channels)), rrms(static_cast<size_t>(rows)),
-      logits(static_cast<size_t>(rows * config.vocabulary));
-  const Tensor h(normed.data(), {rows, config.channels}, Dtype::kF32);
-  rmsnorm_forward(context, h, Tensor(rrms.data(), {rows}, Dtype::kF32),
-                  model.stage(0).returned(0).reshape({rows, config.channels}),
-                  parameters.at("model.norm.weight").weight, static_cast<float>(config.rms_norm_eps));
-  const char* head = config.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-  linear_forward(context, Tensor(logits.data(), {rows, config.vocabulary}, Dtype::kF32), h, parameters.at(head).weight);
-  return logits;
-}
-
 struct GoldenCase {
   const char* name;
   std::vector<int> layers_per_stage;
@@ -105,7 +88,7 @@ TEST_P(GoldenTest, LogitsLossGradientsAndTwoStepsAgree) {
   const std::vector<int> path = model.full_path();
 
   model.forward(0, path);
-  const std::vector<float> expected_logits = golden.floats("logits"), logits = logits_of(model);
+  const std::vector<float> expected_logits = golden.floats("logits"), logits = model.logits(0);
   ASSERT_EQ(logits.size(), expected_logits.size());
   for (size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(logits[i], expected_logits[i], 1e-4) << "logit " << i;
 
@@ -140,6 +123,25 @@ TEST_P(GoldenTest, InBf16LossesAndGradientsAreNear) {
   EXPECT_NEAR(model.run(0, path).mean(), golden.floats("loss")[0], 1e-2);
   for (const auto& [name, parameter] : model.parameters())
     expect_near_in_norm(values_of(parameter.gradient), golden.floats("gradients." + name), 8e-2, name);
+}
+
+// What generation.json holds, see golden/make_generation.py.
+TEST_P(GoldenTest, GreedyContinuationAgrees) {
+  const Golden golden(GetParam().name);
+  const auto expected = nlohmann::json::parse(read_file(kFolder / "generation.json")).at(GetParam().name);
+  const auto prompt = expected.at("prompt").get<std::vector<int32_t>>();
+  const auto& cut = GetParam().layers_per_stage;
+  std::vector<int> path(cut.size());
+  std::iota(path.begin(), path.end(), 0);
+  test::TestDecoder decoder(test::decoder_spec(golden.config, cut, path, golden.config.max_positions, 4));
+  for (const Parameter& parameter : decoder->parameters())
+    std::ranges::copy(golden.floats("weights." + parameter.name), values_of(parameter.weight).begin());
+  GenerationSettings settings;
+  settings.vocabulary = static_cast<int32_t>(golden.config.vocabulary);
+  settings.max_tokens = static_cast<int64_t>(expected.at("continuation").size());
+  std::vector<int32_t> tokens;
+  generate(*decoder, prompt, settings, [&](int32_t token) { tokens.push_back(token); });
+  EXPECT_EQ(tokens, expected.at("continuation").get<std::vector<int32_t>>());
 }
 
 std::string case_name(const testing::TestParamInfo<GoldenCase>& info) {

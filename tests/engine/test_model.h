@@ -15,6 +15,8 @@
 #include "engine/stage.h"
 #include "kernels/backend.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/matmul.h"
+#include "kernels/rmsnorm.h"
 
 namespace skippipe::test {
 
@@ -120,6 +122,24 @@ class TestModel {
     const LossSum result = loss(slot);
     backward(slot, path);
     return result;
+  }
+
+  // (B,T,V), of the hidden states that came back. A stage itself never stores them.
+  std::vector<float> logits(int slot) {
+    Context context;
+    context.backend = backend_.get();
+    const auto all = parameters();
+    const BatchShape& batch = stage(0).batch();
+    const int64_t rows = batch.samples * batch.tokens;
+    std::vector<float> normed(static_cast<size_t>(rows * config_.channels)), rrms(static_cast<size_t>(rows)),
+        logits(static_cast<size_t>(rows * config_.vocabulary));
+    const Tensor h(normed.data(), {rows, config_.channels}, Dtype::kF32);
+    rmsnorm_forward(context, h, Tensor(rrms.data(), {rows}, Dtype::kF32),
+                    stage(0).returned(slot).reshape({rows, config_.channels}), all.at("model.norm.weight").weight,
+                    static_cast<float>(config_.rms_norm_eps));
+    const char* head = config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    linear_forward(context, Tensor(logits.data(), {rows, config_.vocabulary}, Dtype::kF32), h, all.at(head).weight);
+    return logits;
   }
 
   std::map<std::string, Parameter> parameters() const {
