@@ -6,13 +6,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "engine/evaluate.h"
 #include "engine/model_files.h"
 #include "tools/dtype_option.h"
+#include "tools/model_options.h"
 #include "tools/progress.h"
 #include "tools/verbs.h"
 
@@ -48,12 +48,6 @@ std::filesystem::path folder_of(const Options& options) {
   if (options.run_folder.empty() == options.model.empty())
     throw UsageError("eval: give one of --run-folder and --model");
   return options.run_folder.empty() ? options.model : options.run_folder;
-}
-
-std::vector<int> cut_of(const ModelFiles& files, const Options& options) {
-  if (options.stages > 0) return even_layers_per_stage(files.config(), options.stages);
-  if (files.manifest()) return files.manifest()->layers_per_stage;
-  throw UsageError("eval: the model is no checkpoint with stages: give --stages");
 }
 
 std::vector<Group> groups_of(int stages, const Options& options) {
@@ -132,11 +126,10 @@ nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::ve
 void run(Options options) {
   const ModelFiles files(folder_of(options), options.config);
   const TokenShard shard{std::filesystem::path(options.tokens)};
-  const std::vector<int> layers_per_stage = cut_of(files, options);
+  const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
-  if (options.threads == 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  LocalModel model(files.config(), layers_per_stage, options.batch, options.threads, StagePurpose::kEvaluation,
-                   options.dtype);
+  LocalModel model(files.config(), layers_per_stage, options.batch, threads_or_all(options.threads),
+                   StagePurpose::kEvaluation, options.dtype);
   for (int i = 0; i < model.stages(); ++i) {
     files.load(model.stage(i).parameters());
     model.stage(i).refresh_weights();

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   add_train_verb(app);
   add_launch_verb(app);
   add_eval_verb(app);
+  add_generate_verb(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -19,5 +19,6 @@ void add_probe_verb(CLI::App& app);
 void add_train_verb(CLI::App& app);
 void add_launch_verb(CLI::App& app);
 void add_eval_verb(CLI::App& app);
+void add_generate_verb(CLI::App& app);
 
 }  // namespace skippipe
