@@ -1,4 +1,4 @@
-// tokenizer, tokenize, eval and probe, as a user calls them.
+// tokenizer, tokenize, eval, generate and probe, as a user calls them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -52,9 +52,9 @@ class DataVerbsTest : public ::testing::Test {
     }
   }
   // Replaces @ by the test's folder.
-  ProgramResult run(std::string arguments) const {
+  ProgramResult run(std::string arguments, const std::string& input = "/dev/null") const {
     for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
-    return run_skippipe(arguments);
+    return run_skippipe(arguments, input);
   }
   void expect_ok(const std::string& arguments, const std::string& part) const {
     const ProgramResult result = run(arguments);
@@ -94,6 +94,58 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
 }
 
+TEST_F(DataVerbsTest, GeneratesText) {
+  write_text();
+  write_model();
+  expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
+  const std::string generate = "generate --model @/run --tokenizer @/tok.model --max-tokens 20 ";
+  const ProgramResult greedy = run(generate + "--prompt 'ka lo'");
+  EXPECT_EQ(greedy.exit_code, 0) << greedy.output;
+  EXPECT_THAT(greedy.output, ::testing::ContainsRegex("\nprompt: [0-9]+ tokens, [0-9.]+ tokens/s; generated: "));
+  const auto text_of = [](const ProgramResult& result) {
+    return result.output.substr(0, result.output.rfind("prompt: "));
+  };
+  // The same text from a file, from standard input and with the tokenizer in the model's folder.
+  folder_.write("prompt", "ka lo\n");
+  EXPECT_EQ(text_of(run(generate + "--prompt-file @/prompt")), text_of(greedy));
+  EXPECT_EQ(text_of(run(generate + "--prompt-file -", folder_ / "prompt")), text_of(greedy));
+  const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
+  std::filesystem::copy_file(folder_ / "tok.model", checkpoint / "tokenizer.model");
+  EXPECT_EQ(text_of(run("generate --model @/run --max-tokens 20 --prompt 'ka lo'")), text_of(greedy));
+  EXPECT_EQ(text_of(run(generate + "--prompt 'ka lo' --threads 1 --temperature 1 --top-k 1")), text_of(greedy));
+
+  const std::string sampled = generate + "--prompt 'ka lo' --temperature 1.5 --top-k 100 --top-p 0.9 --without 1 ";
+  EXPECT_EQ(text_of(run(sampled + "--seed 4")), text_of(run(sampled + "--seed 4")));
+  EXPECT_NE(text_of(run(sampled + "--seed 4")), text_of(run(sampled + "--seed 5")));
+  expect_ok(generate + "--prompt 'ka lo' --without 1 --dry-run", "in 2 layers");
+  expect_ok("generate --model @/run --tokenizer @/tok.model --bos --prompt '' --temperature 1", "prompt: 1 tokens");
+}
+
+TEST_F(DataVerbsTest, RefusesWhatItCannotGenerateFrom) {
+  write_text();
+  write_model();
+  expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
+  expect_ok("tokenizer --vocabulary 310 --out @/large.model @/text", "");
+  const std::string generate = "generate --model @/run --tokenizer @/tok.model ";
+  expect_refused("generate --model @/run --prompt ka", "no tokenizer.model there: give --tokenizer");
+  expect_refused("generate --model @/run --tokenizer @/none --prompt ka", "none: cannot open");
+  expect_refused("generate --model @/run --tokenizer @/large.model --prompt ka",
+                 "the tokenizer has a vocabulary of 310, the model one of 300");
+  expect_refused("generate --model @/none --tokenizer @/tok.model --prompt ka", "none");
+  expect_refused(generate + "--prompt ''", "the prompt is empty");
+  expect_refused(generate + "--prompt-file @/none", "none: cannot open");
+  expect_refused(generate + "--prompt-file @/text",
+                 "expected at most the model's max_position_embeddings, which is 64");
+  folder_.write("bad", "ka\xff");
+  expect_refused(generate + "--prompt-file @/bad", "the prompt: byte 2 is not valid UTF-8");
+  expect_refused(generate + "--prompt ka --without 3", "stage 3 cannot be left out, expected 1 to 2");
+  expect_refused(generate + "--prompt ka --stages 4", "4 stages, expected 1 to 3");
+  const auto weights = checkpoints_folder(folder_ / "run") / checkpoint_name(1) / "stage-02.safetensors";
+  expect_ok(generate + "--prompt ka --without 2", "generated: ");
+  std::filesystem::resize_file(weights, 500);
+  expect_refused(generate + "--prompt ka", "stage-02.safetensors");
+}
+
 TEST_F(DataVerbsTest, BadTextIsNamedAndNothingIsWritten) {
   write_text();
   folder_.write("bad", "fine\n\xff\n");
@@ -110,12 +162,16 @@ TEST_F(DataVerbsTest, BadTextIsNamedAndNothingIsWritten) {
 TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
   for (const char* arguments :
        {"tokenizer", "tokenizer --vocabulary 5 --out x y", "tokenize --bogus", "eval --tokens x --sequence 0",
-        "eval --tokens x --sequence 8", "probe --config x --network y", "nonsense", ""})
+        "eval --tokens x --sequence 8", "probe --config x --network y", "generate --model x", "generate --prompt x",
+        "generate --model x --prompt y --prompt-file z", "generate --model x --prompt y --top-p 0",
+        "generate --model x --prompt y --temperature -1", "generate --model x --prompt y --max-tokens 0", "nonsense",
+        ""})
     EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
 }
 
 TEST_F(DataVerbsTest, HelpShowsAnExample) {
-  for (const std::string verb : {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval"})
+  for (const std::string verb :
+       {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval", "generate"})
     expect_ok(verb + " --help", "Example: skippipe " + verb + " ");
 }
 

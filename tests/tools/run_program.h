@@ -16,9 +16,9 @@ struct ProgramResult {
   std::string output;  // standard output and error together
 };
 
-// `arguments` is a shell's: quote what needs it.
-inline ProgramResult run_skippipe(const std::string& arguments) {
-  const std::string command = std::string("'" SKIPPIPE_PROGRAM "' ") + arguments + " 2>&1 </dev/null";
+// `arguments` is a shell's: quote what needs it. `input` is the file that it reads as standard input.
+inline ProgramResult run_skippipe(const std::string& arguments, const std::string& input = "/dev/null") {
+  const std::string command = std::string("'" SKIPPIPE_PROGRAM "' ") + arguments + " 2>&1 <'" + input + "'";
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
   ProgramResult result;
