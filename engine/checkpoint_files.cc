@@ -123,15 +123,6 @@ void require_file(const std::vector<CheckpointFile>& files, const std::string& n
     problems.push_back(fmt::format("{}: does not list {}", description.string(), name));
 }
 
-std::vector<SafeTensor> moments_of(const std::vector<SafeTensor>& weights) {
-  std::vector<SafeTensor> moments;
-  for (const SafeTensor& weight : weights) {
-    moments.push_back({first_moment_name(weight.name), SafeDtype::kF32, weight.shape});
-    moments.push_back({second_moment_name(weight.name), SafeDtype::kF32, weight.shape});
-  }
-  return moments;
-}
-
 // The iterations whose name is in the folder.
 std::vector<uint32_t> list_iterations(const fs::path& folder, const std::function<fs::path(uint32_t)>& name_of) {
   std::vector<uint32_t> iterations;
@@ -161,6 +152,15 @@ std::string stage_weights_file(int stage) { return fmt::format("stage-{:02d}.saf
 std::string stage_optimizer_file(int stage) { return fmt::format("optimizer-{:02d}.safetensors", stage); }
 std::string first_moment_name(const std::string& weight) { return weight + ".first_moment"; }
 std::string second_moment_name(const std::string& weight) { return weight + ".second_moment"; }
+
+std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights) {
+  std::vector<SafeTensor> moments;
+  for (const SafeTensor& weight : weights) {
+    moments.push_back({first_moment_name(weight.name), SafeDtype::kF32, weight.shape});
+    moments.push_back({second_moment_name(weight.name), SafeDtype::kF32, weight.shape});
+  }
+  return moments;
+}
 
 void write_checkpoint_description(const fs::path& folder, CheckpointManifest manifest, const ModelConfig& config,
                                   const fs::path& tokenizer) {
@@ -194,7 +194,7 @@ CheckpointPartWriter::CheckpointPartWriter(const fs::path& folder, int stage, st
     : folder_(folder), stage_(stage) {
   for (SafeTensor& weight : weights) weight.dtype = SafeDtype::kF32;
   if (optimizer)
-    moments_ = std::make_unique<SafetensorsWriter>(folder / stage_optimizer_file(stage), moments_of(weights));
+    moments_ = std::make_unique<SafetensorsWriter>(folder / stage_optimizer_file(stage), moment_tensors(weights));
   const std::map<std::string, std::string> metadata = {{"format", "pt"}};  // transformers asks for it
   weights_ = std::make_unique<SafetensorsWriter>(folder / stage_weights_file(stage), std::move(weights), metadata);
 }

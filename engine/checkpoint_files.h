@@ -62,6 +62,8 @@ std::string stage_weights_file(int stage);    // "stage-00.safetensors"
 std::string stage_optimizer_file(int stage);  // "optimizer-00.safetensors"
 std::string first_moment_name(const std::string& weight);
 std::string second_moment_name(const std::string& weight);
+// Both moments of each weight, in the order of the weights, as the optimizer's file holds them.
+std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights);
 
 // Writes manifest.json, config.json and, unless its path is empty, tokenizer.model; creates the folder. Several nodes
 // may write the same. Throws FileError.

@@ -63,10 +63,9 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
 // The whole model's tensors as one stage has them; with the optimizer's state, their moments as well.
 std::vector<SafeTensor> model_tensors(const ModelConfig& config, bool moments) {
   std::vector<SafeTensor> tensors = stage_tensors(config, {0, 0, static_cast<int>(config.layers)});
-  for (size_t i = 0, weights = tensors.size(); moments && i < weights; ++i) {
-    tensors.push_back({first_moment_name(tensors[i].name), SafeDtype::kF32, tensors[i].shape});
-    tensors.push_back({second_moment_name(tensors[i].name), SafeDtype::kF32, tensors[i].shape});
-  }
+  if (!moments) return tensors;
+  const std::vector<SafeTensor> others = moment_tensors(tensors);
+  tensors.insert(tensors.end(), others.begin(), others.end());
   return tensors;
 }
 

@@ -20,5 +20,6 @@ void add_train_verb(CLI::App& app);
 void add_launch_verb(CLI::App& app);
 void add_eval_verb(CLI::App& app);
 void add_generate_verb(CLI::App& app);
+void add_convert_verb(CLI::App& app);
 
 }  // namespace skippipe

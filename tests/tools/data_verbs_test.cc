@@ -171,7 +171,7 @@ TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
 
 TEST_F(DataVerbsTest, HelpShowsAnExample) {
   for (const std::string verb :
-       {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval", "generate"})
+       {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval", "generate", "convert"})
     expect_ok(verb + " --help", "Example: skippipe " + verb + " ");
 }
 

@@ -9,6 +9,7 @@ Per case: CASE.config.json (as transformers writes it) and CASE.safetensors with
   gradients.NAME                 of the mean loss
   stepped.NAME                   weights after two AdamW steps on the same batch
   second_loss (1)                the loss at the second step
+and sharded/, a model in bf16 as transformers saves it in several files.
 """
 
 import json
@@ -75,10 +76,17 @@ def make_case(name, fields, folder):
     (folder / f"{name}.config.json").write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
 
 
+def make_sharded(folder):
+    torch.manual_seed(5)
+    LlamaForCausalLM(LlamaConfig(**CASES["llama3"] | dict(num_hidden_layers=2))).to(torch.bfloat16).save_pretrained(
+        folder, max_shard_size="6KB")
+
+
 def main():
     folder = pathlib.Path(__file__).resolve().parent
     for name, fields in CASES.items():
         make_case(name, fields, folder)
+    make_sharded(folder / "sharded")
     versions = {"torch": torch.__version__, "transformers": transformers.__version__,
                 "safetensors": safetensors.__version__, "numpy": numpy.__version__,
                 "learning_rate": LEARNING_RATE, "betas": BETAS, "eps": EPS, "weight_decay": WEIGHT_DECAY}

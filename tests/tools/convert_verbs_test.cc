@@ -1,0 +1,72 @@
+// convert and inspect, as a user calls them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "engine/model_files.h"
+#include "tests/temp_folder.h"
+#include "tests/tools/run_program.h"
+
+namespace skippipe {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ConvertVerbsTest : public ::testing::Test {
+ protected:
+  // Replaces @ by the test's folder and % by a model that transformers wrote.
+  ProgramResult run(std::string arguments) const {
+    const std::string golden = SKIPPIPE_SOURCE_DIR "/tests/engine/golden/sharded";
+    for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
+    for (size_t at; (at = arguments.find('%')) != std::string::npos;) arguments.replace(at, 1, golden);
+    return run_skippipe(arguments);
+  }
+  void expect_ok(const std::string& arguments, const std::string& part) const {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 0) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part));
+  }
+  // One line that says what is wrong, and nothing else.
+  void expect_refused(const std::string& arguments, const std::string& part) const {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 1) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part));
+    EXPECT_EQ(std::ranges::count(result.output, '\n'), 1) << result.output;
+  }
+
+  const TempFolder folder_;
+};
+
+TEST_F(ConvertVerbsTest, ThereAndBackAgain) {
+  expect_ok("convert % --out @/stages --layers-per-stage 0,1,1", "a checkpoint with 0 + 1 + 1 layers in 3 stages");
+  expect_ok("convert @/stages --out @/two --stages 2", "1 + 1 layers in 2 stages");
+  expect_ok("convert @/two --out @/out --dtype bf16 --max-shard-size 6KB", "14.8 kB as BF16, without tokenizer");
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out/model.safetensors.index.json"));
+  expect_refused("convert @/two --out @/out", "out: exists");
+  expect_ok("convert @/two --out @/out --force", "29.6 kB as F32");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out/model.safetensors.index.json"));
+  EXPECT_EQ(folder_.files(), 3u);
+}
+
+TEST_F(ConvertVerbsTest, BadInputIsNamedAndNothingIsWritten) {
+  folder_.write("file", "x");
+  expect_refused("convert @/none --out @/out", "none");
+  expect_refused("convert % --out @/file/out", "file/.out");
+  expect_refused("convert % --out @/file --force", "file: exists and is no model");
+  expect_refused("convert % --out @ --force", "exists and is no model");
+  expect_refused("convert % --out @/out --stages 3", "3");
+  expect_refused("convert % --out @/out --tokenizer @/file", "file: not a SentencePiece model");
+  EXPECT_EQ(folder_.files(), 1u);
+}
+
+TEST_F(ConvertVerbsTest, WrongUseEndsWithTwo) {
+  for (const char* arguments :
+       {"convert", "convert %", "convert % --out @/out --dtype f64", "convert % --out @/out --stages 1 --dtype f32",
+        "convert % --out @/out --stages 1 --layers-per-stage 2", "convert % --out @/out --max-shard-size many"})
+    EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
+}
+
+}  // namespace
+}  // namespace skippipe
