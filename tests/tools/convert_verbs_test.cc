@@ -61,10 +61,24 @@ TEST_F(ConvertVerbsTest, BadInputIsNamedAndNothingIsWritten) {
   EXPECT_EQ(folder_.files(), 1u);
 }
 
+TEST_F(ConvertVerbsTest, InspectSaysWhetherAFileIsWhole) {
+  expect_ok("inspect %", "  lm_head.weight                                  BF16    1.91 KiB  61 x 16\n");
+  expect_ok("inspect %", "tensors        21 in 3 files, 14.47 KiB");
+  EXPECT_TRUE(run("inspect %").output.ends_with("\nwhole\n"));
+  expect_ok("convert % --out @/stages --stages 2", "");
+  std::filesystem::resize_file(folder_ / "stages/stage-01.safetensors", 100);
+  const ProgramResult result = run("inspect @/stages");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("\nnot whole: "));
+  EXPECT_THAT(result.output, HasSubstr("stage-01.safetensors: 100 bytes, expected "));
+  expect_refused("inspect @/none", "none: no such file or folder");
+}
+
 TEST_F(ConvertVerbsTest, WrongUseEndsWithTwo) {
   for (const char* arguments :
-       {"convert", "convert %", "convert % --out @/out --dtype f64", "convert % --out @/out --stages 1 --dtype f32",
-        "convert % --out @/out --stages 1 --layers-per-stage 2", "convert % --out @/out --max-shard-size many"})
+       {"inspect", "convert", "convert %", "convert % --out @/out --dtype f64",
+        "convert % --out @/out --stages 1 --dtype f32", "convert % --out @/out --stages 1 --layers-per-stage 2",
+        "convert % --out @/out --max-shard-size many"})
     EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
 }
 

@@ -170,8 +170,8 @@ TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
 }
 
 TEST_F(DataVerbsTest, HelpShowsAnExample) {
-  for (const std::string verb :
-       {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval", "generate", "convert"})
+  for (const std::string verb : {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval",
+                                 "generate", "convert", "inspect"})
     expect_ok(verb + " --help", "Example: skippipe " + verb + " ");
 }
 
