@@ -10,5 +10,7 @@ namespace skippipe {
 // in bf16 where oneDNN does: on processors with AVX-512. Threads are OpenMP's, `Context::threads` of them, the caller
 // included. Operations that save no scratch from the context allocate nothing after their first call with a shape.
 std::unique_ptr<Backend> make_cpu_backend();
+// Whether this processor has instructions for products in bf16 (AVX512_BF16); without, they are emulated.
+bool cpu_has_bf16();
 
 }  // namespace skippipe

@@ -1,6 +1,4 @@
 // Checkpoints and resuming, as a user meets them.
-#include <sys/resource.h>
-
 #include "base/random.h"
 #include "engine/checkpoint_files.h"
 #include "engine/model_files.h"
@@ -87,6 +85,101 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
     }
     EXPECT_GE(kills, 6);
   }
+}
+
+// The same model and data under other stages: the losses go on as they would have.
+TEST_F(CheckpointVerbsTest, ARunGoesOnUnderAnotherPlan) {
+  must_run("plan --method full --stages 1 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+           path("config.json") + " --network " + path("network.json") + " --out " + path("one-stage.json"));
+  Sections sections;
+  sections.run = "iterations = 9";
+  sections.optimizer = "learning_rate = 5e-3\nschedule = \"constant\"";
+  must_run("launch " + write_run(sections));
+  const auto expected = metrics();
+  remove_output();
+  sections.run = "iterations = 6";
+  must_run("launch " + write_run(sections));
+  sections.run = "iterations = 9";
+  sections.plan = "file = \"one-stage.json\"\nnetwork = \"network.json\"";
+  const ProgramResult resumed = run_skippipe("launch --resume " + write_run(sections));
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("resuming from iteration 6"));
+  EXPECT_THAT(resumed.output, HasSubstr("layers per stage: 1,1 before, 2 now"));
+  EXPECT_THAT(resumed.output, HasSubstr("nodes per stage: 2,2 before, 4 now"));
+  EXPECT_THAT(resumed.output, HasSubstr("run.iterations: 6 before, 9 now"));
+  EXPECT_THAT(resumed.output, ::testing::Not(HasSubstr("learning_rate:")));
+  const auto found = metrics();
+  ASSERT_EQ(found.size(), 9u);
+  for (size_t i = 0; i < 9; ++i) {
+    const double loss = expected[i]["loss"];
+    EXPECT_NEAR(found[i]["loss"].get<double>(), loss, 1e-4 * loss) << i;
+  }
+}
+
+TEST_F(CheckpointVerbsTest, RefusesStartsThatWouldMixRuns) {
+  Sections sections;
+  sections.run = "iterations = 4";
+  sections.checkpoint = "interval = 2";
+  const std::string run_file = write_run(sections);
+  const auto expect_refused = [](const std::string& arguments, const std::string& part) {
+    const ProgramResult result = run_skippipe("launch " + arguments);
+    EXPECT_EQ(result.exit_code, 1) << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part));
+    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+  };
+  expect_refused("--resume " + run_file, "no whole checkpoint to resume from");
+  must_run("launch " + run_file);
+  const auto state = state_of(checkpoint(4));
+  expect_refused(run_file, "iteration-00000004 is there: --resume goes on from it");
+  expect_refused("--resume " + run_file, "has 4 iterations, and run.iterations is 4: nothing is left to do");
+  expect_refused("--resume-from " + checkpoint(2).string() + " " + run_file, "is newer than");
+  expect_refused("--resume-from " + path("tokens") + " " + run_file, "not a whole checkpoint");
+  EXPECT_TRUE(state_of(checkpoint(4)) == state);
+  // One that is broken is passed over, and reached again.
+  fs::resize_file(checkpoint(4) / "stage-01.safetensors", 100);
+  const ProgramResult resumed = run_skippipe("launch --resume " + run_file);
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("passed over"));
+  EXPECT_TRUE(state_of(checkpoint(4)) == state);
+}
+
+TEST_F(CheckpointVerbsTest, ANewRunBeginsWithGivenWeights) {
+  Sections sections;
+  sections.run = "iterations = 1";
+  sections.optimizer = "learning_rate = 0";
+  must_run("launch " + write_run(sections));
+  const fs::path first = path("first-run");
+  fs::rename(output_folder(), first);
+  sections.run = "iterations = 1\nseed = 99";
+  sections.model = "config = \"config.json\"\nweights = \"first-run\"";
+  must_run("launch " + write_run(sections));
+  const auto weights = [](const fs::path& run) { return read_file(ModelFiles(run).folder() / "stage-01.safetensors"); };
+  EXPECT_EQ(weights(output_folder()), weights(first));
+  std::string config = read_file(path("config.json"));
+  config.replace(config.find("1e-5"), 4, "1e-6");
+  folder_->write("other-config.json", config);
+  sections.model = "config = \"other-config.json\"\nweights = \"first-run\"";
+  remove_output();
+  const ProgramResult refused = run_skippipe("launch " + write_run(sections));
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output, HasSubstr("weights of another model"));
+  fs::remove_all(first);
+}
+
+// Files may not grow beyond what weights need: what a full disk does to a write.
+TEST_F(CheckpointVerbsTest, AFullDiskKeepsTheRunAlive) {
+  Sections sections;
+  sections.run = "iterations = 8";
+  sections.checkpoint = "interval = 3\nlast_limit_s = 0";
+  const std::string run_file = write_run(sections);
+  const ProgramResult full = run_skippipe("launch " + run_file, "/dev/null", "ulimit -f 64; trap '' XFSZ;");
+  EXPECT_EQ(full.exit_code, 1) << full.output;
+  EXPECT_THAT(full.output, HasSubstr("training goes on"));
+  EXPECT_THAT(full.output, HasSubstr("the last checkpoint is not whole: "));
+  EXPECT_EQ(metrics().size(), 8u);
+  EXPECT_TRUE(list_checkpoints(checkpoints_folder(output_folder())).empty());
+  must_run("launch " + run_file);
+  EXPECT_EQ(state_of(checkpoint(8)).size(), 4u);
 }
 
 }  // namespace
