@@ -124,7 +124,10 @@ std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {
 
 Network load_network(const std::filesystem::path& path) {
   const nlohmann::json document = load_json(path);
-  const JsonReader root(document, path.string());
+  return read_network(JsonReader(document, path.string()));
+}
+
+Network read_network(const JsonReader& root) {
   check_format(root);
 
   Network network;
@@ -143,7 +146,7 @@ Network load_network(const std::filesystem::path& path) {
   LinkTable by_node(names), by_region(regions);
   if (const auto list = root.find("links")) by_node.read(*list, "node");
   if (const auto list = root.find("region_links")) by_region.read(*list, "node's region");
-  fill_links(network, by_node, by_region, regions, path.string());
+  fill_links(network, by_node, by_region, regions, root.where());
   return network;
 }
 

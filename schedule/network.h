@@ -8,6 +8,8 @@
 
 namespace skippipe {
 
+class JsonReader;
+
 struct NetworkNode {
   std::string name;
   std::string region;
@@ -47,6 +49,7 @@ struct Network {
 };
 
 // Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError.
+Network read_network(const JsonReader& root);
 Network load_network(const std::filesystem::path& path);
 void save_network(const Network& network, const std::filesystem::path& path);
 

@@ -149,7 +149,10 @@ std::vector<int> Plan::stage_of_nodes() const {
 
 Plan load_plan(const std::filesystem::path& path) {
   const nlohmann::json document = load_json(path);
-  const JsonReader root(document, path.string());
+  return read_plan(JsonReader(document, path.string()));
+}
+
+Plan read_plan(const JsonReader& root) {
   if (root.at("format").as_string() != kFormat) root.at("format").fail(fmt::format("\"{}\"", kFormat));
   root.at("version").as_int(kVersion, kVersion);
 

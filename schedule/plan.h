@@ -8,6 +8,8 @@
 
 namespace skippipe {
 
+class JsonReader;
+
 // The rules C1-C4 and T1 (arXiv:2502.19913) that a plan was made under.
 struct PlanRules {
   double skip_ratio = 0;       // r: each path visits P = S - round(r * S) stages
@@ -70,6 +72,7 @@ struct Plan {
 
 // Format "skippipe-plan"; schedule/README.md documents it. Loading checks the shape of the file and every index
 // (FileError); `validate` checks the rules.
+Plan read_plan(const JsonReader& root);
 Plan load_plan(const std::filesystem::path& path);
 void save_plan(const Plan& plan, const std::filesystem::path& path);
 

@@ -50,6 +50,12 @@ std::filesystem::path folder_of(const Options& options) {
   return options.run_folder.empty() ? options.model : options.run_folder;
 }
 
+// Where the figures go; empty: nowhere.
+std::filesystem::path json_path(const Options& options) {
+  if (!options.json.empty() || options.run_folder.empty()) return options.json;
+  return std::filesystem::path(options.run_folder) / "evaluation.json";
+}
+
 std::vector<Group> groups_of(int stages, const Options& options) {
   std::vector<Group> groups = {{fmt::format("all {} stages", stages), {}, {path_without(stages, {})}, {}}};
   for (const double share : options.skip) {
@@ -138,8 +144,8 @@ void run(Options options) {
   print_table(groups);
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
              options.batch.tokens);
-  if (!options.json.empty())
-    write_file_atomically(options.json, report_of(groups, layers_per_stage, options).dump(2) + "\n");
+  if (const auto path = json_path(options); !path.empty())
+    write_file_atomically(path, report_of(groups, layers_per_stage, options).dump(2) + "\n");
 }
 
 }  // namespace
@@ -171,7 +177,8 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
   add_dtype_option(*verb, options->dtype, "Of activations and what is multiplied");
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
-  verb->add_option("--json", options->json, "Also write the figures to this file");
+  verb->add_option("--json", options->json,
+                   "Write the figures to this file (default: evaluation.json in the run's folder)");
   verb->footer(
       "Example: skippipe eval --run-folder run --tokens tokens/validation.tokens --sequence 128 --skip 0.33,0.5");
   verb->callback([options] { run(*options); });

@@ -12,6 +12,7 @@
 #include "engine/emulated_links.h"
 #include "engine/metrics.h"
 #include "engine/resume.h"
+#include "engine/run_description.h"
 #include "tools/join_nodes.h"
 #include "tools/start_options.h"
 #include "tools/stop_signals.h"
@@ -121,6 +122,7 @@ void train(const Options& options) {
   NodeHooks hooks;
   if (reports) {
     std::filesystem::create_directories(run.file.output);
+    write_run_description(run);
     metrics.emplace(run.file.output / "metrics.jsonl", run.first_iteration);
     progress.emplace(run.first_iteration, static_cast<uint32_t>(run.file.iterations));
     hooks.on_report = [&](const IterationReport& report) {

@@ -1,6 +1,8 @@
 // train and launch, as a user calls them: a small run of four node processes on real text.
 #include "engine/checkpoint_files.h"
+#include "engine/run_description.h"
 #include "schedule/plan.h"
+#include "tests/expect_error.h"
 #include "tests/tools/run_fixture.h"
 #include "tools/local_addresses.h"
 
@@ -27,10 +29,41 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   EXPECT_LT(lines.back()["loss"], 2.0);
 
   const ProgramResult eval = run_skippipe("eval --run-folder " + output_folder() + " --tokens " +
-                                          path("tokens/train.tokens") + " --sequence 32 --json " + path("eval.json"));
+                                          path("tokens/train.tokens") + " --sequence 32");
   ASSERT_EQ(eval.exit_code, 0) << eval.output;
-  const auto report = nlohmann::json::parse(read_file(path("eval.json")));
+  const auto report = nlohmann::json::parse(read_file(output_folder() + "/evaluation.json"));
   EXPECT_LT(report["results"][0]["choices"][0]["loss"], 2.2);
+}
+
+// run.json has all that a report needs, wherever the files are by then.
+TEST_F(RunVerbsTest, ARunDescribesItself) {
+  const std::string run_file = write_run({});
+  ASSERT_EQ(run_skippipe("launch " + run_file).exit_code, 0);
+  const RunDescription found = load_run_description(output_folder());
+  const TrainingRun run = load_run(run_file);
+  EXPECT_EQ(found.run_id, run_id_text(run.file.run_id));
+  EXPECT_EQ(found.run_file, run_file_values(run.file));
+  EXPECT_THAT(found.model, testing::Contains(std::pair<std::string, std::string>("hidden_size", "48")));
+  EXPECT_EQ(found.plan.stages, run.plan.stages);
+  EXPECT_EQ(found.plan.predicted.iteration_s, run.plan.predicted.iteration_s);
+  EXPECT_EQ(found.network.link(0, 3).bandwidth_bytes_per_s, run.network.link(0, 3).bandwidth_bytes_per_s);
+  ASSERT_EQ(found.memory.size(), 4u);
+  for (int node = 0; node < 4; ++node)
+    EXPECT_EQ(found.memory[static_cast<size_t>(node)].table(), plan_node_memory(run, node).table());
+
+  const fs::path copy = path("hostile");
+  fs::create_directories(copy);
+  auto document = nlohmann::json::parse(read_file(output_folder() + "/run.json"));
+  const auto refused = [&](const std::string& why) {
+    std::ofstream(copy / "run.json") << document;
+    SKP_EXPECT_ERROR(load_run_description(copy), FileError, why);
+  };
+  document["memory"][3][0]["region"] = "attic";
+  refused("expected a region of the memory table");
+  document["memory"].erase(3);
+  refused("memory: found an array of 3, expected a list for each of 4 nodes");
+  document["run_file"][0] = {"run.seed"};
+  refused("run_file[0]: found an array of 1, expected a name and a value");
 }
 
 TEST_F(RunVerbsTest, DryRunPrintsTheMemoryAndStartsNothing) {
