@@ -18,11 +18,11 @@ namespace skippipe {
 // What happened when, for timelines and tests.
 struct SimulationRecord {
   struct Work {
-    enum class Kind : uint8_t { kForward, kLoss, kBackward, kReduce, kStep };
+    enum class Kind : uint8_t { kForward, kLoss, kBackward, kReduce, kNorm, kStep };  // kNorm: in real runs only
     Kind kind;
     int node;
-    int microbatch;  // -1 for kReduce and kStep
-    int slot;        // likewise
+    int microbatch;  // -1 but for the first three
+    int slot;        // likewise; -1: unknown
     uint32_t iteration;
     double start_s;
     double end_s;

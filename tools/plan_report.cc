@@ -47,7 +47,8 @@ void write_timeline(const Plan& plan, const Network& network, const std::filesys
   SimulationRecord record;
   const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
   write_file_atomically(
-      path, render_timeline(plan, record, fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s)));
+      path,
+      render_timeline(plan, record, {.title = fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s)}));
 }
 
 }  // namespace skippipe

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "schedule/axis.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -27,18 +28,45 @@ TEST(Timeline, ShowsEveryTaskAndTransfer) {
   // 4 microbatches: 5 tasks and 4 transfers each; 4 reductions and steps; both stages exchange 2 shards and 2 sums.
   ASSERT_EQ(record.work.size(), 4u * 5 + 4 + 4);
   ASSERT_EQ(record.transfers.size(), 4u * 4 + 2 * 4);
-  const std::string svg = render_timeline(c.plan, record, "title & more");
+  const std::string svg = render_timeline(c.plan, record, {.title = "title & more"});
   EXPECT_EQ(count_of(svg, "<title>"), record.work.size() + record.transfers.size());
   EXPECT_THAT(svg, HasSubstr(">title &amp; more<"));
   EXPECT_THAT(svg, HasSubstr("a&lt;b&gt; &amp; &quot;c&quot;: forward of microbatch 1 in slot 0, 0 to "));
   EXPECT_THAT(svg, Not(HasSubstr("a<b>")));
   EXPECT_THAT(svg, HasSubstr("stage 1"));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
-  EXPECT_EQ(svg, render_timeline(c.plan, record, "title & more"));
+  EXPECT_EQ(svg, render_timeline(c.plan, record, {.title = "title & more"}));
+}
+
+TEST(Timeline, LongNamesAreCutBetweenCharacters) {
+  test::Case c = test::small_case();
+  c.plan.node_names[0] = "ααααααααααααααααα";  // 17 of two bytes
+  c.plan.node_names[1] = "ββββββββββββββββ";   // 16
+  const std::string svg = render_timeline(c.plan, {}, {});
+  EXPECT_THAT(svg, HasSubstr(">ααααααααααααααα…<"));
+  EXPECT_THAT(svg, HasSubstr(">ββββββββββββββββ<"));
+}
+
+TEST(Timeline, AxisReachesAsFarAsAsked) {
+  const test::Case c = test::small_case();
+  EXPECT_THAT(render_timeline(c.plan, {}, {.end_s = 200}), HasSubstr(">200 s<"));
+}
+
+TEST(Axis, TicksAreRoundNumbers) {
+  for (const auto& [length, count, distance, decimals] :
+       std::vector<std::tuple<double, int, double, int>>{{1, 10, 0.1, 1},
+                                                         {1.3, 10, 0.2, 1},
+                                                         {80, 10, 10, 0},
+                                                         {0.034, 5, 0.01, 2},
+                                                         {2.6, 5, 1, 0},
+                                                         {3e-5, 3, 1e-5, 5}}) {
+    EXPECT_NEAR(ticks_for(length, count).distance, distance, distance * 1e-9) << length;
+    EXPECT_EQ(ticks_for(length, count).decimals, decimals) << length;
+  }
 }
 
 TEST(Timeline, DrawsAnEmptyRun) {
-  const std::string svg = render_timeline(test::small_case().plan, {}, "nothing");
+  const std::string svg = render_timeline(test::small_case().plan, {}, {.title = "nothing"});
   EXPECT_THAT(svg, HasSubstr("</svg>"));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
 }
