@@ -9,6 +9,8 @@
 namespace skippipe {
 namespace {
 
+using What = TraceEvent::What;
+
 // What a node tells the others after each iteration; the sums over all nodes are what everyone knows of it.
 enum Stat : size_t {
   kSquaredNorm,
@@ -74,6 +76,19 @@ uint64_t message_key(uint32_t iteration, uint32_t microbatch, Phase phase) {
   return (uint64_t{iteration} << 32 | microbatch) << 1 | (phase == Phase::kBackward ? 1u : 0u);
 }
 
+// What a task is among the jobs of the compute thread.
+What job_of(TaskKind task) {
+  switch (task) {
+    case TaskKind::kForward:
+      return What::kForward;
+    case TaskKind::kLoss:
+      return What::kLoss;
+    case TaskKind::kBackward:
+      return What::kBackward;
+  }
+  throw InternalError("no task has the number {}", static_cast<int>(task));
+}
+
 Phase phase_of(const MessageHeader& header) {
   return header.kind == MessageKind::kForward ? Phase::kForward : Phase::kBackward;
 }
@@ -137,6 +152,7 @@ Node::End Node::run() {
     if (progress) continue;
     if (stop_requested_ && settings_.clip_norm == 0) return End::kLeft;
     check_for_stall();
+    if (hooks_.tracer && !computing_ && !machine_.finished()) hooks_.tracer->waits(machine_.waiting());
     transport_.run_once(Clock::now() + kLongestNap);
   }
   return reports_ == settings_.iterations ? End::kFinished : End::kStopped;
@@ -189,6 +205,7 @@ void Node::obey(const Action& action) {
       return send(action);
     case Action::Kind::kReduce:
       reducing_ = true;
+      reducing_since_ = Clock::now();
       return replica_sum_.start(action.iteration);
     case Action::Kind::kExchangeNorm:
       return measure_norm(action.iteration);
@@ -205,6 +222,7 @@ void Node::obey(const Action& action) {
 bool Node::pump() {
   if (reducing_ && replica_sum_.done()) {
     reducing_ = false;
+    if (hooks_.tracer) hooks_.tracer->reduced(machine_.iteration(), reducing_since_, Clock::now());
     if (!replica_sum_.status().ok()) fail(replica_sum_.status());
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.reduced(now, out); });
     return true;
@@ -217,6 +235,7 @@ bool Node::pump() {
   }
   if (compute_.collect()) {
     computing_ = false;
+    if (hooks_.tracer) hooks_.tracer->computed(job_.what, job_.iteration, job_.microbatch, job_start_, job_end_);
     job_done();
     return true;
   }
@@ -309,18 +328,20 @@ Tensor Node::outgoing(const MachineVisit& visit, Phase phase, int slot) const {
 
 // ---- tasks
 
-void Node::submit(Job kind, std::function<void()> job) {
-  job_ = kind;
+void Node::submit(const Job& job, std::function<void()> work) {
+  if (hooks_.tracer) hooks_.tracer->works();
+  job_ = job;
   computing_ = true;
-  compute_.submit([this, job = std::move(job)] {
-    const auto begin = Clock::now();
-    job();
-    busy_s_ += std::chrono::duration<double>(Clock::now() - begin).count();
+  compute_.submit([this, work = std::move(work)] {
+    job_start_ = Clock::now();
+    work();
+    job_end_ = Clock::now();
+    busy_s_ += std::chrono::duration<double>(job_end_ - job_start_).count();
   });
 }
 
 void Node::run_task(const Action& action) {
-  submit(Job::kTask, [this, action] {
+  submit({job_of(action.task), action.iteration, action.microbatch}, [this, action] {
     if (hooks_.on_task) hooks_.on_task(action.task, action.microbatch);
     const MachineVisit& visit = visits_[static_cast<size_t>(action.microbatch)];
     switch (action.task) {
@@ -359,12 +380,10 @@ void Node::run_backward(const MachineVisit& visit, const Action& action) {
 
 // The replicas hold the same sum: one of them measures it for the stage.
 void Node::measure_norm(uint32_t iteration) {
-  job_iteration_ = iteration;
-  submit(Job::kNorm, [this] { squared_norm_ = first_replica_ ? stage_.squared_gradient_norm() : 0; });
+  submit({What::kNorm, iteration}, [this] { squared_norm_ = first_replica_ ? stage_.squared_gradient_norm() : 0; });
 }
 
 void Node::step(uint32_t iteration) {
-  job_iteration_ = iteration;
   AdamWStep step = settings_.adamw;
   step.learning_rate = static_cast<float>(settings_.learning_rate.at(iteration));
   step.step = int64_t{iteration} + 1;
@@ -373,7 +392,7 @@ void Node::step(uint32_t iteration) {
   const bool clips = settings_.clip_norm > 0;
   if (clips && gradient_norm_ > settings_.clip_norm)
     step.grad_scale *= static_cast<float>(settings_.clip_norm / (gradient_norm_ + 1e-6));
-  submit(Job::kStep, [this, step, clips, iteration] {
+  submit({What::kStep, iteration}, [this, step, clips, iteration] {
     if (!clips) squared_norm_ = first_replica_ ? stage_.squared_gradient_norm() : 0;
     if (hooks_.before_step) hooks_.before_step(iteration, stage_);
     stage_.step(step);
@@ -383,16 +402,16 @@ void Node::step(uint32_t iteration) {
 }
 
 void Node::job_done() {
-  switch (job_) {
-    case Job::kTask:
-      return feed([](NodeMachine& machine, double now, ActionList& out) { machine.task_finished(now, out); });
-    case Job::kNorm:
-      return tell_stats(job_iteration_);
-    case Job::kStep:
-      if (settings_.clip_norm == 0) tell_stats(job_iteration_);
+  switch (job_.what) {
+    case What::kNorm:
+      return tell_stats(job_.iteration);
+    case What::kStep:
+      if (settings_.clip_norm == 0) tell_stats(job_.iteration);
       return feed([](NodeMachine& machine, double now, ActionList& out) { machine.stepped(now, out); });
-    case Job::kSnapshot:
+    case What::kSnapshot:
       return;
+    default:
+      return feed([](NodeMachine& machine, double now, ActionList& out) { machine.task_finished(now, out); });
   }
 }
 
@@ -481,7 +500,8 @@ Status Node::write_last_checkpoint() {
   };
   std::string error;
   if (checkpoints_) {
-    if (last_snapshot_ != done) submit(Job::kSnapshot, [this, done] { take_snapshot(done); });
+    if (last_snapshot_ != done)
+      submit({What::kSnapshot, std::max(done, 1u) - 1}, [this, done] { take_snapshot(done); });
     const auto limit = Clock::now() + std::chrono::duration<double>(settings_.last_checkpoint_limit_s);
     const Status status = wait([&] {
       if (computing_) return false;

@@ -22,6 +22,7 @@
 #include "engine/memory.h"
 #include "engine/sampler.h"
 #include "engine/stage.h"
+#include "engine/trace.h"
 #include "kernels/adamw.h"
 #include "schedule/node_machine.h"
 #include "schedule/plan.h"
@@ -55,6 +56,7 @@ struct NodeHooks {
   std::function<void(const IterationReport&)> on_report;              // event thread
   std::function<void(TaskKind, int microbatch)> on_task;              // compute thread, before the task
   std::function<void(uint32_t iteration, Stage& stage)> before_step;  // compute thread, gradients are reduced
+  Tracer* tracer = nullptr;  // told what the node does but for its transfers (traced_transport.h); outlives it
 };
 
 class Node : private TransportListener {
@@ -92,7 +94,12 @@ class Node : private TransportListener {
   uint32_t iterations_done() const { return reports_; }
 
  private:
-  enum class Job { kTask, kNorm, kStep, kSnapshot };
+  // Of the compute thread.
+  struct Job {
+    TraceEvent::What what = TraceEvent::What::kForward;
+    uint32_t iteration = 0;
+    int microbatch = -1;  // of none
+  };
 
   Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
        Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
@@ -115,7 +122,7 @@ class Node : private TransportListener {
   Tensor landing_of(const MachineVisit& visit, Phase phase, int slot) const;
   Tensor outgoing(const MachineVisit& visit, Phase phase, int slot) const;
 
-  void submit(Job kind, std::function<void()> job);
+  void submit(const Job& job, std::function<void()> work);
   void job_done();
   void run_task(const Action& action);
   void run_forward(const MachineVisit& visit, const Action& action);
@@ -152,10 +159,10 @@ class Node : private TransportListener {
   SumExchange stats_;
   std::map<uint64_t, Ticket> announced_;  // not yet let in; by iteration, microbatch and phase
 
-  Job job_ = Job::kTask;  // the last one submitted
-  uint32_t job_iteration_ = 0;
+  Job job_;                 // the last one submitted
   bool computing_ = false;  // a job is under way or not yet collected
   bool reducing_ = false;
+  Clock::time_point reducing_since_;
   bool norm_known_ = false;   // and the machine does not know yet
   double gradient_norm_ = 0;  // global, of the last exchange
   uint32_t reports_ = 0;
@@ -175,6 +182,7 @@ class Node : private TransportListener {
   int losses_ = 0;
   double busy_s_ = 0;
   uint32_t last_snapshot_ = 0;
+  Clock::time_point job_start_, job_end_;
 
   std::unique_ptr<CheckpointWriter> checkpoints_;
   ComputeThread compute_;  // last, so that it ends first: its job uses all of the above

@@ -202,7 +202,11 @@ class ReferenceWriter {
 class ValueWriter {
  public:
   void integer(const char* name, int64_t value, Range<int64_t>, const char*) { add(name, toml::value<int64_t>(value)); }
-  void number(const char* name, double value, Range<double>, const char*) { add(name, toml::value<double>(value)); }
+  void number(const char* name, double value, Range<double>, const char*) {
+    std::string text = fmt::format("{}", value);  // the shortest that reads as the same number
+    if (text.find_first_of(".e") == std::string::npos) text += ".0";
+    values.emplace_back(name, text);
+  }
   void flag(const char* name, bool value, const char*) { add(name, toml::value<bool>(value)); }
   void choice(const char* name, const std::string& value, const std::vector<std::string>&, const char*) {
     add(name, toml::value<std::string>(value));

@@ -6,8 +6,10 @@
 
 #include "base/error.h"
 #include "engine/resume.h"
+#include "engine/trace_file.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
+#include "tools/node_trace.h"
 #include "tools/start_options.h"
 #include "tools/verbs.h"
 
@@ -19,6 +21,7 @@ struct Options {
   std::string nodes;
   StartChoice start;
   bool dry_run = false;
+  TraceOptions trace;
 };
 
 int parse_node(const std::string& text, int node_count) {
@@ -63,6 +66,7 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
   for (const int node : nodes) {
     std::vector<std::string> arguments = {"train", options.run_file, "--node", std::to_string(node)};
     if (!run.resumed_from.empty()) arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string()});
+    add_trace_arguments(arguments, options.trace);
     if (!local.addresses.empty()) local.add_arguments(arguments, node);
     processes.start(label_of(run, node), arguments, local.listener(node));
   }
@@ -82,6 +86,14 @@ void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
                       human_bytes(available));
 }
 
+// Nodes that ran elsewhere left their parts there.
+void merge_run_traces(const TrainingRun& run) {
+  const std::optional<Trace> trace = merge_traces(run.file.output);
+  if (!trace) return;
+  fmt::print("trace of {} of {} nodes in {}\n", trace->nodes.size(), run.network.size(),
+             merged_trace_file(run.file.output).string());
+}
+
 void launch(const Options& options) {
   TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
@@ -97,10 +109,12 @@ void launch(const Options& options) {
   check_memory(run, nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
+  const bool traces = trace_limits(options.trace).has_value();
   std::filesystem::create_directories(run.file.output);
   NodeProcesses processes("stopping after this iteration; Ctrl-C again stops at once");
   start_nodes(processes, run, options, nodes);
   processes.wait();
+  if (traces) merge_run_traces(run);
 }
 
 }  // namespace
@@ -112,6 +126,7 @@ void add_launch_verb(CLI::App& app) {
   verb->add_option("--nodes", options->nodes, "which nodes to start here, such as 0-9,12 (default: all)");
   add_start_options(*verb, options->start);
   verb->add_flag("--dry-run", options->dry_run, "print each node's memory and exit");
+  add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe launch runs/demo/full.toml");
   verb->callback([options] { launch(*options); });
 }

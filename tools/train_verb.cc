@@ -13,7 +13,9 @@
 #include "engine/metrics.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
+#include "engine/trace_file.h"
 #include "tools/join_nodes.h"
+#include "tools/node_trace.h"
 #include "tools/start_options.h"
 #include "tools/stop_signals.h"
 #include "tools/training_progress.h"
@@ -29,6 +31,7 @@ struct Options {
   int listen_fd = -1;
   StartChoice start;
   bool dry_run = false;
+  TraceOptions trace;
 };
 
 std::chrono::milliseconds milliseconds_of(double seconds) {
@@ -88,12 +91,23 @@ class StopTarget {
   Node* node_ = nullptr;
 };
 
+// A trace tells most of a run that failed.
+Node::End run_traced(Node& node, std::optional<NodeTrace>& trace) {
+  try {
+    return node.run();
+  } catch (const Error&) {
+    if (trace) trace->finish();
+    throw;
+  }
+}
+
 void train(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads the progress may leave
   StopSignals stop_signals;
   StopTarget stop_target;
   const StopWatcher watcher(stop_signals, [&stop_target] { stop_target.stop(); });
   TrainingRun run = load_run(options.run_file);
+  const std::optional<TraceLimits> limits = trace_limits(options.trace);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
   if (options.dry_run) {
@@ -113,7 +127,11 @@ void train(const Options& options) {
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
   std::optional<ShapedTransport> shaped;
   if (run.file.emulate_links) shaped.emplace(*transport, outgoing_links(run.network, options.node));
-  Transport& used = shaped ? static_cast<Transport&>(*shaped) : *transport;
+  Transport& links = shaped ? static_cast<Transport&>(*shaped) : *transport;
+  std::filesystem::remove(trace_part_file(run.file.output, options.node));  // of another run
+  std::optional<NodeTrace> trace;
+  if (limits) trace.emplace(run, options.node, links, *limits);
+  Transport& used = trace ? trace->transport() : links;
 
   // One node tells of the run: the first of stage 0.
   const bool reports = run.plan.stages.front().front() == options.node;
@@ -131,13 +149,16 @@ void train(const Options& options) {
     };
     if (!run.resumed_from.empty()) tell_of_resuming(run);
     fmt::print("{}", plan_node_memory(run, options.node).table());
+    if (trace) fmt::print("{}\n", trace->describe());
     std::fflush(stdout);
   }
+  if (trace) hooks.tracer = &trace->tracer();
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks), logger);
   const StopTarget::Scope stoppable(stop_target, *node);
-  const Node::End end = node->run();
+  const Node::End end = run_traced(*node, trace);
   if (end == Node::End::kLeft) throw Exit{130};
   const Status saved = node->write_last_checkpoint();
+  if (trace) trace->finish();
   const Status left = node->leave();
   if (!left.ok()) logger->warn("{}", left.message());
   if (saved.code() == StatusCode::kPeerGone) throw PeerError("the last checkpoint is not whole: {}", saved.message());
@@ -162,6 +183,7 @@ void add_train_verb(CLI::App& app) {
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   add_start_options(*verb, options->start);
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
+  add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");
   verb->callback([options] { train(*options); });
 }

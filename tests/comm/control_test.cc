@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 
 #include <atomic>
-#include <cmath>
 #include <deque>
 #include <limits>
 #include <sstream>
@@ -112,9 +111,9 @@ TEST(ClockComparison, SenselessAnswersAreIgnored) {
   ClockComparison clock;
   clock.answered(-1, 5, 10);
   clock.answered(11, 5, 10);
-  EXPECT_FALSE(clock.offset());
   clock.answered(5, std::numeric_limits<int64_t>::min(), 10);
-  EXPECT_TRUE(std::isfinite(clock.offset()->seconds));
+  clock.answered(5, std::numeric_limits<int64_t>::max(), 10);
+  EXPECT_FALSE(clock.offset());
 }
 
 // A plain blocking TCP client.

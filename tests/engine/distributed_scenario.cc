@@ -151,7 +151,7 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   throw InternalError("seed {}: no plan in 1000 attempts", seed);
 }
 
-NodeRecord run_node(const TrainingRun& run, int node, Transport& transport) {
+NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer) {
   NodeParts parts(run, node);
   NodeRecord record;
   NodeRecord::Iteration current;
@@ -163,6 +163,7 @@ NodeRecord run_node(const TrainingRun& run, int node, Transport& transport) {
     record.iterations.push_back(std::exchange(current, {}));
   };
   hooks.on_report = [&](const IterationReport& report) { reports.push_back(report); };
+  hooks.tracer = tracer;
   const std::unique_ptr<Node> running = parts.make_node(transport, std::move(hooks), make_null_logger());
   try {
     running->run();

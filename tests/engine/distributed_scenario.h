@@ -31,8 +31,8 @@ struct NodeRecord {
   std::vector<Iteration> iterations;
 };
 
-// Runs the node to its end. Throws what Node::run throws.
-NodeRecord run_node(const TrainingRun& run, int node, Transport& transport);
+// Runs the node to its end. Throws what Node::run throws. tracer may be null.
+NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer = nullptr);
 
 void save_record(const NodeRecord& record, const std::filesystem::path& path);
 NodeRecord load_record(const std::filesystem::path& path);

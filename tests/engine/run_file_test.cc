@@ -1,5 +1,6 @@
 #include "engine/run_file.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/file.h"
@@ -57,6 +58,9 @@ TEST(RunFile, ValuesAreTomlOfTheSameRun) {
   EXPECT_EQ(read.clip_norm, run.clip_norm);
   EXPECT_TRUE(read.emulate_links);
   EXPECT_EQ(read.schedule, "wsd");
+  EXPECT_THAT(run_file_values(run), testing::Contains(std::pair<std::string, std::string>("optimizer.beta1", "0.9")));
+  EXPECT_THAT(run_file_values(run),
+              testing::Contains(std::pair<std::string, std::string>("optimizer.clip_norm", "1.0")));
   EXPECT_EQ(run_file_values(run).front(), (std::pair<std::string, std::string>("run.seed", "1")));
 }
 

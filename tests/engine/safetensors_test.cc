@@ -171,7 +171,8 @@ TEST(Safetensors, SurvivesDamage) {
   for (uint64_t seed = 0; seed < 500; ++seed) {
     Random random(seed);
     std::string damaged = good;
-    for (int flips = 0; flips < 2; ++flips) damaged[random.below(damaged.size())] = static_cast<char>(random.below(256));
+    for (int flips = 0; flips < 2; ++flips)
+      damaged[random.below(damaged.size())] = static_cast<char>(random.below(256));
     try {
       const SafetensorsFile file(folder.write("f", damaged));
       size_t bytes = 0;

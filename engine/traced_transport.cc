@@ -1,0 +1,69 @@
+#include "engine/traced_transport.h"
+
+#include "comm/clock_offset.h"
+
+namespace skippipe {
+
+TracedTransport::TracedTransport(Transport& inner, Tracer& tracer) : inner_(inner), tracer_(tracer) {
+  inner_.set_listener(this);
+}
+
+TracedTransport::~TracedTransport() { inner_.set_listener(nullptr); }
+
+Ticket TracedTransport::send(const MessageHeader& header, std::span<const std::byte> payload) {
+  const auto start = Clock::now();
+  const Ticket ticket = inner_.send(header, payload);
+  sending_[ticket] = {header, start};
+  return ticket;
+}
+
+void TracedTransport::run_once(Clock::time_point deadline) {
+  inner_.run_once(deadline);
+  if (!first_) first_ = sample();
+}
+
+Status TracedTransport::close(std::chrono::milliseconds limit) { return inner_.close(limit); }
+
+std::optional<ClockSample> TracedTransport::sample() const {
+  if (node() == 0) return ClockSample{steady_ns(Clock::now()), {}};
+  const std::optional<ClockOffset> offset = inner_.clock_offset(0);
+  if (!offset) return std::nullopt;
+  return ClockSample{steady_ns(Clock::now()), *offset};
+}
+
+std::vector<ClockSample> TracedTransport::clock_samples() const {
+  if (!first_) return {};
+  const std::optional<ClockSample> last = sample();
+  return last ? std::vector{*first_, *last} : std::vector{*first_};
+}
+
+void TracedTransport::on_announced(Ticket ticket, const MessageHeader& header) {
+  announced_[ticket] = Clock::now();
+  if (listener_) listener_->on_announced(ticket, header);
+}
+
+void TracedTransport::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
+  if (const auto found = announced_.find(ticket); found != announced_.end()) {
+    if (status.ok()) tracer_.received(header, found->second, Clock::now());
+    announced_.erase(found);
+  }
+  if (listener_) listener_->on_received(ticket, header, status);
+}
+
+void TracedTransport::on_sent(Ticket ticket, const Status& status) {
+  if (const auto found = sending_.find(ticket); found != sending_.end()) {
+    if (status.ok()) tracer_.sent(found->second.header, found->second.start, Clock::now());
+    sending_.erase(found);
+  }
+  if (listener_) listener_->on_sent(ticket, status);
+}
+
+void TracedTransport::on_peer_failed(int node, const Status& status) {
+  if (listener_) listener_->on_peer_failed(node, status);
+}
+
+void TracedTransport::on_peer_left(int node) {
+  if (listener_) listener_->on_peer_left(node);
+}
+
+}  // namespace skippipe
