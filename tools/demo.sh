@@ -57,7 +57,7 @@ cmake --preset release >/dev/null
 cmake --build --preset release --target skippipe
 skippipe=$repository/build/release/skippipe
 
-mkdir -p "$out/report"
+mkdir -p "$out"
 cd "$out"
 
 say "Preparing text"
@@ -96,7 +96,7 @@ say "Measuring this machine"
 for method in full skip; do
   say "Planning: $method"
   "$skippipe" plan --network network.json --method $method --stages $stages --microbatches $microbatches \
-    --samples $samples --tokens $tokens --model config.json --out $method.json --timeline report/$method-timeline.svg
+    --samples $samples --tokens $tokens --model config.json --out $method.json --timeline $method-timeline.svg
   cat >$method.toml <<END
 [run]
 iterations = $iterations
@@ -125,20 +125,19 @@ done
 
 for method in full skip; do
   say "Training: $method"
-  "$skippipe" launch $method.toml
+  "$skippipe" launch --trace $method.toml
 done
 
 for method in full skip; do
   say "Evaluating: $method"
   "$skippipe" eval --run-folder $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
-    --skip 0.3333,0.5 --choices 6 --json report/$method-evaluation.json
-  cp $method/metrics.jsonl report/$method-metrics.jsonl
+    --skip 0.3333,0.5 --choices 6
 done
 
 # The first iteration starts cold and is not counted, unless it is the only one.
 measured_s() { jq -s '(if length > 1 then .[1:] else . end) | map(.seconds) | add / length' $1/metrics.jsonl; }
 predicted_s() { jq .predicted.steady_iteration_s $1.json; }
-perplexity() { jq ".results[$2].perplexity" report/$1-evaluation.json; }
+perplexity() { jq ".results[$2].perplexity" $1/evaluation.json; }
 row() { printf '| %-30s | %8s | %8s |\n' "$@"; }
 # row_of LABEL FORMAT FUNCTION [ARGUMENT]: FUNCTION's figure for both methods
 row_of() {
@@ -159,9 +158,11 @@ difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
   row_of "perplexity, all stages" %.1f perplexity 0
   row_of "perplexity, a third left out" %.1f perplexity 1
   row_of "perplexity, half left out" %.1f perplexity 2
-} >report/summary.md
+} >summary.md
 
 say "Done: $iterations iterations each, 12 nodes, $stages stages; skip leaves out a third of them on every path"
-cat report/summary.md
+cat summary.md
 echo
-echo "Report: $out/report"
+"$skippipe" report full skip --out report.html >/dev/null
+echo "Open $out/report.html in a browser: curves, timelines, links, memory and settings of both runs."
+echo "Open $out/skip/trace.json in https://ui.perfetto.dev to see what every node did."

@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   add_convert_verb(app);
   add_inspect_verb(app);
   add_bench_verb(app);
+  add_report_verb(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -23,5 +23,6 @@ void add_generate_verb(CLI::App& app);
 void add_convert_verb(CLI::App& app);
 void add_inspect_verb(CLI::App& app);
 void add_bench_verb(CLI::App& app);
+void add_report_verb(CLI::App& app);
 
 }  // namespace skippipe

@@ -1,0 +1,57 @@
+// What a run left in its output folder, as far as a report shows it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/run_description.h"
+#include "tools/report/iteration_picture.h"
+
+namespace skippipe {
+
+// A line of metrics.jsonl.
+struct IterationFigures {
+  double loss = 0;
+  double gradient_norm = 0;
+  double seconds = 0;
+  double tokens = 0;
+  double busy_share = 0;
+};
+
+struct Evaluation {
+  struct Group {
+    std::string label;  // "2 of 6 left out at random"
+    double perplexity = 0;
+    std::vector<double> choices;  // perplexities whose mean that is
+  };
+  int64_t predicted_tokens = 0;
+  std::vector<Group> groups;
+};
+
+struct RunData {
+  std::string name;
+  size_t place = 1;  // in the report, from 1
+  std::filesystem::path folder;
+  RunDescription description;
+  uint32_t first_iteration = 0;              // of those below; counts from 0
+  std::vector<IterationFigures> iterations;  // without gaps
+  IterationPicture planned;
+  std::optional<TracedIterations> traced;
+  std::string no_trace;  // why there is none
+  std::optional<Evaluation> evaluation;
+
+  // Mean seconds per iteration; the first starts cold and is not counted, unless it is the only one. 0 without metrics.
+  double iteration_s() const;
+  double tokens_per_s() const;
+  double busy_share() const;
+  // Mean of the last iterations, a tenth of them but no more than 50.
+  double last_loss() const;
+};
+
+// Also merges the parts of the run's trace. Throws FileError: no run's output folder, or a file that is wrong.
+RunData load_run_data(const std::filesystem::path& folder);
+
+}  // namespace skippipe
