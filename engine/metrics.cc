@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -29,7 +30,8 @@ std::string lines_before(const std::filesystem::path& path, uint32_t first_itera
 
 }  // namespace
 
-MetricsWriter::MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration) : path_(path) {
+MetricsWriter::MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration, Logger logger)
+    : path_(path), logger_(std::move(logger)) {
   write_file_atomically(path, lines_before(path, first_iteration));
   file_.reset(std::fopen(path.c_str(), "ae"));
   if (!file_) throw FileError("{}: cannot open for writing: {}", path.string(), std::strerror(errno));
@@ -45,8 +47,9 @@ void MetricsWriter::write(const IterationReport& report) {
                                        {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
                                        {"busy_share", report.busy_share}};
   const std::string text = line.dump() + "\n";
-  if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() || std::fflush(file_.get()) != 0)
-    throw FileError("{}: cannot write: {}", path_.string(), std::strerror(errno));
+  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
+  std::clearerr(file_.get());
+  if (!std::exchange(told_, true)) logger_->warn("{}: cannot write: {}", path_.string(), std::strerror(errno));
 }
 
 }  // namespace skippipe

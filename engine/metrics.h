@@ -5,15 +5,17 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/log.h"
 #include "engine/node.h"
 
 namespace skippipe {
 
-// Every line is flushed, so that a reader may follow. One thread.
+// Every line is flushed, so that a reader may follow. A line that can't be written (a full disk) is lost, which is told
+// once: training goes on. One thread.
 class MetricsWriter {
  public:
   // Keeps the lines of the iterations before first_iteration; begins the file anew where that is 0. Throws FileError.
-  MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration);
+  MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration, Logger logger);
   // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
   //  "tokens_per_s": ..., "busy_share": ...}
   void write(const IterationReport& report);
@@ -23,6 +25,8 @@ class MetricsWriter {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
   std::filesystem::path path_;
+  Logger logger_;
+  bool told_ = false;
   std::unique_ptr<std::FILE, Close> file_;
 };
 

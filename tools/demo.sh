@@ -125,6 +125,7 @@ done
 
 for method in full skip; do
   say "Training: $method"
+  rm -rf "$method" # of an earlier demo: a run does not begin anew where checkpoints are
   "$skippipe" launch --trace $method.toml
 done
 

@@ -97,6 +97,7 @@ void merge_run_traces(const TrainingRun& run) {
 void launch(const Options& options) {
   TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
+  const bool traces = trace_limits(options.trace).has_value();
   if (options.dry_run) {
     for (const int node : nodes) fmt::print("{}\n{}\n", label_of(run, node), plan_node_memory(run, node).table());
     check_memory(run, nodes);
@@ -109,7 +110,6 @@ void launch(const Options& options) {
   check_memory(run, nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
-  const bool traces = trace_limits(options.trace).has_value();
   std::filesystem::create_directories(run.file.output);
   NodeProcesses processes("stopping after this iteration; Ctrl-C again stops at once");
   start_nodes(processes, run, options, nodes);

@@ -141,7 +141,7 @@ void train(const Options& options) {
   if (reports) {
     std::filesystem::create_directories(run.file.output);
     write_run_description(run);
-    metrics.emplace(run.file.output / "metrics.jsonl", run.first_iteration);
+    metrics.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
     progress.emplace(run.first_iteration, static_cast<uint32_t>(run.file.iterations));
     hooks.on_report = [&](const IterationReport& report) {
       metrics->write(report);
