@@ -10,6 +10,8 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -77,44 +79,44 @@ std::vector<int> read_counts(const JsonReader& field, int low, size_t max_items)
   return counts;
 }
 
-// The files of a stage's part.
-std::vector<CheckpointFile> load_part(const fs::path& folder, int stage) {
-  const fs::path path = folder / part_file(stage);
-  const nlohmann::json document = load_json(path, kMaxManifestBytes);
-  const JsonReader root(document, path.string());
+CheckpointManifest read_manifest(const JsonReader& root) {
+  expect_format(root, kFormat);
+  CheckpointManifest manifest;
+  manifest.iteration = static_cast<uint32_t>(root.at("iteration").as_int(0, std::numeric_limits<int32_t>::max()));
+  manifest.layers_per_stage = read_counts(root.at("layers_per_stage"), 0, kMaxStages);
+  if (manifest.layers_per_stage.empty()) root.at("layers_per_stage").fail("at least one stage");
+  manifest.optimizer = root.at("optimizer").as_bool();
+  if (const auto run = root.find("run")) {
+    for (const std::string& field : run->keys()) manifest.run.emplace(field, run->at(field).as_string());
+    manifest.replicas = read_counts(root.at("replicas"), 1, kMaxStages);
+    manifest.microbatches = root.at("microbatches").as_int(1);
+  }
+  if (const auto contents = root.find("contents"))
+    for (const std::string& field : contents->keys()) manifest.contents.emplace(field, contents->at(field).as_string());
+  manifest.files = read_files(root.at("files"));
+  return manifest;
+}
+
+std::vector<CheckpointFile> read_part(const JsonReader& root, std::optional<int> stage) {
   expect_format(root, kPartFormat);
-  root.at("stage").as_int(stage, stage);
+  root.at("stage").as_int(stage.value_or(0), stage.value_or(kMaxStages));
   return read_files(root.at("files"));
 }
 
 // Through a buffer: the file may be larger than memory.
-uint64_t hash_file(const fs::path& path) {
+uint64_t hash_file(const fs::path& path, const std::function<void()>& poll) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw FileError("{}: cannot open: {}", path.string(), std::strerror(errno));
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
   XXH3_64bits_reset(state.get());
   std::vector<char> buffer(1 << 20);
   while (file) {
+    if (poll) poll();
     file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
     XXH3_64bits_update(state.get(), buffer.data(), static_cast<size_t>(file.gcount()));
   }
   if (file.bad()) throw FileError("{}: cannot read", path.string());
   return XXH3_64bits_digest(state.get());
-}
-
-void check_files(const fs::path& folder, const std::vector<CheckpointFile>& files, std::vector<std::string>& problems) {
-  for (const CheckpointFile& file : files) {
-    const fs::path path = folder / file.name;
-    std::error_code error;
-    const uint64_t bytes = fs::file_size(path, error);
-    if (error) {
-      problems.push_back(fmt::format("{}: {}", path.string(), error.message()));
-    } else if (bytes != file.bytes) {
-      problems.push_back(fmt::format("{}: {} bytes, expected {}", path.string(), bytes, file.bytes));
-    } else if (hash_file(path) != file.xxh3) {
-      problems.push_back(fmt::format("{}: the content has another checksum than its description says", path.string()));
-    }
-  }
 }
 
 void require_file(const std::vector<CheckpointFile>& files, const std::string& name, const fs::path& description,
@@ -137,6 +139,28 @@ std::vector<uint32_t> list_iterations(const fs::path& folder, const std::functio
   }
   std::ranges::sort(iterations);
   return iterations;
+}
+
+fs::path removed_checkpoint(const fs::path& checkpoint) {
+  return checkpoint.parent_path() / fmt::format(".{}.removed", checkpoint.filename().string());
+}
+
+void remove_quietly(const fs::path& folder) {
+  std::error_code ignored;
+  fs::remove_all(folder, ignored);
+}
+
+void remove_strays(const fs::path& folder) {
+  const CheckpointManifest manifest = load_checkpoint_manifest(folder);
+  std::set<std::string> names = {kManifestFile};
+  for (const CheckpointFile& file : manifest.files) names.insert(file.name);
+  for (int stage = 0; stage < manifest.stages(); ++stage)
+    names.insert({part_file(stage), stage_weights_file(stage), stage_optimizer_file(stage)});
+  std::error_code error;
+  std::vector<fs::path> strays;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    if (!names.contains(entry->path().filename().string())) strays.push_back(entry->path());
+  for (const fs::path& stray : strays) remove_quietly(stray);
 }
 
 }  // namespace
@@ -184,6 +208,7 @@ void write_checkpoint_description(const fs::path& folder, CheckpointManifest man
     document["replicas"] = manifest.replicas;
     document["microbatches"] = manifest.microbatches;
     document["run"] = manifest.run;
+    document["contents"] = manifest.contents;
   }
   document["files"] = json_of(manifest.files);
   write_file_atomically(folder / kManifestFile, document.dump(2) + "\n");
@@ -217,15 +242,38 @@ void CheckpointPartWriter::finish() {
 }
 
 void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
-  const bool others_may_have = !fs::exists(partial) && is_checkpoint(checkpoint);
-  if (others_may_have) return;
-  sync_folder(partial);
-  if (std::rename(partial.c_str(), checkpoint.c_str()) != 0) {
-    const int error = errno;
-    if (error == ENOENT && is_checkpoint(checkpoint)) return;
-    throw FileError("{}: cannot rename from {}: {}", checkpoint.string(), partial.string(), std::strerror(error));
+  const auto published = [&] { return !fs::exists(partial); };  // and perhaps removed since
+  const auto rename = [&] { return std::rename(partial.c_str(), checkpoint.c_str()) == 0 ? 0 : errno; };
+  if (published()) return;
+  try {
+    remove_strays(partial);
+    sync_folder(partial);
+  } catch (const FileError&) {
+    if (published()) return;  // meanwhile
+    throw;
   }
+  int error = rename();
+  if (error == ENOTEMPTY || error == EEXIST) {
+    remove_checkpoint(checkpoint);
+    error = rename();
+  }
+  if (error != 0 && !published())
+    throw FileError("{}: cannot rename from {}: {}", checkpoint.string(), partial.string(), std::strerror(error));
   sync_folder(checkpoint.parent_path());
+}
+
+void remove_checkpoint(const fs::path& checkpoint) {
+  const fs::path removed = removed_checkpoint(checkpoint);
+  remove_quietly(removed);
+  std::error_code error;
+  fs::rename(checkpoint, removed, error);
+  remove_quietly(error ? checkpoint : removed);
+}
+
+void finish_removals(const fs::path& folder) {
+  for (const uint32_t iteration :
+       list_iterations(folder, [](uint32_t iteration) { return removed_checkpoint(checkpoint_name(iteration)); }))
+    remove_quietly(removed_checkpoint(folder / checkpoint_name(iteration)));
 }
 
 bool is_checkpoint(const fs::path& folder) {
@@ -236,35 +284,51 @@ bool is_checkpoint(const fs::path& folder) {
 CheckpointManifest load_checkpoint_manifest(const fs::path& folder) {
   const fs::path path = folder / kManifestFile;
   const nlohmann::json document = load_json(path, kMaxManifestBytes);
-  const JsonReader root(document, path.string());
-  expect_format(root, kFormat);
-  CheckpointManifest manifest;
-  manifest.iteration = static_cast<uint32_t>(root.at("iteration").as_int(0, std::numeric_limits<int32_t>::max()));
-  manifest.layers_per_stage = read_counts(root.at("layers_per_stage"), 0, kMaxStages);
-  if (manifest.layers_per_stage.empty()) root.at("layers_per_stage").fail("at least one stage");
-  manifest.optimizer = root.at("optimizer").as_bool();
-  if (const auto run = root.find("run")) {
-    for (const std::string& field : run->keys()) manifest.run.emplace(field, run->at(field).as_string());
-    manifest.replicas = read_counts(root.at("replicas"), 1, kMaxStages);
-    manifest.microbatches = root.at("microbatches").as_int(1);
-  }
-  manifest.files = read_files(root.at("files"));
-  return manifest;
+  return read_manifest(JsonReader(document, path.string()));
 }
 
-std::vector<std::string> checkpoint_problems(const fs::path& folder, std::span<const int> stages) {
+std::vector<CheckpointFile> load_checkpoint_part(const fs::path& folder, int stage) {
+  const fs::path path = folder / part_file(stage);
+  const nlohmann::json document = load_json(path, kMaxManifestBytes);
+  return read_part(JsonReader(document, path.string()), stage);
+}
+
+void check_checkpoint_json(const fs::path& path) {
+  const nlohmann::json document = load_json(path, kMaxManifestBytes);
+  const JsonReader root(document, path.string());
+  if (root.at("format").as_string() == kPartFormat)
+    read_part(root, {});
+  else
+    read_manifest(root);
+}
+
+std::string file_problem(const fs::path& folder, const CheckpointFile& file, const std::function<void()>& poll) {
+  const fs::path path = folder / file.name;
+  std::error_code error;
+  const uint64_t bytes = fs::file_size(path, error);
+  if (error) return fmt::format("{}: {}", path.string(), error.message());
+  if (bytes != file.bytes) return fmt::format("{}: {} bytes, expected {}", path.string(), bytes, file.bytes);
+  if (hash_file(path, poll) == file.xxh3) return {};
+  return fmt::format("{}: the content has another checksum than its description says", path.string());
+}
+
+std::vector<std::string> checkpoint_problems(const fs::path& folder, const std::function<void()>& poll) {
   std::vector<std::string> problems;
+  const auto check_files = [&](const std::vector<CheckpointFile>& files) {
+    for (const CheckpointFile& file : files)
+      if (std::string problem = file_problem(folder, file, poll); !problem.empty())
+        problems.push_back(std::move(problem));
+  };
   try {
     const CheckpointManifest manifest = load_checkpoint_manifest(folder);
     require_file(manifest.files, kConfigFile, folder / kManifestFile, problems);
-    check_files(folder, manifest.files, problems);
+    check_files(manifest.files);
     for (int stage = 0; stage < manifest.stages(); ++stage) {
-      if (!stages.empty() && std::ranges::find(stages, stage) == stages.end()) continue;
       try {
-        const std::vector<CheckpointFile> files = load_part(folder, stage);
+        const std::vector<CheckpointFile> files = load_checkpoint_part(folder, stage);
         require_file(files, stage_weights_file(stage), folder / part_file(stage), problems);
         if (manifest.optimizer) require_file(files, stage_optimizer_file(stage), folder / part_file(stage), problems);
-        check_files(folder, files, problems);
+        check_files(files);
       } catch (const FileError& error) {
         problems.emplace_back(error.what());
       }

@@ -2,7 +2,8 @@
 //
 //   manifest.json             {"format": "skippipe-checkpoint", "version": 1, "iteration": 20,
 //                              "layers_per_stage": [2, 2, 3], "optimizer": true,
-//                              "replicas": [2, 2, 1], "microbatches": 12, "run": {"run.seed": "1", ...},
+//                              "replicas": [2, 2, 1], "microbatches": 12,
+//                              "run": {"run.seed": "1", ...}, "contents": {"plan.file": "0123456789abcdef", ...},
 //                              "files": [{"name": "config.json", "bytes": 812, "xxh3": "0123456789abcdef"}, ...]}
 //   config.json               the model's shape, as Hugging Face writes it
 //   tokenizer.model           if the run file names one
@@ -11,9 +12,9 @@
 //   stage-00.json ...         {"format": "skippipe-checkpoint-part", "version": 1, "stage": 0, "files": [...]}: the two
 //                             files above
 //
-// "iteration" counts the optimizer steps done. "replicas", "microbatches" and "run" tell of the run that wrote it, so
-// that a resumed one can say what changed; a converted model has none. The data position and the learning rate are
-// functions of the iteration. "xxh3" is XXH3 (64 bits) of a file's bytes.
+// "iteration" counts the optimizer steps done. "replicas", "microbatches", "run" and "contents" tell of the run that
+// wrote it, so that a resumed one can say what changed; a converted model has none. The data position and the learning
+// rate are functions of the iteration. "xxh3" is XXH3 (64 bits) of a file's bytes.
 //
 // A stage's part is written by one node; machines that share no folder have each only the parts of their own nodes.
 // All of it is written in a folder of another name (partial_checkpoint), which becomes the checkpoint by renaming.
@@ -43,11 +44,12 @@ struct CheckpointFile {
 struct CheckpointManifest {
   uint32_t iteration = 0;  // optimizer steps done
   std::vector<int> layers_per_stage;
-  bool optimizer = false;                  // the moments are there
-  std::vector<int> replicas;               // nodes of each stage; empty if no run wrote it
-  int64_t microbatches = 0;                // of an iteration; 0 if no run wrote it
-  std::map<std::string, std::string> run;  // the run file's fields as TOML literals; empty if no run wrote it
-  std::vector<CheckpointFile> files;       // those that belong to no stage; set by the functions below
+  bool optimizer = false;                       // the moments are there
+  std::vector<int> replicas;                    // nodes of each stage; empty if no run wrote it
+  int64_t microbatches = 0;                     // of an iteration; 0 if no run wrote it
+  std::map<std::string, std::string> run;       // the run file's fields as TOML literals; empty if no run wrote it
+  std::map<std::string, std::string> contents;  // of files that the run file names, by field: a checksum
+  std::vector<CheckpointFile> files;            // those that belong to no stage; set by the functions below
 
   int stages() const { return static_cast<int>(layers_per_stage.size()); }
 };
@@ -89,15 +91,27 @@ class CheckpointPartWriter {
   std::unique_ptr<SafetensorsWriter> moments_;  // null without
 };
 
-// Syncs the folder and renames it. It is no error if another node has done so already. Throws FileError.
+// Removes what is no file of the checkpoint (left by a write that was killed), syncs the folder and renames it; what
+// has the checkpoint's name already is replaced. No error if another node has published it. Throws FileError.
 void publish_checkpoint(const std::filesystem::path& partial, const std::filesystem::path& checkpoint);
+// A reader never sees half of a checkpoint, also when it goes. No error if it can't be removed.
+void remove_checkpoint(const std::filesystem::path& checkpoint);
+// What removals that were killed have left.
+void finish_removals(const std::filesystem::path& folder);
 
 bool is_checkpoint(const std::filesystem::path& folder);  // it has a manifest.json
 // Throws FileError naming the field, what was found and what was expected.
 CheckpointManifest load_checkpoint_manifest(const std::filesystem::path& folder);
-// What keeps a checkpoint from being whole, a line each: files that are missing, of another size or with other content
-// than the manifest and the parts say. Reads every file. `stages`: only these parts; all if empty.
-std::vector<std::string> checkpoint_problems(const std::filesystem::path& folder, std::span<const int> stages = {});
+// Throws FileError unless the file is the JSON of a checkpoint or of a part of one, whatever its name.
+void check_checkpoint_json(const std::filesystem::path& path);
+// The files of a stage's part. Throws FileError.
+std::vector<CheckpointFile> load_checkpoint_part(const std::filesystem::path& folder, int stage);
+// What is wrong with one of the files: it is missing, of another size or has other content; empty: nothing. Reads it.
+std::string file_problem(const std::filesystem::path& folder, const CheckpointFile& file,
+                         const std::function<void()>& poll = {});
+// What keeps a checkpoint from being whole, a line each. Reads every file. `poll` is called every MiB and may throw.
+std::vector<std::string> checkpoint_problems(const std::filesystem::path& folder,
+                                             const std::function<void()>& poll = {});
 
 // The iterations of the checkpoints in a folder, ascending. Nothing but their names is looked at.
 std::vector<uint32_t> list_checkpoints(const std::filesystem::path& folder);

@@ -21,11 +21,13 @@ constexpr char kSnapshotBlock[] = "snapshot";
 constexpr int kStates = 3;  // weights and two moments
 constexpr std::chrono::seconds kFirstRetry(1), kLongestRetry(60);
 
-// Nodes of one machine publish one after another.
+// The nodes that share a folder publish one after another. On NFS that takes a file, open for writing. Where there are
+// no locks nodes may meet, which publish_checkpoint allows for.
 class FolderLock {
  public:
-  explicit FolderLock(const fs::path& folder) : fd_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (fd_ < 0) throw FileError("{}: cannot open: {}", folder.string(), std::strerror(errno));
+  explicit FolderLock(const fs::path& folder)
+      : fd_(open((folder / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    if (fd_ < 0) throw FileError("{}: cannot open .lock: {}", folder.string(), std::strerror(errno));
     while (flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
     }
   }
@@ -42,15 +44,6 @@ void remove_quietly(const fs::path& folder) {
   fs::remove_all(folder, ignored);
 }
 
-// A reader never sees half of a folder, also when it goes.
-void remove_checkpoint(const fs::path& folder) {
-  const fs::path doomed = folder.parent_path() / fmt::format(".{}.removed", folder.filename().string());
-  remove_quietly(doomed);
-  std::error_code error;
-  fs::rename(folder, doomed, error);
-  remove_quietly(error ? folder : doomed);
-}
-
 }  // namespace
 
 void CheckpointProgress::add(uint32_t iteration, uint32_t interval) {
@@ -65,14 +58,16 @@ bool CheckpointProgress::has(uint32_t iteration, uint32_t interval) const {
   return back < kHistory && (history >> back & 1) != 0;
 }
 
-uint32_t newest_of_all(std::span<const CheckpointProgress> nodes, uint32_t interval) {
+std::vector<uint32_t> written_by_all(std::span<const CheckpointProgress> nodes, uint32_t interval) {
+  std::vector<uint32_t> iterations;
   const uint32_t newest = std::ranges::min(nodes, {}, &CheckpointProgress::newest).newest;
   for (uint32_t back = 0; back < CheckpointProgress::kHistory && uint64_t{back} * interval < newest; ++back) {
     const uint32_t iteration = newest - back * interval;
     if (std::ranges::all_of(nodes, [&](const CheckpointProgress& node) { return node.has(iteration, interval); }))
-      return iteration;
+      iterations.push_back(iteration);
   }
-  return 0;
+  std::ranges::reverse(iterations);
+  return iterations;
 }
 
 void CheckpointWriter::plan_memory(MemoryPlan& plan) {
@@ -222,18 +217,16 @@ void CheckpointWriter::write(uint32_t iteration) {
 }
 
 void CheckpointWriter::publish_now(uint32_t iteration) {
-  const fs::path checkpoint = settings_.folder / checkpoint_name(iteration), partial = partial_checkpoint(checkpoint);
+  const fs::path checkpoint = settings_.folder / checkpoint_name(iteration);
   try {
     const FolderLock lock(settings_.folder);
-    if (fs::exists(partial)) {
-      if (fs::exists(checkpoint)) remove_checkpoint(checkpoint);  // a broken one that a resumed run has passed over
-      publish_checkpoint(partial, checkpoint);
-      remove_old(iteration);
-    }
+    publish_checkpoint(partial_checkpoint(checkpoint), checkpoint);
+    remove_old(iteration);
     const std::lock_guard guard(mutex_);
     published_ = iteration;
   } catch (const std::exception& error) {
-    logger_->warn("checkpoint of iteration {}: {}", iteration, error.what());
+    if (std::exchange(unpublished_, iteration) != iteration)
+      logger_->warn("checkpoint of iteration {}: {}", iteration, error.what());
   }
 }
 
@@ -247,6 +240,7 @@ void CheckpointWriter::remove_old(uint32_t newest) const {
   // Given up, or of a run that was killed.
   for (const uint32_t iteration : list_partial_checkpoints(settings_.folder))
     if (iteration < newest) remove_quietly(partial_checkpoint(settings_.folder / checkpoint_name(iteration)));
+  finish_removals(settings_.folder);
 }
 
 }  // namespace skippipe

@@ -36,8 +36,8 @@ struct CheckpointProgress {
   void add(uint32_t iteration, uint32_t interval);
   bool has(uint32_t iteration, uint32_t interval) const;
 };
-// The newest iteration that all have written; 0: none.
-uint32_t newest_of_all(std::span<const CheckpointProgress> nodes, uint32_t interval);
+// The iterations that all have written, ascending.
+std::vector<uint32_t> written_by_all(std::span<const CheckpointProgress> nodes, uint32_t interval);
 
 struct CheckpointSettings {
   std::filesystem::path folder;  // of all the run's checkpoints
@@ -102,6 +102,7 @@ class CheckpointWriter {
   bool publishing_ = false;
   uint32_t published_ = 0;
 
+  uint32_t unpublished_ = 0;  // the last that was told to be so; of the writer's thread
   std::thread thread_;
 };
 

@@ -144,10 +144,13 @@ std::string generation_config_json(const ModelConfig& config) {
   return document.dump(2) + "\n";
 }
 
-void require_intact(const ModelFiles& model) {
+void require_intact(const ModelFiles& model, const ConvertProgress& progress, uint64_t bytes) {
   model.require_whole();
   if (!model.manifest()) return;
-  const std::vector<std::string> problems = checkpoint_problems(model.folder());
+  const auto still_here = [&] {
+    if (progress) progress(0, bytes);
+  };
+  const std::vector<std::string> problems = checkpoint_problems(model.folder(), still_here);
   if (!problems.empty()) throw FileError(problems.front());
 }
 
@@ -159,7 +162,18 @@ CheckpointManifest manifest_of(const ModelFiles& model, std::span<const int> lay
   return manifest;
 }
 
-bool is_model(const fs::path& folder) { return is_checkpoint(folder) || fs::exists(folder / "config.json"); }
+// A model's folder and nothing else: no run, no project that has a config.json as well.
+bool is_model(const fs::path& folder) {
+  if (!is_checkpoint(folder) && !fs::exists(folder / "config.json")) return false;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.is_directory()) return false;
+  try {
+    const ModelFiles model(folder);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
 
 bool is_nothing(const fs::path& path) {
   return !fs::exists(fs::symlink_status(path)) || (fs::is_directory(path) && fs::is_empty(path));
@@ -169,7 +183,6 @@ bool is_nothing(const fs::path& path) {
 
 void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, const HuggingFaceOutput& output,
                               const ConvertProgress& progress) {
-  require_intact(model);
   ModelConfig config = model.config();
   std::map<std::string, std::string> files = tokenizer_files(output.tokenizer, config);
   files["config.json"] = model_config_json(config, torch_name(output.dtype));
@@ -179,6 +192,7 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
   const uint64_t bytes = total_bytes(tensors);
   const std::vector<Shard> shards = cut_into_shards(tensors, output.max_shard_bytes);
   if (shards.size() > 1) files["model.safetensors.index.json"] = index_json(shards, bytes);
+  require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
   require_space(out.folder(), bytes);
@@ -197,7 +211,6 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
 void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std::span<const int> layers_per_stage,
                             const fs::path& tokenizer, const ConvertProgress& progress) {
   const auto layouts = stage_layouts(model.config(), layers_per_stage);
-  require_intact(model);
   fs::path tokenizer_file;
   if (!tokenizer.empty()) {
     tokenizer_file = sentencepiece_file(tokenizer);
@@ -206,6 +219,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
   const CheckpointManifest manifest = manifest_of(model, layers_per_stage);
   const uint64_t bytes =
       static_cast<uint64_t>(model.config().parameters()) * sizeof(float) * (manifest.optimizer ? 3 : 1);
+  require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
   require_space(out.folder(), bytes);

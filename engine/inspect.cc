@@ -15,6 +15,7 @@
 #include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/model_files.h"
+#include "engine/run_description.h"
 #include "engine/run_file.h"
 #include "engine/token_shards.h"
 #include "schedule/network.h"
@@ -155,15 +156,12 @@ void look_at_evaluation(Inspection& result, const fs::path& path) {
 }
 
 void look_at_description(Inspection& result, const fs::path& path) {
-  const nlohmann::json document = load_json(path, kMaxTextBytes);
-  const JsonReader root(document, path.string());
-  add(result, "run", root.at("run_id").as_string());
-  for (const char* field : {"run_file", "model", "network", "plan", "memory"}) root.at(field);
+  add(result, "run", load_run_description_file(path).run_id);
 }
 
 void look_at_manifest(Inspection& result, const fs::path& path) {
   add(result, "folder", "inspect it to see whether the checkpoint is whole");
-  load_json(path);
+  check_checkpoint_json(path);
 }
 
 void look_at_index(Inspection& result, const fs::path& path) {
@@ -194,7 +192,8 @@ void look_at_metrics(Inspection& result, const fs::path& path) {
     loss = root.at("loss").as_double();
     if (lines == 1) first_loss = loss;
   }
-  add(result, "iterations", fmt::format("{}, the last is {}", lines, last));
+  add(result, "iterations", lines > 0 ? fmt::format("{}, the last is {}", lines, last) : "none yet");
+  if (lines == 0) return;
   add(result, "loss", fmt::format("{:.4f} to {:.4f}", first_loss, loss));
 }
 
@@ -260,6 +259,7 @@ const Kind* kind_of_file(const fs::path& path) {
   file.read(beginning.data(), static_cast<std::streamsize>(beginning.size()));
   if (file.bad() || (file.fail() && !file.eof())) throw FileError("{}: cannot read", path.string());
   beginning.resize(static_cast<size_t>(file.gcount()));
+  if (beginning.empty() && path.filename() == "metrics.jsonl") return &kMetrics;  // of a run that has just begun
   if (beginning.starts_with("skptokn\n")) return &kTokenShard;
   if (is_safetensors(beginning)) return &kSafetensors;
   const size_t first = beginning.find_first_not_of(" \t\r\n");

@@ -1,5 +1,7 @@
 #include "engine/metrics.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -35,6 +37,8 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, uint32_t first_i
   write_file_atomically(path, lines_before(path, first_iteration));
   file_.reset(std::fopen(path.c_str(), "ae"));
   if (!file_) throw FileError("{}: cannot open for writing: {}", path.string(), std::strerror(errno));
+  std::setvbuf(file_.get(), nullptr, _IONBF, 0);
+  bytes_ = std::filesystem::file_size(path);
 }
 
 void MetricsWriter::write(const IterationReport& report) {
@@ -47,9 +51,15 @@ void MetricsWriter::write(const IterationReport& report) {
                                        {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
                                        {"busy_share", report.busy_share}};
   const std::string text = line.dump() + "\n";
-  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size() && std::fflush(file_.get()) == 0) return;
-  std::clearerr(file_.get());
+  if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size()) {
+    bytes_ += text.size();
+    return;
+  }
   if (!std::exchange(told_, true)) logger_->warn("{}: cannot write: {}", path_.string(), std::strerror(errno));
+  std::clearerr(file_.get());
+  // A part of the line would spoil the next one.
+  if (ftruncate(fileno(file_.get()), static_cast<off_t>(bytes_)) != 0)
+    logger_->warn("{}: cannot shorten: {}", path_.string(), std::strerror(errno));
 }
 
 }  // namespace skippipe

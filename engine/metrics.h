@@ -1,6 +1,7 @@
 // Metrics of a run as JSON lines, one per iteration.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -10,8 +11,8 @@
 
 namespace skippipe {
 
-// Every line is flushed, so that a reader may follow. A line that can't be written (a full disk) is lost, which is told
-// once: training goes on. One thread.
+// A reader may follow: every line is in the file at once, or not at all. A line that can't be written (a full disk) is
+// lost, which is told once: training goes on. One thread.
 class MetricsWriter {
  public:
   // Keeps the lines of the iterations before first_iteration; begins the file anew where that is 0. Throws FileError.
@@ -27,6 +28,7 @@ class MetricsWriter {
   std::filesystem::path path_;
   Logger logger_;
   bool told_ = false;
+  uint64_t bytes_ = 0;  // of whole lines
   std::unique_ptr<std::FILE, Close> file_;
 };
 

@@ -101,6 +101,7 @@ ModelFiles::ModelFiles(const fs::path& path, const fs::path& config_path)
       config_(load_model_config(config_path.empty() ? folder_ / "config.json" : config_path)) {
   if (!is_checkpoint(folder_)) {
     open_hugging_face();
+    foreign_ = foreign_tensors();
     return;
   }
   manifest_ = load_checkpoint_manifest(folder_);
@@ -119,6 +120,7 @@ ModelFiles::ModelFiles(const fs::path& path, const fs::path& config_path)
     else
       missing_.push_back(name);
   }
+  foreign_ = foreign_tensors();
 }
 
 std::optional<fs::path> ModelFiles::tokenizer() const {
@@ -181,17 +183,10 @@ bool ModelFiles::repeats_embedding(const std::string& name) const {
   return file.equal(static_cast<size_t>(file.find(name)), other, static_cast<size_t>(other.find(kEmbedding)));
 }
 
-std::vector<std::string> ModelFiles::problems() const {
+std::vector<std::string> ModelFiles::foreign_tensors() const {
   std::vector<std::string> problems;
   std::set<std::string> known;
-  for (const SafeTensor& tensor : model_tensors(config_, manifest_ && manifest_->optimizer)) {
-    known.insert(tensor.name);
-    try {
-      file_of(tensor.name).require(tensor.name, tensor.shape);
-    } catch (const FileError& error) {
-      problems.emplace_back(error.what());
-    }
-  }
+  for (const SafeTensor& tensor : model_tensors(config_, manifest_ && manifest_->optimizer)) known.insert(tensor.name);
   for (const auto& [name, file] : file_of_) {
     if (known.contains(name) || name.ends_with(kRotaryBuffer) || repeats_embedding(name)) continue;
     problems.push_back(
@@ -200,6 +195,34 @@ std::vector<std::string> ModelFiles::problems() const {
                     file->path().string(), name));
   }
   return problems;
+}
+
+std::vector<std::string> ModelFiles::problems() const {
+  std::vector<std::string> problems;
+  for (const SafeTensor& tensor : model_tensors(config_, manifest_ && manifest_->optimizer)) {
+    try {
+      file_of(tensor.name).require(tensor.name, tensor.shape);
+    } catch (const FileError& error) {
+      problems.emplace_back(error.what());
+    }
+  }
+  problems.insert(problems.end(), foreign_.begin(), foreign_.end());
+  return problems;
+}
+
+// Of a checkpoint, the files that hold the tensors: as when they were written.
+void ModelFiles::require_intact(const std::set<std::string>& tensors) const {
+  if (!manifest_) return;
+  for (int stage = 0; stage < manifest_->stages(); ++stage) {
+    for (const std::string& name : {stage_weights_file(stage), stage_optimizer_file(stage)}) {
+      const auto holds = [&](const std::string& tensor) { return file_of(tensor).path().filename() == name; };
+      if (std::ranges::none_of(tensors, holds)) continue;
+      const std::vector<CheckpointFile> files = load_checkpoint_part(folder_, stage);
+      const auto file = std::ranges::find(files, name, &CheckpointFile::name);
+      if (file == files.end()) throw FileError("{}: the part of stage {} does not list it", name, stage);
+      if (const std::string problem = file_problem(folder_, *file); !problem.empty()) throw FileError(problem);
+    }
+  }
 }
 
 void ModelFiles::require_whole() const {
@@ -214,11 +237,19 @@ void ModelFiles::stream_f32(const SafeTensor& tensor, std::span<float> buffer,
 }
 
 void ModelFiles::load(std::span<const Parameter> parameters) const {
+  if (!foreign_.empty()) throw FileError(foreign_.front());
+  std::set<std::string> names;
+  for (const Parameter& parameter : parameters) names.insert(parameter.name);
+  require_intact(names);
   for (const Parameter& parameter : parameters) read(parameter.name, parameter.weight);
 }
 
 void ModelFiles::load_training_state(std::span<const Parameter> parameters) const {
   load(parameters);
+  std::set<std::string> names;
+  for (const Parameter& parameter : parameters)
+    names.insert({first_moment_name(parameter.name), second_moment_name(parameter.name)});
+  require_intact(names);
   for (const Parameter& parameter : parameters) {
     read(first_moment_name(parameter.name), parameter.first_moment);
     read(second_moment_name(parameter.name), parameter.second_moment);

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,7 +54,7 @@ class ModelFiles {
                   const std::function<void(std::span<const float>)>& sink) const;
 
   // Reads the weights of a stage's parameters, F32, F16 or BF16. Throws FileError naming file, tensor, what was found
-  // and expected.
+  // and expected; also where a file of a checkpoint has changed, or the model has tensors that this one would ignore.
   void load(std::span<const Parameter> parameters) const;
   // Reads the moments, too; of a checkpoint with the optimizer's state.
   void load_training_state(std::span<const Parameter> parameters) const;
@@ -65,6 +66,8 @@ class ModelFiles {
   const SafetensorsFile& file_of(const std::string& name) const;
   void read(const std::string& name, const Tensor& tensor) const;
   bool repeats_embedding(const std::string& name) const;
+  std::vector<std::string> foreign_tensors() const;
+  void require_intact(const std::set<std::string>& tensors) const;
 
   std::filesystem::path folder_;
   ModelConfig config_;
@@ -72,6 +75,7 @@ class ModelFiles {
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsFile*> file_of_;
   std::vector<std::string> missing_;  // files of the checkpoint that are not there
+  std::vector<std::string> foreign_;  // tensors that such a model does not have, a problem each
 };
 
 }  // namespace skippipe

@@ -20,6 +20,7 @@ enum Stat : size_t {
   kStopRequests,
   kCheckpoint,
   kCheckpointHistory,
+  kLastCheckpoint,
   kStatCount
 };
 
@@ -424,17 +425,14 @@ void Node::tell_stats(uint32_t iteration) {
   values[kLosses] = std::exchange(losses_, 0);
   values[kBusySeconds] = std::exchange(busy_s_, 0);
   values[kStopRequests] = stop_requested_ ? 1 : 0;
-  if (checkpoints_) {
-    const CheckpointProgress progress = checkpoints_->progress();
-    values[kCheckpoint] = progress.newest;
-    values[kCheckpointHistory] = static_cast<double>(progress.history);
-  }
+  tell_of_checkpoints(values);
   stats_.start(iteration, values);
 }
 
 void Node::stats_arrived(const SumExchange::Result& result) {
-  if (settings_.checkpoint_interval > 0) checkpoints_arrived(result.node_values);
   if (!last_checkpoint_) report(result.iteration, result.sums);
+  // Weights that have just gone wrong replace no checkpoint.
+  if (settings_.checkpoint_interval > 0 && failure_.empty()) checkpoints_arrived(result.node_values);
 }
 
 void Node::report(uint32_t iteration, std::span<const double> sums) {
@@ -469,23 +467,29 @@ void Node::take_snapshot(uint32_t iterations_done) {
   last_snapshot_ = iterations_done;
 }
 
+void Node::tell_of_checkpoints(std::span<double> values) const {
+  if (!checkpoints_) return;
+  const CheckpointProgress progress = checkpoints_->progress();
+  values[kCheckpoint] = progress.newest;
+  values[kCheckpointHistory] = static_cast<double>(progress.history);
+}
+
 void Node::checkpoints_arrived(std::span<const double> node_values) {
   std::vector<CheckpointProgress> nodes;
+  bool all_have_last = true;
   for (const int node : first_replicas_) {
     const auto values = node_values.subspan(static_cast<size_t>(node) * kStatCount, kStatCount);
-    // Peers may send anything.
-    const double newest = std::clamp(values[kCheckpoint], 0.0, 4294967295.0);
-    const double history = std::clamp(values[kCheckpointHistory], 0.0, 0x1p52);
-    nodes.push_back({static_cast<uint32_t>(newest), static_cast<uint64_t>(history)});
+    // Peers may send anything, NaN too.
+    const auto within = [](double value, double high) { return value > 0 ? std::min(value, high) : 0; };
+    nodes.push_back({static_cast<uint32_t>(within(values[kCheckpoint], 4294967295.0)),
+                     static_cast<uint64_t>(within(values[kCheckpointHistory], 0x1p52))});
+    all_have_last = all_have_last && values[kLastCheckpoint] == 1;
   }
-  if (last_checkpoint_) {
-    last_whole_ =
-        std::ranges::all_of(nodes, [this](const CheckpointProgress& node) { return node.newest == reports_; });
-    if (checkpoints_ && *last_whole_) checkpoints_->publish(reports_);
-    return;
-  }
-  const uint32_t newest = newest_of_all(nodes, settings_.checkpoint_interval);
-  if (checkpoints_ && newest > 0) checkpoints_->publish(newest);
+  if (last_checkpoint_) last_whole_ = all_have_last;
+  if (!checkpoints_) return;
+  for (const uint32_t iteration : written_by_all(nodes, settings_.checkpoint_interval))
+    checkpoints_->publish(iteration);
+  if (last_checkpoint_ && all_have_last) checkpoints_->publish(reports_);
 }
 
 Status Node::write_last_checkpoint() {
@@ -513,7 +517,8 @@ Status Node::write_last_checkpoint() {
   const bool written = checkpoints_ && checkpoints_->written(done);
   last_checkpoint_ = true;
   std::array<double, kStatCount> values{};
-  values[kCheckpoint] = written ? done : 0;
+  tell_of_checkpoints(values);
+  values[kLastCheckpoint] = written ? 1 : 0;
   stats_.start(done, values);
   const auto limit = Clock::now() + std::chrono::duration<double>(settings_.stall_limit_s);
   const Status status = wait([&] { return last_whole_.has_value() || Clock::now() > limit; });

@@ -136,6 +136,7 @@ class Node : private TransportListener {
   void report(uint32_t iteration, std::span<const double> sums);
   // Of the checkpoints: copies the state, if one is due; publishes what all have written.
   void take_snapshot(uint32_t iterations_done);
+  void tell_of_checkpoints(std::span<double> values) const;
   void checkpoints_arrived(std::span<const double> node_values);
   double seconds() const;
   void check_for_stall() const;

@@ -21,6 +21,7 @@ std::optional<fs::path> find_checkpoint(const TrainingRun& run, const StartChoic
       throw ConfigError("{}: no whole checkpoint to resume from", checkpoints_folder(run.file.output).string());
     return newest;
   }
+  if (choice.is_whole) return choice.resume_from;
   if (const auto problems = checkpoint_problems(choice.resume_from); !problems.empty())
     throw FileError("{}: not a whole checkpoint: {}", choice.resume_from.string(), problems.front());
   return choice.resume_from;
@@ -29,13 +30,17 @@ std::optional<fs::path> find_checkpoint(const TrainingRun& run, const StartChoic
 // Checkpoints from the iteration on that would be taken for the run's own.
 void refuse_to_mix(const TrainingRun& run, uint32_t first_iteration, const StartChoice& choice) {
   const fs::path folder = checkpoints_folder(run.file.output);
-  const std::vector<uint32_t> there = list_checkpoints(folder);
-  if (there.empty() || there.back() <= first_iteration) return;
-  const std::string newest = (folder / checkpoint_name(there.back())).string();
-  if (!choice.resume && choice.resume_from.empty())
-    throw ConfigError("{} is there: --resume goes on from it; to begin anew, remove it or change run.output", newest);
-  if (!choice.resume_from.empty() && checkpoint_problems(folder / checkpoint_name(there.back())).empty())
-    throw ConfigError("{} is newer than {}: remove it or change run.output", newest, choice.resume_from.string());
+  std::vector<uint32_t> newer = list_checkpoints(folder);
+  std::erase_if(newer, [&](uint32_t iteration) { return iteration <= first_iteration; });
+  for (auto iteration = newer.rbegin(); iteration != newer.rend(); ++iteration) {
+    const fs::path checkpoint = folder / checkpoint_name(*iteration);
+    if (!choice.resume && choice.resume_from.empty())
+      throw ConfigError("{} is there: --resume goes on from it; to begin anew, remove it or change run.output",
+                        checkpoint.string());
+    if (!choice.resume_from.empty() && checkpoint_problems(checkpoint).empty())
+      throw ConfigError("{} is newer than {}: remove it or change run.output", checkpoint.string(),
+                        choice.resume_from.string());
+  }
 }
 
 std::string list_of(const std::vector<int>& numbers) { return fmt::format("{}", fmt::join(numbers, ",")); }
@@ -54,7 +59,7 @@ void choose_start(TrainingRun& run, const StartChoice& choice,
   if (manifest.iteration >= static_cast<uint64_t>(run.file.iterations))
     throw ConfigError("{}: has {} iterations, and run.iterations is {}: nothing is left to do", name,
                       manifest.iteration, run.file.iterations);
-  refuse_to_mix(run, manifest.iteration, choice);
+  if (!choice.is_whole) refuse_to_mix(run, manifest.iteration, choice);
   run.resumed_from = *checkpoint;
   run.first_iteration = manifest.iteration;
   run.file.run_id = mix_bits(run.file.run_id ^ mix_bits(manifest.iteration));
@@ -73,6 +78,9 @@ std::vector<std::string> changes_since(const CheckpointManifest& manifest, const
   for (const auto& [field, value] : run_file_values(run.file)) {
     const auto before = manifest.run.find(field);
     compare(field, before == manifest.run.end() ? "nothing" : before->second, value);
+    const auto content = manifest.contents.find(field), now = run.file.contents.find(field);
+    if (content != manifest.contents.end() && now != run.file.contents.end() && content->second != now->second)
+      changes.push_back(fmt::format("{}: another content than before", field));
   }
   return changes;
 }

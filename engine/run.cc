@@ -73,6 +73,7 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run) {
   settings.manifest.replicas = replicas_per_stage(run.plan);
   settings.manifest.microbatches = static_cast<int64_t>(run.plan.microbatches.size());
   for (const auto& [field, value] : run_file_values(run.file)) settings.manifest.run.emplace(field, value);
+  settings.manifest.contents = run.file.contents;
   return settings;
 }
 

@@ -75,7 +75,10 @@ void write_run_description(const TrainingRun& run) {
 }
 
 RunDescription load_run_description(const std::filesystem::path& run_folder) {
-  const std::filesystem::path path = description_file(run_folder);
+  return load_run_description_file(description_file(run_folder));
+}
+
+RunDescription load_run_description_file(const std::filesystem::path& path) {
   const nlohmann::json document = load_json(path);
   const JsonReader root(document, path.string());
   if (root.at("format").as_string() != kFormat) root.at("format").fail(fmt::format("\"{}\"", kFormat));

@@ -34,5 +34,7 @@ std::string run_id_text(uint64_t run_id);
 void write_run_description(const TrainingRun& run);
 // Reads it from a run's output folder. Throws FileError.
 RunDescription load_run_description(const std::filesystem::path& run_folder);
+// The same of a run.json of any name.
+RunDescription load_run_description_file(const std::filesystem::path& path);
 
 }  // namespace skippipe

@@ -257,8 +257,13 @@ RunFile load_run_file(const std::filesystem::path& path) {
     throw ConfigError("{}: network.silence_limit_s: found {}, expected at least two heartbeat intervals of {} s",
                       path.string(), run.silence_limit_s, run.heartbeat_interval_s);
   run.run_id = hash_of(text, 0);
-  for (const std::filesystem::path& file : {run.model_config, run.network, run.plan})
-    run.run_id = hash_of(read_file(file), run.run_id);
+  const std::pair<const char*, std::filesystem::path> files[] = {
+      {"model.config", run.model_config}, {"plan.network", run.network}, {"plan.file", run.plan}};
+  for (const auto& [field, file] : files) {
+    const std::string content = read_file(file);
+    run.run_id = hash_of(content, run.run_id);
+    run.contents[field] = fmt::format("{:016x}", hash_of(content, 0));
+  }
   return run;
 }
 

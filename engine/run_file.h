@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -57,6 +58,8 @@ struct RunFile {
   // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the bytes
   // of the run file, the model's configuration, the network and the plan. Set by load_run_file.
   uint64_t run_id = 0;
+  // Checksums of the files behind the fields model.config, plan.file and plan.network. Set by load_run_file.
+  std::map<std::string, std::string> contents;
 };
 
 // Throws ConfigError naming the file, the field, what was found and what was expected; unknown fields are errors.

@@ -57,7 +57,8 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
     const auto cut =
         options.stages > 0 ? even_layers_per_stage(model.config(), options.stages) : options.layers_per_stage;
     write_model_checkpoint(options.out, model, cut, tokenizer, progress);
-    fmt::print("{}: a checkpoint with {} layers in {} stages\n", options.out, fmt::join(cut, " + "), cut.size());
+    fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
+               tokenizer.empty() ? ", without tokenizer (it would keep a SentencePiece tokenizer.model)" : "");
     return;
   }
   HuggingFaceOutput output;
@@ -76,8 +77,8 @@ void run(const Options& options) {
     require_model_or_nothing_at(options.out);
   else
     require_nothing_at(options.out);
-  StopSignals signals;
   const ModelFiles model{fs::path(options.model)};
+  StopSignals signals;
   std::unique_ptr<Progress> bar;
   convert(model, options, [&](uint64_t bytes, uint64_t total) {
     if (signals.take()) throw Exit{130};

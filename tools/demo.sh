@@ -131,7 +131,7 @@ done
 
 for method in full skip; do
   say "Evaluating: $method"
-  "$skippipe" eval --run-folder $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
+  "$skippipe" eval --model $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
     --skip 0.3333,0.5 --choices 6
 done
 

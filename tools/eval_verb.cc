@@ -20,7 +20,6 @@ namespace skippipe {
 namespace {
 
 struct Options {
-  std::string run_folder;
   std::string model;
   std::string config;
   std::string tokens;
@@ -44,16 +43,11 @@ struct Group {
   std::vector<LossSum> losses;
 };
 
-std::filesystem::path folder_of(const Options& options) {
-  if (options.run_folder.empty() == options.model.empty())
-    throw UsageError("eval: give one of --run-folder and --model");
-  return options.run_folder.empty() ? options.model : options.run_folder;
-}
-
 // Where the figures go; empty: nowhere.
-std::filesystem::path json_path(const Options& options) {
-  if (!options.json.empty() || options.run_folder.empty()) return options.json;
-  return std::filesystem::path(options.run_folder) / "evaluation.json";
+std::filesystem::path json_path(const Options& options, const ModelFiles& files) {
+  // A run's output folder keeps them: it is not the folder of the model, which is one of its checkpoints.
+  if (!options.json.empty() || std::filesystem::equivalent(options.model, files.folder())) return options.json;
+  return std::filesystem::path(options.model) / "evaluation.json";
 }
 
 std::vector<Group> groups_of(int stages, const Options& options) {
@@ -130,7 +124,7 @@ nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::ve
 }
 
 void run(Options options) {
-  const ModelFiles files(folder_of(options), options.config);
+  const ModelFiles files(options.model, options.config);
   const TokenShard shard{std::filesystem::path(options.tokens)};
   const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
@@ -144,7 +138,7 @@ void run(Options options) {
   print_table(groups);
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
              options.batch.tokens);
-  if (const auto path = json_path(options); !path.empty())
+  if (const auto path = json_path(options, files); !path.empty())
     write_file_atomically(path, report_of(groups, layers_per_stage, options).dump(2) + "\n");
 }
 
@@ -153,8 +147,8 @@ void run(Options options) {
 void add_eval_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("eval", "Perplexity with all stages, and with some left out");
   auto options = std::make_shared<Options>();
-  verb->add_option("--run-folder", options->run_folder, "A run's output folder");
-  verb->add_option("--model", options->model, "Instead: a folder of safetensors with Hugging Face names");
+  verb->add_option("--model", options->model, "A run's output folder, a checkpoint, or a Hugging Face model's folder")
+      ->required();
   verb->add_option("--config", options->config, "The model's config.json, if not in its folder");
   verb->add_option("--tokens", options->tokens, "The token shard to predict")->required();
   verb->add_option("--sequence", options->batch.tokens, "Tokens of a sample")
@@ -179,8 +173,7 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
   verb->add_option("--json", options->json,
                    "Write the figures to this file (default: evaluation.json in the run's folder)");
-  verb->footer(
-      "Example: skippipe eval --run-folder run --tokens tokens/validation.tokens --sequence 128 --skip 0.33,0.5");
+  verb->footer("Example: skippipe eval --model run --tokens tokens/validation.tokens --sequence 128 --skip 0.33,0.5");
   verb->callback([options] { run(*options); });
 }
 

@@ -2,12 +2,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iostream>
 #include <memory>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "engine/evaluate.h"
 #include "engine/generate.h"
 #include "engine/model_files.h"
@@ -54,9 +57,25 @@ std::vector<StageLayout> stages_of(const ModelFiles& files, const Options& optio
   return stages;
 }
 
+// Pipes are welcome.
+std::string read_prompt(const std::string& path) {
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) throw FileError("{}: cannot open: {}", path, std::strerror(errno));
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text(kMaxPromptBytes + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (in.bad()) throw FileError("{}: cannot read: {}", path, std::strerror(errno));
+  text.resize(static_cast<size_t>(in.gcount()));
+  if (text.size() > kMaxPromptBytes) throw FileError("{}: more than {} bytes", path, kMaxPromptBytes);
+  return text;
+}
+
 std::string prompt_text(const Options& options) {
   if (options.prompt_file.empty()) return options.prompt;
-  std::string text = read_file(options.prompt_file == "-" ? "/dev/stdin" : options.prompt_file, kMaxPromptBytes);
+  std::string text = read_prompt(options.prompt_file);
   if (text.ends_with('\n')) text.pop_back();
   return text;
 }

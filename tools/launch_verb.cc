@@ -65,7 +65,8 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
   if (run.file.addresses.empty()) local = listen_locally(run.network.size());
   for (const int node : nodes) {
     std::vector<std::string> arguments = {"train", options.run_file, "--node", std::to_string(node)};
-    if (!run.resumed_from.empty()) arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string()});
+    if (!run.resumed_from.empty())
+      arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string(), "--is-whole"});
     add_trace_arguments(arguments, options.trace);
     if (!local.addresses.empty()) local.add_arguments(arguments, node);
     processes.start(label_of(run, node), arguments, local.listener(node));
@@ -111,7 +112,9 @@ void launch(const Options& options) {
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   std::filesystem::create_directories(run.file.output);
-  NodeProcesses processes("stopping after this iteration; Ctrl-C again stops at once");
+  const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
+  NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
+                                 : "stopping without a checkpoint (optimizer.clip_norm = 0)");
   start_nodes(processes, run, options, nodes);
   processes.wait();
   if (traces) merge_run_traces(run);

@@ -1,4 +1,5 @@
 // The `skippipe` program: parses the command line, runs one verb, turns errors into one line and an exit code.
+#include <cstdio>
 #include <exception>
 #include <iostream>
 
@@ -38,6 +39,10 @@ int main(int argc, char** argv) {
     return 2;
   } catch (const std::exception& error) {
     std::cerr << "skippipe: " << error.what() << "\n";
+    return 1;
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    std::cerr << "skippipe: cannot write to standard output\n";
     return 1;
   }
   return 0;

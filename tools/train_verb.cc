@@ -53,12 +53,6 @@ UcxOptions transport_options(const TrainingRun& run, const Options& options) {
   return transport;
 }
 
-void tell_of_resuming(const TrainingRun& run) {
-  fmt::print("resuming from iteration {} of {}\n", run.first_iteration, run.resumed_from.string());
-  for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
-    fmt::print("  {}\n", change);
-}
-
 // What a stop signal stops: the node while there is one, before that the process.
 class StopTarget {
  public:
@@ -101,6 +95,62 @@ Node::End run_traced(Node& node, std::optional<NodeTrace>& trace) {
   }
 }
 
+const std::vector<std::string>& addresses_of(const TrainingRun& run, const Options& options) {
+  const std::vector<std::string>& addresses = options.addresses.empty() ? run.file.addresses : options.addresses;
+  if (static_cast<int>(addresses.size()) != run.network.size())
+    throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", options.run_file,
+                      addresses.size(), run.network.size());
+  return addresses;
+}
+
+// One node tells of the run: the first of stage 0. It shows how the run goes and keeps run.json and the metrics.
+class RunTeller {
+ public:
+  static bool is(const TrainingRun& run, int node) { return run.plan.stages.front().front() == node; }
+
+  RunTeller(const TrainingRun& run, const Logger& logger)
+      : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
+    std::filesystem::create_directories(run.file.output);
+    write_run_description(run);
+    metrics_.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
+  }
+
+  void tell_of_start(const TrainingRun& run, int node, const std::optional<NodeTrace>& trace) {
+    if (!run.resumed_from.empty()) {
+      fmt::print("resuming from iteration {} of {}\n", run.first_iteration, run.resumed_from.string());
+      for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
+        fmt::print("  {}\n", change);
+    }
+    fmt::print("{}", plan_node_memory(run, node).table());
+    if (trace) fmt::print("{}\n", trace->describe());
+    std::fflush(stdout);
+  }
+
+  void tell_of(const IterationReport& report) {
+    metrics_->write(report);
+    progress_.show(report);
+  }
+
+  void tell_of_end(const TrainingRun& run, const Node& node, bool finished) {
+    fmt::print("{} after {} iterations; checkpoint in {}\n", finished ? "finished" : "stopped", node.iterations_done(),
+               (checkpoints_folder(run.file.output) / checkpoint_name(node.iterations_done())).string());
+  }
+
+ private:
+  std::optional<MetricsWriter> metrics_;
+  TrainingProgress progress_;
+};
+
+// After the last iteration: the last checkpoint, the trace, and goodbye. Throws where the checkpoint is not whole.
+void end_run(Node& node, std::optional<NodeTrace>& trace, const Logger& logger) {
+  const Status saved = node.write_last_checkpoint();
+  if (trace) trace->finish();
+  const Status left = node.leave();
+  if (!left.ok()) logger->warn("{}", left.message());
+  if (saved.code() == StatusCode::kPeerGone) throw PeerError("the last checkpoint is not whole: {}", saved.message());
+  if (!saved.ok()) throw RunError("the last checkpoint is not whole: {}", saved.message());
+}
+
 void train(const Options& options) {
   std::signal(SIGPIPE, SIG_IGN);  // whoever reads the progress may leave
   StopSignals stop_signals;
@@ -114,10 +164,7 @@ void train(const Options& options) {
     fmt::print("{}", plan_node_memory(run, options.node).table());
     return;
   }
-  const std::vector<std::string>& addresses = options.addresses.empty() ? run.file.addresses : options.addresses;
-  if (static_cast<int>(addresses.size()) != run.network.size())
-    throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", options.run_file,
-                      addresses.size(), run.network.size());
+  const std::vector<std::string>& addresses = addresses_of(run, options);
 
   const Logger logger = make_logger(name_of(run, options.node));
   choose_start(run, options.start,
@@ -133,40 +180,21 @@ void train(const Options& options) {
   if (limits) trace.emplace(run, options.node, links, *limits);
   Transport& used = trace ? trace->transport() : links;
 
-  // One node tells of the run: the first of stage 0.
-  const bool reports = run.plan.stages.front().front() == options.node;
-  std::optional<MetricsWriter> metrics;
-  std::optional<TrainingProgress> progress;
   NodeHooks hooks;
-  if (reports) {
-    std::filesystem::create_directories(run.file.output);
-    write_run_description(run);
-    metrics.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
-    progress.emplace(run.first_iteration, static_cast<uint32_t>(run.file.iterations));
-    hooks.on_report = [&](const IterationReport& report) {
-      metrics->write(report);
-      progress->show(report);
-    };
-    if (!run.resumed_from.empty()) tell_of_resuming(run);
-    fmt::print("{}", plan_node_memory(run, options.node).table());
-    if (trace) fmt::print("{}\n", trace->describe());
-    std::fflush(stdout);
+  std::optional<RunTeller> teller;
+  if (RunTeller::is(run, options.node)) {
+    teller.emplace(run, logger);
+    teller->tell_of_start(run, options.node, trace);
+    hooks.on_report = [&](const IterationReport& report) { teller->tell_of(report); };
   }
   if (trace) hooks.tracer = &trace->tracer();
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks), logger);
   const StopTarget::Scope stoppable(stop_target, *node);
   const Node::End end = run_traced(*node, trace);
   if (end == Node::End::kLeft) throw Exit{130};
-  const Status saved = node->write_last_checkpoint();
-  if (trace) trace->finish();
-  const Status left = node->leave();
-  if (!left.ok()) logger->warn("{}", left.message());
-  if (saved.code() == StatusCode::kPeerGone) throw PeerError("the last checkpoint is not whole: {}", saved.message());
-  if (!saved.ok()) throw RunError("the last checkpoint is not whole: {}", saved.message());
+  end_run(*node, trace, logger);
   const bool finished = end == Node::End::kFinished;
-  if (reports)
-    fmt::print("{} after {} iterations; checkpoint in {}\n", finished ? "finished" : "stopped", node->iterations_done(),
-               (checkpoints_folder(run.file.output) / checkpoint_name(node->iterations_done())).string());
+  if (teller) teller->tell_of_end(run, *node, finished);
   if (!finished) throw Exit{130};
 }
 
@@ -182,6 +210,7 @@ void add_train_verb(CLI::App& app) {
   // For `launch`: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   add_start_options(*verb, options->start);
+  verb->add_flag("--is-whole", options->start.is_whole)->group("");  // for `launch`, too
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");

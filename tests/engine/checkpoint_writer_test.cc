@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <set>
 
 #include "base/file.h"
 #include "engine/model_files.h"
@@ -36,19 +37,19 @@ TEST(CheckpointProgress, RemembersWhatIsWritten) {
   EXPECT_EQ(progress.history, 1u);
 }
 
-TEST(CheckpointProgress, AgreesOnTheNewestThatAllHave) {
+TEST(CheckpointProgress, AgreesOnThoseThatAllHave) {
   CheckpointProgress fast, slow, gave_up;
   for (const uint32_t iteration : {10u, 20u, 30u}) fast.add(iteration, kInterval);
-  EXPECT_EQ(newest_of_all(std::vector{fast, slow}, kInterval), 0u);
+  EXPECT_THAT(written_by_all(std::vector{fast, slow}, kInterval), ::testing::IsEmpty());
   slow.add(10, kInterval);
-  EXPECT_EQ(newest_of_all(std::vector{fast, slow}, kInterval), 10u);
+  EXPECT_THAT(written_by_all(std::vector{fast, slow}, kInterval), ::testing::ElementsAre(10));
   slow.add(20, kInterval);
-  EXPECT_EQ(newest_of_all(std::vector{fast, slow}, kInterval), 20u);
+  EXPECT_THAT(written_by_all(std::vector{fast, slow}, kInterval), ::testing::ElementsAre(10, 20));
   gave_up.add(10, kInterval);
   gave_up.add(30, kInterval);
-  EXPECT_EQ(newest_of_all(std::vector{fast, slow, gave_up}, kInterval), 10u);
+  EXPECT_THAT(written_by_all(std::vector{fast, slow, gave_up}, kInterval), ::testing::ElementsAre(10));
   slow.add(30, kInterval);
-  EXPECT_EQ(newest_of_all(std::vector{fast, slow, gave_up}, kInterval), 30u);
+  EXPECT_THAT(written_by_all(std::vector{fast, slow, gave_up}, kInterval), ::testing::ElementsAre(10, 30));
 }
 
 // A model in one stage whose state says how many steps it has done.
@@ -143,16 +144,19 @@ TEST_F(CheckpointWriterTest, KeepsTheLastAndSomeOfTheOthers) {
   settings_.keep_last = 2;
   settings_.keep_every = 30;
   open();
-  fs::create_directories(partial_checkpoint(settings_.folder / checkpoint_name(5)));  // of a run that was killed
+  // Of a run that was killed.
+  fs::create_directories(partial_checkpoint(settings_.folder / checkpoint_name(5)));
+  fs::create_directories(settings_.folder / ".iteration-00000005.removed");
   for (uint32_t iteration = 10; iteration <= 70; iteration += 10) {
     write(iteration);
     publish(iteration);
   }
   EXPECT_EQ(list_checkpoints(settings_.folder), (std::vector<uint32_t>{30, 60, 70}));
   EXPECT_TRUE(list_partial_checkpoints(settings_.folder).empty());
-  size_t entries = 0;
-  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(settings_.folder)) ++entries;
-  EXPECT_EQ(entries, 3u);
+  std::set<std::string> others;
+  for (const auto& entry : fs::directory_iterator(settings_.folder)) others.insert(entry.path().filename());
+  for (const uint32_t iteration : list_checkpoints(settings_.folder)) others.erase(checkpoint_name(iteration));
+  EXPECT_THAT(others, ::testing::ElementsAre(".lock"));
   expect_state(30);
 }
 
@@ -191,6 +195,23 @@ TEST_F(CheckpointWriterTest, ReplacesABrokenOneThatAResumedRunReachesAgain) {
   write(10);
   publish(10);
   expect_state(10);
+}
+
+// A write that was killed left them under the name that the resumed run writes under.
+TEST_F(CheckpointWriterTest, NothingElseIsInACheckpoint) {
+  const fs::path partial = partial_checkpoint(settings_.folder / checkpoint_name(10));
+  fs::create_directories(partial / "folder");
+  for (const char* name : {"stage-00.safetensors.tmp.99", "stage-07.safetensors", "stage-07.json"})
+    write_file_atomically(partial / name, "x");
+  open();
+  write(10);
+  publish(10);
+  expect_state(10);
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(settings_.folder / checkpoint_name(10)))
+    names.insert(entry.path().filename());
+  EXPECT_THAT(names, ::testing::ElementsAre("config.json", "manifest.json", "optimizer-00.safetensors", "stage-00.json",
+                                            "stage-00.safetensors"));
 }
 
 TEST_F(CheckpointWriterTest, EndsWhileAPartFails) {

@@ -271,6 +271,14 @@ TEST_F(ConvertTest, OnlyAWholeModelReplacesAnother) {
   EXPECT_NO_THROW(require_nothing_at(folder_ / "other"));
   folder_.write("other/precious", "");
   SKP_EXPECT_ERROR(require_model_or_nothing_at(folder_ / "other"), FileError, "is no model");
+  // Somebody's project; a model with more beside it.
+  folder_.write("other/config.json", "{}");
+  SKP_EXPECT_ERROR(require_model_or_nothing_at(folder_ / "other"), FileError, "is no model");
+  fs::rename(folder_ / "other/config.json", folder_ / "other/manifest.json");
+  SKP_EXPECT_ERROR(require_model_or_nothing_at(folder_ / "other"), FileError, "is no model");
+  fs::create_directory(folder_ / "out/notes");
+  SKP_EXPECT_ERROR(require_model_or_nothing_at(folder_ / "out"), FileError, "is no model");
+  fs::remove(folder_ / "out/notes");
 
   const TensorBytes before = tensors_in(folder_ / "out");
   const fs::path wide = write_model("wide", tiny_config(1), SafeDtype::kBf16);  // random bits: some beyond f16

@@ -72,6 +72,12 @@ TEST_F(InspectTest, ACheckpointIsWholeOrItsProblemsAreNamed) {
   expect_problem(path, "checkpoint", "config.json: 2 bytes, expected");
   folder_.write("checkpoint/manifest.json", R"({"format": "skippipe-checkpoint"})");
   expect_problem(path, "checkpoint", "field 'version' is missing");
+  expect_problem(path / "manifest.json", "manifest of a checkpoint", "field 'version' is missing");
+  expect_whole(path / "stage-00.json", "part of a checkpoint");
+  folder_.write("part", R"({"format": "skippipe-checkpoint-part", "version": 1, "stage": 0})");
+  expect_problem(folder_ / "part", "part of a checkpoint", "field 'files' is missing");
+  folder_.write("run.json", R"({"format": "skippipe-run", "version": 1, "run_id": "7", "run_file": [], "plan": 4})");
+  expect_problem(folder_ / "run.json", "description of a run", "run.json: ");
 }
 
 TEST_F(InspectTest, AModelWithMissingTensorsIsNotWhole) {
@@ -99,6 +105,8 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
   expect_whole(run / "trace/run.json", "trace");
   expect_whole(run / "evaluation.json", "evaluation");
 
+  folder_.write("run/metrics.jsonl", "");  // it has just begun
+  expect_whole(run, "output folder of a run");
   folder_.write("run/metrics.jsonl", line + "\n" + line + "\n");
   expect_problem(run, "output folder of a run", "metrics.jsonl:2: iteration: found 0");
   folder_.write("run/metrics.jsonl", line + "\n" + line.substr(0, 9));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "engine/model_config.h"
 #include "tests/temp_folder.h"
 
 namespace skippipe {
@@ -77,6 +78,16 @@ TEST(RunFile, TheRunIdDependsOnAllThatNodesMustAgreeOn) {
   }
   folder.write("run.toml", std::string(kSmallest) + "# another\n");
   EXPECT_NE(load_run_file(folder / "run.toml").run_id, id);
+}
+
+TEST(RunFile, TheExampleIsOne) {
+  const TempFolder folder;
+  write_files(folder);
+  for (const char* name : {"run.toml", "config.json"})
+    folder.write(name, read_file(std::filesystem::path(SKIPPIPE_SOURCE_DIR "/examples") / name));
+  const RunFile run = load_run_file(folder / "run.toml");
+  const ModelConfig model = load_model_config(run.model_config);
+  EXPECT_LE(run.tokens, model.max_positions);
 }
 
 TEST(RunFile, TheReadmeHasEveryField) {

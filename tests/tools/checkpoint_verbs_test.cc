@@ -140,12 +140,52 @@ TEST_F(CheckpointVerbsTest, RefusesStartsThatWouldMixRuns) {
   expect_refused("--resume-from " + checkpoint(2).string() + " " + run_file, "is newer than");
   expect_refused("--resume-from " + path("tokens") + " " + run_file, "not a whole checkpoint");
   EXPECT_TRUE(state_of(checkpoint(4)) == state);
+  // Also where the newest is broken, and one between is not.
+  fs::copy(checkpoint(2), checkpoint(1), fs::copy_options::recursive);
+  std::string manifest = read_file(checkpoint(1) / "manifest.json");
+  const std::string iteration = "\"iteration\": 2";
+  ASSERT_NE(manifest.find(iteration), std::string::npos);
+  write_file_atomically(checkpoint(1) / "manifest.json",
+                        manifest.replace(manifest.find(iteration), iteration.size(), "\"iteration\": 1"));
+  fs::copy(checkpoint(4), checkpoint(5), fs::copy_options::recursive);
+  fs::resize_file(checkpoint(5) / "stage-01.safetensors", 100);
+  expect_refused("--resume-from " + checkpoint(1).string() + " " + run_file, "iteration-00000004 is newer than");
+  fs::remove_all(checkpoint(1));
+  fs::remove_all(checkpoint(5));
   // One that is broken is passed over, and reached again.
   fs::resize_file(checkpoint(4) / "stage-01.safetensors", 100);
   const ProgramResult resumed = run_skippipe("launch --resume " + run_file);
   EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
   EXPECT_THAT(resumed.output, HasSubstr("passed over"));
   EXPECT_TRUE(state_of(checkpoint(4)) == state);
+}
+
+// The last ones are written while the run ends.
+TEST_F(CheckpointVerbsTest, KeepsWhatItIsToldToKeep) {
+  Sections sections;
+  sections.run = "iterations = 7";
+  sections.checkpoint = "interval = 1\nkeep_last = 1\nkeep_every = 2";
+  must_run("launch " + write_run(sections));
+  EXPECT_THAT(list_checkpoints(checkpoints_folder(output_folder())), ::testing::ElementsAre(2, 4, 6, 7));
+}
+
+TEST_F(CheckpointVerbsTest, APlanThatChangedUnderItsNameIsTold) {
+  Sections sections;
+  sections.run = "iterations = 2";
+  sections.plan = "file = \"changing.json\"\nnetwork = \"network.json\"";
+  const auto plan_with = [](const std::string& seed) {
+    must_run("plan --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+             path("config.json") + " --network " + path("network.json") + " --out " + path("changing.json") +
+             " --seed " + seed);
+  };
+  plan_with("1");
+  must_run("launch " + write_run(sections));
+  plan_with("2");
+  sections.run = "iterations = 3";
+  const ProgramResult resumed = run_skippipe("launch --resume " + write_run(sections));
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("plan.file: another content than before"));
+  EXPECT_THAT(resumed.output, ::testing::Not(HasSubstr("plan.network: ")));
 }
 
 TEST_F(CheckpointVerbsTest, ANewRunBeginsWithGivenWeights) {

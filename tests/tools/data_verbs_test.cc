@@ -52,9 +52,10 @@ class DataVerbsTest : public ::testing::Test {
     }
   }
   // Replaces @ by the test's folder.
-  ProgramResult run(std::string arguments, const std::string& input = "/dev/null") const {
+  ProgramResult run(std::string arguments, const std::string& input = "/dev/null",
+                    const std::string& before = "") const {
     for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
-    return run_skippipe(arguments, input);
+    return run_skippipe(arguments, input, before);
   }
   void expect_ok(const std::string& arguments, const std::string& part) const {
     const ProgramResult result = run(arguments);
@@ -80,18 +81,17 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_ok("tokenize --tokenizer @/tok.model --out @/tokens --document-lines 10 --validation-share 0.2 @/text",
             "validation.tokens: ");
   expect_ok(
-      "eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16 --samples 8 --skip 0.33 --without 1,2 "
+      "eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --samples 8 --skip 0.33 --without 1,2 "
       "--json @/eval.json",
       "without 1, 2");
   EXPECT_THAT(read_file(folder_ / "eval.json"), HasSubstr("\"label\": \"1 of 3 left out at random\""));
 
-  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
+  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
                  "stage 0 cannot be left out");
-  expect_refused("eval --run-folder @/run --tokens @/text --sequence 16", "text: not a token shard");
-  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 65",
-                 "max_position_embeddings");
+  expect_refused("eval --model @/run --tokens @/text --sequence 16", "text: not a token shard");
+  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 65", "max_position_embeddings");
   std::filesystem::resize_file(folder_ / "run/checkpoints/iteration-00000001/stage-02.safetensors", 500);
-  expect_refused("eval --run-folder @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
+  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
 }
 
 TEST_F(DataVerbsTest, GeneratesText) {
@@ -109,6 +109,8 @@ TEST_F(DataVerbsTest, GeneratesText) {
   folder_.write("prompt", "ka lo\n");
   EXPECT_EQ(text_of(run(generate + "--prompt-file @/prompt")), text_of(greedy));
   EXPECT_EQ(text_of(run(generate + "--prompt-file -", folder_ / "prompt")), text_of(greedy));
+  EXPECT_EQ(text_of(run(generate + "--prompt-file /dev/stdin", "", "echo ka lo |")), text_of(greedy));
+  EXPECT_EQ(text_of(run(generate + "--prompt-file -", "", "echo ka lo |")), text_of(greedy));
   const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
   std::filesystem::copy_file(folder_ / "tok.model", checkpoint / "tokenizer.model");
   EXPECT_EQ(text_of(run("generate --model @/run --max-tokens 20 --prompt 'ka lo'")), text_of(greedy));
@@ -142,6 +144,12 @@ TEST_F(DataVerbsTest, RefusesWhatItCannotGenerateFrom) {
   expect_refused(generate + "--prompt ka --stages 4", "4 stages, expected 1 to 3");
   const auto weights = checkpoints_folder(folder_ / "run") / checkpoint_name(1) / "stage-02.safetensors";
   expect_ok(generate + "--prompt ka --without 2", "generated: ");
+  EXPECT_EQ(run(generate + "--prompt ka >/dev/full").exit_code, 1);
+  std::string content = read_file(weights);
+  content.back() ^= 1;
+  write_file_atomically(weights, content);
+  const std::string folder = weights.parent_path().string();
+  expect_refused("generate --model " + folder + " --tokenizer @/tok.model --prompt ka", "another checksum");
   std::filesystem::resize_file(weights, 500);
   expect_refused(generate + "--prompt ka", "stage-02.safetensors");
 }

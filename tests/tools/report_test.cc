@@ -26,7 +26,7 @@ class ReportTest : public RunFixture {
     write("job.toml", fmt::format("[run]\noutput = \"run\"\niterations = 3\n[model]\n{}\n[data]\n{}\n[plan]\n{}\n",
                                   Sections().model, Sections().data, Sections().plan));
     must_run("launch --trace " + path("job.toml"));
-    must_run("eval --run-folder " + path("run") + " --tokens " + path("tokens/train.tokens") +
+    must_run("eval --model " + path("run") + " --tokens " + path("tokens/train.tokens") +
              " --sequence 32 --samples 8 --skip 0.5 --choices 2");
   }
 

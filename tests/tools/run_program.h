@@ -16,11 +16,12 @@ struct ProgramResult {
   std::string output;  // standard output and error together
 };
 
-// `arguments` is a shell's: quote what needs it. `input` is the file that it reads as standard input, `before` is for
-// the shell, such as limits.
+// `arguments` is a shell's: quote what needs it. `input` is the file that it reads as standard input; `before` is for
+// the shell: limits, or a pipe (then without `input`).
 inline ProgramResult run_skippipe(const std::string& arguments, const std::string& input = "/dev/null",
                                   const std::string& before = "") {
-  const std::string command = before + " '" SKIPPIPE_PROGRAM "' " + arguments + " 2>&1 <'" + input + "'";
+  const std::string command =
+      before + " '" SKIPPIPE_PROGRAM "' " + arguments + " 2>&1" + (input.empty() ? "" : " <'" + input + "'");
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
   ProgramResult result;

@@ -28,11 +28,17 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   EXPECT_GT(lines.front()["loss"], 5.5);
   EXPECT_LT(lines.back()["loss"], 2.0);
 
-  const ProgramResult eval = run_skippipe("eval --run-folder " + output_folder() + " --tokens " +
-                                          path("tokens/train.tokens") + " --sequence 32");
+  const ProgramResult eval =
+      run_skippipe("eval --model " + output_folder() + " --tokens " + path("tokens/train.tokens") + " --sequence 32");
   ASSERT_EQ(eval.exit_code, 0) << eval.output;
   const auto report = nlohmann::json::parse(read_file(output_folder() + "/evaluation.json"));
   EXPECT_LT(report["results"][0]["choices"][0]["loss"], 2.2);
+}
+
+TEST_F(RunVerbsTest, PrintsTheFieldsOfARunFile) {
+  const ProgramResult result = run_skippipe("launch --fields");
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.output, run_file_reference());
 }
 
 // run.json has all that a report needs, wherever the files are by then.

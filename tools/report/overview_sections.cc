@@ -180,7 +180,7 @@ std::string evaluation_section(const Runs& runs) {
   for (const RunData& run : runs)
     if (!run.evaluation)
       html +=
-          paragraph(fmt::format("{} was not evaluated: skippipe eval --run-folder {} --tokens SHARD --sequence N "
+          paragraph(fmt::format("{} was not evaluated: skippipe eval --model {} --tokens SHARD --sequence N "
                                 "--skip 0.33,0.5",
                                 run.name, run.folder.string()));
   const std::vector<RangeRow> rows = ranges_of(runs);

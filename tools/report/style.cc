@@ -8,13 +8,13 @@ namespace {
 // Colours that remain apart for the colour-blind (Okabe and Ito 2008), a little lighter on dark ground.
 constexpr char kLight[] = R"(
   --paper: #ffffff; --ink: #1b1f24; --muted: #57606a; --line: #d0d7de; --panel: #f4f6f8; --mark: #fff3d6;
-  --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #b0569a; --s4: #7a6000; --s5: #3a8fc4;
-  --c0: #0072b2; --c1: #e69f00; --c2: #009e73; --c3: #cc79a7; --c4: #56b4e9; --c5: #b8bec5;
+  --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #b0569a; --s4: #7a6000; --s5: #3a8fc4; --s6: #6b7078;
+  --c0: #0072b2; --c1: #e69f00; --c2: #009e73; --c3: #cc79a7; --c4: #56b4e9; --c5: #b8bec5; --c6: #d55e00;
 )";
 constexpr char kDark[] = R"(
   --paper: #14171b; --ink: #e4e8ec; --muted: #9aa4ae; --line: #363c43; --panel: #1d2126; --mark: #3d3520;
-  --s0: #4aa8e0; --s1: #f08a3c; --s2: #2cc79a; --s3: #e08cc4; --s4: #d4b93c; --s5: #8cc8ee;
-  --c0: #2f8fd0; --c1: #d99a1c; --c2: #12a37c; --c3: #c774a2; --c4: #4fa3d3; --c5: #59616a;
+  --s0: #4aa8e0; --s1: #f08a3c; --s2: #2cc79a; --s3: #e08cc4; --s4: #d4b93c; --s5: #8cc8ee; --s6: #aab2ba;
+  --c0: #2f8fd0; --c1: #d99a1c; --c2: #12a37c; --c3: #c774a2; --c4: #4fa3d3; --c5: #59616a; --c6: #e0702a;
 )";
 
 constexpr char kRules[] = R"(

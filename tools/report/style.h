@@ -7,7 +7,7 @@
 namespace skippipe {
 
 // Series s0, s1, ... and categories c0, c1, ... have so many colours.
-inline constexpr size_t kColourCount = 6;
+inline constexpr size_t kColourCount = 7;
 
 std::string style_sheet();
 
