@@ -23,19 +23,7 @@ constexpr size_t kMostDocuments = 4096;  // waiting to be read
 json settings_json(const NetworkProbeSettings& settings) {
   json object = json::object();
   for (const auto& [name, value] : settings.agreed) object[name] = value;
-  return {{"settings", object}};
-}
-
-// Nodes that may measure their devices at the same time: one of each machine.
-std::vector<std::vector<int>> device_waves(const std::vector<int>& machines) {
-  std::map<int, size_t> seen;
-  std::vector<std::vector<int>> waves;
-  for (size_t node = 0; node < machines.size(); ++node) {
-    const size_t wave = seen[machines[node]]++;
-    if (wave == waves.size()) waves.emplace_back();
-    waves[wave].push_back(static_cast<int>(node));
-  }
-  return waves;
+  return {{"settings", object}, {"machine", settings.machine}};
 }
 
 // What `node` told under `key`.
@@ -48,12 +36,15 @@ auto read_report(const std::string& text, int node, const char* key, Read read) 
 
 }  // namespace
 
-std::vector<int> machines_of(const std::vector<std::string>& hosts) {
-  std::map<std::string, int> numbers;
-  std::vector<int> machines;
-  for (const std::string& host : hosts)
-    machines.push_back(numbers.try_emplace(host, static_cast<int>(numbers.size())).first->second);
-  return machines;
+std::vector<std::vector<int>> device_waves(const std::vector<std::string>& machines) {
+  std::map<std::string, size_t> seen;
+  std::vector<std::vector<int>> waves;
+  for (size_t node = 0; node < machines.size(); ++node) {
+    const size_t wave = seen[machines[node]]++;
+    if (wave == waves.size()) waves.emplace_back();
+    waves[wave].push_back(static_cast<int>(node));
+  }
+  return waves;
 }
 
 uint64_t probe_run_id(const std::vector<std::string>& addresses) {
@@ -83,8 +74,6 @@ NetworkProbe::NetworkProbe(Transport& transport, NetworkProbeSettings settings, 
       documents_(transport, [this](int from, std::string text) {
         inbox_.push_back({from, std::move(text)});
       }) {
-  SKP_CHECK(settings_.machines.size() == static_cast<size_t>(transport.node_count()), "{} machines for {} nodes",
-            settings_.machines.size(), transport.node_count());
   transport_.set_listener(this);
 }
 
@@ -107,10 +96,13 @@ void NetworkProbe::agree() {
   const json own = settings_json(settings_);
   for (int node = 0; node < n; ++node)
     if (node != transport_.node()) documents_.send(node, own.dump());
+  machines_.assign(static_cast<size_t>(n), settings_.machine);
   std::string difference;
   for (int node = 0; node < n; ++node) {
     if (node == transport_.node()) continue;
     const std::string text = next_document(node, "settings");
+    machines_[static_cast<size_t>(node)] =
+        read_report(text, node, "machine", [](const JsonReader& json) { return json.as_string(); });
     for (const auto& [name, value] : settings_.agreed) {
       const std::string theirs = read_report(
           text, node, "settings", [&name = name](const JsonReader& json) { return json.get_string(name, "nothing"); });
@@ -133,7 +125,7 @@ NetworkFigures NetworkProbe::lead() {
   figures.links.resize(static_cast<size_t>(n) * static_cast<size_t>(n));
   int done = 0;
   const auto advance = [&](size_t tasks) { on_progress_(done += static_cast<int>(tasks), n * n); };
-  for (const std::vector<int>& wave : device_waves(settings_.machines)) {
+  for (const std::vector<int>& wave : device_waves(machines_)) {
     const std::vector<std::string> reports = ask(wave, {{"task", "device"}});
     for (size_t i = 0; i < wave.size(); ++i)
       figures.devices[static_cast<size_t>(wave[i])] = read_report(reports[i], wave[i], "device", read_probe_result);
@@ -189,7 +181,8 @@ json NetworkProbe::perform(const JsonReader& task) {
 ProbeResult NetworkProbe::measure_device() {
   ProbeResult result;
   ComputeThread compute([this] { transport_.wake(); });
-  compute.submit([&] { result = device_(); });
+  const auto nodes_here = static_cast<int>(std::ranges::count(machines_, settings_.machine));
+  compute.submit([&] { result = device_(nodes_here); });
   wait([&] { return compute.collect(); }, "its device");
   return result;
 }
@@ -221,6 +214,7 @@ void NetworkProbe::wait(const std::function<bool()>& condition, const std::strin
     for (const Status* status : {&links_.status(), &documents_.status()})
       if (!status->ok()) throw RunError(status->message());
     if (inbox_.size() > kMostDocuments) throw RunError("more than {} documents that nobody asked for", kMostDocuments);
+    if (Clock::now() >= deadline_ && !left_early_.ok()) throw PeerError(left_early_.message());
     if (Clock::now() >= deadline_)
       throw RunError("the probe did not end within {} s; this node still waits for {}", settings_.limit.count(), what);
     transport_.run_once(deadline_);
@@ -248,6 +242,7 @@ void NetworkProbe::on_peer_left(int node) {
   Status left(StatusCode::kPeerGone, fmt::format("node {} left before all was measured", node));
   if (agreed_) return end_with(std::move(left));
   left_early_ = std::move(left);  // because its settings differ, most likely: they are on their way
+  deadline_ = std::min(deadline_, Clock::now() + kLeaveLimit);
 }
 
 void NetworkProbe::end_with(Status status) {

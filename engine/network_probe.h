@@ -24,14 +24,14 @@ namespace skippipe {
 struct NetworkProbeSettings {
   // What must be the same on all nodes, by name.
   std::vector<std::pair<std::string, std::string>> agreed;
-  // Equal for nodes that share a machine: their devices are measured one after another. By node; node 0's counts.
-  std::vector<int> machines;
+  // This node's machine, by a name that no other has: devices of one machine are measured one after another.
+  std::string machine;
   LinkProbeSettings links;
   std::chrono::seconds limit{7200};  // of the whole
 };
 
-// Numbers machines by the hosts that the nodes' addresses name: equal hosts, equal numbers.
-std::vector<int> machines_of(const std::vector<std::string>& hosts);
+// Nodes that may measure their devices at the same time, given the machine of each: one of every machine.
+std::vector<std::vector<int>> device_waves(const std::vector<std::string>& machines);
 
 // Of the run that these nodes make: a hash of their addresses, so that nodes which disagree on anything else still
 // meet, and say what it is.
@@ -51,8 +51,8 @@ Network measured_network(Network base, const NetworkFigures& figures, double mes
 // answer probes meanwhile.
 class NetworkProbe : private TransportListener {
  public:
-  using DeviceProbe = std::function<ProbeResult()>;                  // called on a thread of its own
-  using ProgressHandler = std::function<void(int done, int total)>;  // on node 0
+  using DeviceProbe = std::function<ProbeResult(int nodes_on_machine)>;  // called on a thread of its own
+  using ProgressHandler = std::function<void(int done, int total)>;      // on node 0
 
   // The transport must outlive this object, which closes it (at once, if nobody did before) when it ends.
   NetworkProbe(Transport& transport, NetworkProbeSettings settings, DeviceProbe device, ProgressHandler on_progress);
@@ -89,14 +89,15 @@ class NetworkProbe : private TransportListener {
   const NetworkProbeSettings settings_;
   const DeviceProbe device_;
   const ProgressHandler on_progress_;
-  const Clock::time_point deadline_;
+  Clock::time_point deadline_;
   LinkProbe links_;
   Documents documents_;
   std::deque<Document> inbox_;
-  Status status_;        // of the peers
-  Status left_early_;    // a peer left before this node knew whether all agree
-  bool agreed_ = false;  // all settings were read
-  bool ending_ = false;  // nothing is due from anyone any more
+  std::vector<std::string> machines_;  // of all nodes, once they have told
+  Status status_;                      // of the peers
+  Status left_early_;                  // a peer left before this node knew whether all agree
+  bool agreed_ = false;                // all settings were read
+  bool ending_ = false;                // nothing is due from anyone any more
 };
 
 }  // namespace skippipe

@@ -96,7 +96,7 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   result.step_gradient_bytes = static_cast<int64_t>(model.stage(kInner).gradients().size_bytes());
   result.forward_s = result.forward.median / static_cast<double>(settings.layers_per_stage * settings.batch.samples);
   result.backward_over_forward = result.backward.median / result.forward.median;
-  result.loss_over_forward = result.loss.median / result.forward.median;
+  result.loss_s = result.loss.median / static_cast<double>(settings.batch.samples);
   result.step_s_per_byte = result.step.median / static_cast<double>(result.step_gradient_bytes);
   return result;
 }
@@ -104,7 +104,7 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
 void apply(NetworkNode& node, const ProbeResult& result) {
   node.forward_s = result.forward_s;
   node.backward_over_forward = result.backward_over_forward;
-  node.loss_over_forward = result.loss_over_forward;
+  node.loss_s = result.loss_s;
   node.step_s_per_byte = result.step_s_per_byte;
   node.memory_bytes = result.memory_bytes;
   node.slots = result.slots;

@@ -31,7 +31,7 @@ struct ProbeResult {
   // The fields of NetworkNode of the same names.
   double forward_s = 0;
   double backward_over_forward = 0;
-  double loss_over_forward = 0;
+  double loss_s = 0;  // per sample
   double step_s_per_byte = 0;
   int64_t memory_bytes = 0;  // available when the probe began, this node's part
   int slots = 0;             // that fit (engine/slots.h) with these layers, whichever stage it is

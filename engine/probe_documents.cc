@@ -30,7 +30,7 @@ nlohmann::json to_json(const ProbeResult& result) {
           {"step_gradient_bytes", result.step_gradient_bytes},
           {"forward_s", result.forward_s},
           {"backward_over_forward", result.backward_over_forward},
-          {"loss_over_forward", result.loss_over_forward},
+          {"loss_s", result.loss_s},
           {"step_s_per_byte", result.step_s_per_byte},
           {"memory_bytes", result.memory_bytes},
           {"slots", result.slots}};
@@ -45,7 +45,7 @@ ProbeResult read_probe_result(const JsonReader& json) {
   result.step_gradient_bytes = json.at("step_gradient_bytes").as_int(1, kMaxBytes);
   result.forward_s = json.at("forward_s").as_double(0, kMaxSeconds);
   result.backward_over_forward = json.at("backward_over_forward").as_double(0, kMaxRatio);
-  result.loss_over_forward = json.at("loss_over_forward").as_double(0, kMaxRatio);
+  result.loss_s = json.at("loss_s").as_double(0, kMaxSeconds);
   result.step_s_per_byte = json.at("step_s_per_byte").as_double(0, 1);
   result.memory_bytes = json.at("memory_bytes").as_int(0, kMaxBytes);
   result.slots = static_cast<int>(json.at("slots").as_int(1, 4096));

@@ -81,8 +81,10 @@ void Tracer::sent(const MessageHeader& header, Time start, Time end) {
   add(transfer(TraceEvent::Track::kSend, header, header.destination), start, end);
 }
 
-void Tracer::received(const MessageHeader& header, Time start, Time end) {
-  add(transfer(TraceEvent::Track::kReceive, header, header.source), start, end);
+void Tracer::received(const MessageHeader& header, Time start, Time let_in, Time end) {
+  TraceEvent event = transfer(TraceEvent::Track::kReceive, header, header.source);
+  event.let_in_ns = steady_ns(let_in);
+  add(event, start, end);
 }
 
 void Tracer::waits(const Waiting& waiting) {

@@ -36,6 +36,7 @@ struct TraceEvent {
   int64_t bytes = 0;        // kSend, kReceive
   int64_t start_ns = 0;     // of the node's steady clock
   int64_t end_ns = 0;
+  int64_t let_in_ns = 0;  // kReceive: there was a place for its content, which may be moved only from then on
 
   friend bool operator==(const TraceEvent&, const TraceEvent&) = default;
 };
@@ -47,7 +48,7 @@ const char* what_name(TraceEvent::What what);     // "forward"
 struct TraceLimits {
   uint32_t first_iteration = 0;  // what belongs to others is not recorded
   uint32_t last_iteration = std::numeric_limits<uint32_t>::max();
-  size_t events = 100'000;  // 4 MB; what comes after them is counted, not kept
+  size_t events = 100'000;  // 5 MB; what comes after them is counted, not kept
 };
 
 // Takes its memory (host memory, outside of the slab) at the start and no more later. Used by the event thread.
@@ -61,8 +62,8 @@ class Tracer {
   void reduced(uint32_t iteration, Time start, Time end);
   // A message from when the node handed it to the transport until its buffer was free again.
   void sent(const MessageHeader& header, Time start, Time end);
-  // A message from its announcement until its content was there.
-  void received(const MessageHeader& header, Time start, Time end);
+  // A message from its announcement until its content was there; `let_in`: when the node gave it a place.
+  void received(const MessageHeader& header, Time start, Time let_in, Time end);
   // From now on the node computes nothing for want of this; called again, it goes on or another wait begins.
   void waits(const Waiting& waiting);
   // The node computes from now on, or has ended: a wait under way ends.

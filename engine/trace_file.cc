@@ -42,6 +42,8 @@ TraceEvent read_event(const JsonReader& json) {
   event.bytes = args.get_int("bytes", 0, 0, int64_t{1} << 50);
   event.start_ns = ns_of(json.at("ts").as_double(0, kMaxMicroseconds));
   event.end_ns = event.start_ns + ns_of(json.at("dur").as_double(0, kMaxMicroseconds / 100));
+  if (event.track == TraceEvent::Track::kReceive)
+    event.let_in_ns = event.start_ns + ns_of(args.at("let_in_us").as_double(0, kMaxMicroseconds / 100));
   return event;
 }
 
@@ -111,32 +113,30 @@ void align(Trace& trace) {
       const auto shift_ns = std::llround(offset_at(node.clock, event.start_ns) * 1e9);
       event.start_ns += shift_ns;
       event.end_ns += shift_ns;
+      if (event.track == TraceEvent::Track::kReceive) event.let_in_ns += shift_ns;
       begin_ns = std::min(begin_ns, event.start_ns);
     }
   for (TracedNode& node : trace.nodes)
     for (TraceEvent& event : node.events) {
       event.start_ns -= begin_ns;
       event.end_ns -= begin_ns;
+      if (event.track == TraceEvent::Track::kReceive) event.let_in_ns -= begin_ns;
     }
 }
 
-std::optional<Trace> merge_traces(const std::filesystem::path& run_folder) {
-  Trace merged;
+std::optional<Trace> merge_traces(const std::filesystem::path& run_folder, const std::string& run_id) {
+  Trace merged{.run_id = run_id, .nodes = {}};
   for (int node = 0; node < kMaxNodes; ++node) {
     const std::filesystem::path part_file = trace_part_file(run_folder, node);
     if (!std::filesystem::exists(part_file)) continue;
     Trace part = read_trace(part_file);
-    if (merged.run_id.empty()) merged.run_id = part.run_id;
-    if (part.run_id != merged.run_id)
-      throw FileError("{}: found a trace of run {}, but those before it are of run {}", part_file.string(), part.run_id,
-                      merged.run_id);
+    if (part.run_id != run_id) continue;
     if (part.nodes.size() != 1 || part.nodes.front().node != node)
       throw FileError("{}: expected the part of node {}, and of no other", part_file.string(), node);
     merged.nodes.push_back(std::move(part.nodes.front()));
   }
   if (merged.nodes.empty()) return std::nullopt;
   align(merged);
-  write_trace(merged, merged_trace_file(run_folder));
   return merged;
 }
 

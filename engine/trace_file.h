@@ -11,7 +11,8 @@
 // offset_s: node 0's clock says so much more than this node's; error_s: give or take. A process stands for a node
 // (pid), its threads (tid) for what the node computes, what it waits for, its reductions, and lanes of what it receives
 // and sends. What happened is an event of phase X with name, cat (the track), ts and dur in microseconds, and args:
-// what, iteration and, where there is one, microbatch, peer, bytes. Arrows (phases s and f) lead from the start of a
+// what, iteration and, where there is one, microbatch, peer, bytes; of what was received also let_in_us, the time from
+// the announcement until the node had a place for the content. Arrows (phases s and f) lead from the start of a
 // message's sending to its announcement; metadata (phase M) names nodes and threads.
 #pragma once
 
@@ -54,8 +55,8 @@ Trace read_trace(const std::filesystem::path& path);
 // one machine share its clock); a node whose clock was never compared keeps its own.
 void align(Trace& trace);
 
-// Reads the parts that a run's folder has, aligns them, and writes the merged file. Nothing if there are none. Throws
-// FileError: a bad part, or parts of different runs.
-std::optional<Trace> merge_traces(const std::filesystem::path& run_folder);
+// Reads the parts of a run that its folder has, and aligns them. Those of other runs (before it was resumed with fewer
+// nodes, say) are passed over. Nothing if there are none. Throws FileError: a bad part.
+std::optional<Trace> merge_traces(const std::filesystem::path& run_folder, const std::string& run_id);
 
 }  // namespace skippipe

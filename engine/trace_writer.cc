@@ -120,6 +120,7 @@ class Writer {
     if (event.microbatch >= 0) add(",\"microbatch\":{}", event.microbatch);
     if (event.peer >= 0) add(",\"peer\":{}", event.peer);
     if (event.bytes > 0) add(",\"bytes\":{}", event.bytes);
+    if (event.track == Track::kReceive) add(",\"let_in_us\":{}", microseconds(event.let_in_ns - event.start_ns));
     add("}}}}");
     if (event.track != Track::kSend && event.track != Track::kReceive) return;
     separate();

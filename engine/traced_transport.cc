@@ -17,6 +17,11 @@ Ticket TracedTransport::send(const MessageHeader& header, std::span<const std::b
   return ticket;
 }
 
+void TracedTransport::receive(Ticket ticket, std::span<std::byte> destination) {
+  if (const auto found = arriving_.find(ticket); found != arriving_.end()) found->second.let_in = Clock::now();
+  inner_.receive(ticket, destination);
+}
+
 void TracedTransport::run_once(Clock::time_point deadline) {
   inner_.run_once(deadline);
   if (!first_) first_ = sample();
@@ -38,14 +43,15 @@ std::vector<ClockSample> TracedTransport::clock_samples() const {
 }
 
 void TracedTransport::on_announced(Ticket ticket, const MessageHeader& header) {
-  announced_[ticket] = Clock::now();
+  const auto now = Clock::now();
+  arriving_[ticket] = {now, now};
   if (listener_) listener_->on_announced(ticket, header);
 }
 
 void TracedTransport::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
-  if (const auto found = announced_.find(ticket); found != announced_.end()) {
-    if (status.ok()) tracer_.received(header, found->second, Clock::now());
-    announced_.erase(found);
+  if (const auto found = arriving_.find(ticket); found != arriving_.end()) {
+    if (status.ok()) tracer_.received(header, found->second.announced, found->second.let_in, Clock::now());
+    arriving_.erase(found);
   }
   if (listener_) listener_->on_received(ticket, header, status);
 }

@@ -26,7 +26,7 @@ class TracedTransport final : public Transport, private TransportListener {
   int node_count() const override { return inner_.node_count(); }
   void set_listener(TransportListener* listener) override { listener_ = listener; }
   Ticket send(const MessageHeader& header, std::span<const std::byte> payload) override;
-  void receive(Ticket ticket, std::span<std::byte> destination) override { inner_.receive(ticket, destination); }
+  void receive(Ticket ticket, std::span<std::byte> destination) override;
   void run_once(Clock::time_point deadline) override;
   std::optional<ClockOffset> clock_offset(int peer) const override { return inner_.clock_offset(peer); }
   void wake() override { inner_.wake(); }
@@ -40,6 +40,9 @@ class TracedTransport final : public Transport, private TransportListener {
     MessageHeader header;
     Clock::time_point start;
   };
+  struct Arrival {
+    Clock::time_point announced, let_in;
+  };
 
   void on_announced(Ticket ticket, const MessageHeader& header) override;
   void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
@@ -52,7 +55,7 @@ class TracedTransport final : public Transport, private TransportListener {
   Tracer& tracer_;
   TransportListener* listener_ = nullptr;
   std::map<Ticket, Transfer> sending_;
-  std::map<Ticket, Clock::time_point> announced_;
+  std::map<Ticket, Arrival> arriving_;
   std::optional<ClockSample> first_;
 };
 

@@ -38,6 +38,7 @@ NetworkNode read_node(const JsonReader& json) {
   node.forward_s = json.at("forward_s").as_double(0, kMaxSeconds);
   node.backward_over_forward = json.get_double("backward_over_forward", node.backward_over_forward, 0, 1000);
   node.loss_over_forward = json.get_double("loss_over_forward", node.loss_over_forward, 0, 1000);
+  if (const auto loss = json.find("loss_s")) node.loss_s = loss->as_double(0, kMaxSeconds);
   node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
   node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
   node.memory_bytes = json.get_int("memory_bytes", 0, 0, kMaxBytes);
@@ -153,15 +154,19 @@ Network read_network(const JsonReader& root) {
 void save_network(const Network& network, const std::filesystem::path& path) {
   std::vector<nlohmann::ordered_json> nodes, links;
   for (const NetworkNode& node : network.nodes) {
-    nodes.push_back({{"name", node.name},
-                     {"region", node.region},
-                     {"device", node.device},
-                     {"forward_s", node.forward_s},
-                     {"backward_over_forward", node.backward_over_forward},
-                     {"loss_over_forward", node.loss_over_forward},
-                     {"step_s_per_byte", node.step_s_per_byte},
-                     {"slots", node.slots},
-                     {"memory_bytes", node.memory_bytes}});
+    nlohmann::ordered_json json = {{"name", node.name},
+                                   {"region", node.region},
+                                   {"device", node.device},
+                                   {"forward_s", node.forward_s},
+                                   {"backward_over_forward", node.backward_over_forward}};
+    if (node.loss_s)
+      json["loss_s"] = *node.loss_s;
+    else
+      json["loss_over_forward"] = node.loss_over_forward;
+    json["step_s_per_byte"] = node.step_s_per_byte;
+    json["slots"] = node.slots;
+    json["memory_bytes"] = node.memory_bytes;
+    nodes.push_back(std::move(json));
   }
   for (int from = 0; from < network.size(); ++from)
     for (int to = 0; to < network.size(); ++to)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,10 @@ struct NetworkNode {
   // Seconds of a forward pass per transformer layer and sample (a sequence of the planned length).
   double forward_s = 0;
   double backward_over_forward = 1.5;
-  // Loss (LM head, cross-entropy and their gradients) of a sample over the forward pass of the node's whole stage.
+  // Loss (LM head, cross-entropy and their gradients) of a sample over the forward pass of the node's whole stage; or,
+  // as measured, in seconds, which holds for a stage of any depth.
   double loss_over_forward = 0.25;
+  std::optional<double> loss_s = {};
   // Optimizer step, seconds per byte of the stage's gradients.
   double step_s_per_byte = 0;
   // Microbatches whose activations the node holds at once (T1).

@@ -80,7 +80,7 @@ void Simulator::prepare(const Plan& plan) {
       NodeCost& cost = costs_[static_cast<size_t>(node)];
       cost.stage = static_cast<int>(stage);
       cost.forward_s = speed.forward_s * workload.stage_layers[stage] * workload.samples;
-      cost.loss_s = cost.forward_s * speed.loss_over_forward;
+      cost.loss_s = speed.loss_s ? *speed.loss_s * workload.samples : cost.forward_s * speed.loss_over_forward;
       cost.backward_s = cost.forward_s * speed.backward_over_forward;
       cost.step_s = speed.step_s_per_byte * static_cast<double>(workload.stage_gradient_bytes[stage]);
       configs_[static_cast<size_t>(node)].replicas = static_cast<int32_t>(plan.stages[stage].size());

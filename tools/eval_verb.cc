@@ -101,10 +101,11 @@ void print_table(const std::vector<Group>& groups) {
 }
 
 nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::vector<int>& layers_per_stage,
-                                 const Options& options) {
+                                 const std::optional<CheckpointManifest>& manifest, const Options& options) {
   nlohmann::ordered_json report;
   report["format"] = "skippipe-evaluation";
   report["version"] = 1;
+  if (manifest) report["iteration"] = manifest->iteration;
   report["layers_per_stage"] = layers_per_stage;
   report["tokens_per_sample"] = options.batch.tokens;
   report["predicted_tokens"] = groups.front().losses.front().tokens;
@@ -139,7 +140,7 @@ void run(Options options) {
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
              options.batch.tokens);
   if (const auto path = json_path(options, files); !path.empty())
-    write_file_atomically(path, report_of(groups, layers_per_stage, options).dump(2) + "\n");
+    write_file_atomically(path, report_of(groups, layers_per_stage, files.manifest(), options).dump(2) + "\n");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every parser with libFuzzer, each for some seconds (default: 10), beginning with the corpus in tests/fuzz.
+# Fuzzes the parsers of tests/fuzz with libFuzzer, each for some seconds (default: 10), beginning with the corpus in tests/fuzz.
 # Without clang++ it says so and does nothing: the tests run over the corpus in any case.
 set -euo pipefail
 cd "$(dirname "$0")/.."

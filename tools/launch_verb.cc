@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "engine/resume.h"
+#include "engine/run_description.h"
 #include "engine/trace_file.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
@@ -89,8 +90,9 @@ void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
 
 // Nodes that ran elsewhere left their parts there.
 void merge_run_traces(const TrainingRun& run) {
-  const std::optional<Trace> trace = merge_traces(run.file.output);
+  const std::optional<Trace> trace = merge_traces(run.file.output, run_id_text(run.file.run_id));
   if (!trace) return;
+  write_trace(*trace, merged_trace_file(run.file.output));
   fmt::print("trace of {} of {} nodes in {}\n", trace->nodes.size(), run.network.size(),
              merged_trace_file(run.file.output).string());
 }

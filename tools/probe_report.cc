@@ -94,8 +94,7 @@ void print_device(const ProbeResult& result, const ProbeSettings& settings) {
        fmt::format("forward_s {:.3g}", result.forward_s));
   line("backward", result.backward, layer_scale(settings), "ms, layer and sample",
        fmt::format("backward_over_forward {:.3f}", result.backward_over_forward));
-  line("loss", result.loss, sample_scale(settings), "ms, sample",
-       fmt::format("loss_over_forward {:.3f}", result.loss_over_forward));
+  line("loss", result.loss, sample_scale(settings), "ms, sample", fmt::format("loss_s {:.3g}", result.loss_s));
   line("step", result.step, step_scale(result), "ms, MB of gradients",
        fmt::format("step_s_per_byte {:.3g}", result.step_s_per_byte));
   fmt::print("memory     {} available: room for {} slot(s){}\n", human_bytes(result.memory_bytes), result.slots,

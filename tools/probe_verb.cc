@@ -1,8 +1,13 @@
 // skippipe probe: measures this device with a model, or all devices and links of a network, and writes the figures into
 // a network file.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 
@@ -55,6 +60,11 @@ void check(const Options& options) {
     throw UsageError("probe: give both of --network and --out, or none");
   if (!network_of_nodes && !options.emulate.empty())
     throw UsageError("probe: --emulate needs nodes, of --local or --addresses");
+  if (options.out.empty()) return;
+  // Known before hours of measuring, not after.
+  const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
+  if (access(folder.c_str(), W_OK) != 0)
+    throw FileError("{}: cannot write there: {}", folder.string(), std::strerror(errno));
 }
 
 // ---- this device
@@ -96,10 +106,11 @@ size_t message_bytes(const Options& options, const ModelConfig& config) {
   return static_cast<size_t>(std::min(activations, static_cast<double>(kDefaultMostMessageBytes)));
 }
 
-std::vector<std::string> hosts_of(const std::vector<std::string>& addresses) {
-  std::vector<std::string> hosts;
-  for (const std::string& address : addresses) hosts.push_back(parse_node_address(address).host);
-  return hosts;
+// Containers of one machine have its boot id, too: they share what is measured. Else as this node's address names it.
+std::string this_machine(const Options& options) {
+  std::string id;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
+  return id.empty() ? parse_node_address(options.addresses[static_cast<size_t>(options.node)]).host : id;
 }
 
 NetworkProbeSettings network_settings(const Options& options, const ModelConfig& config) {
@@ -108,7 +119,7 @@ NetworkProbeSettings network_settings(const Options& options, const ModelConfig&
   settings.links.message_bytes = message_bytes(options, config);
   settings.links.repetitions = device.repetitions;
   settings.links.stream_s = options.stream_s;
-  settings.machines = machines_of(hosts_of(options.addresses));
+  settings.machine = this_machine(options);
   settings.limit = std::chrono::minutes(options.limit_minutes);
   settings.agreed = {{"--config", fmt::format("C {} F {} H {} K {} D {} V {}", config.channels, config.feed_forward,
                                               config.heads, config.kv_heads, config.head_dim, config.vocabulary)},
@@ -130,9 +141,6 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   if (base.size() != nodes)
     throw PlanError("{}: {} nodes, expected the {} whose addresses were given", options.network, base.size(), nodes);
   const NetworkProbeSettings settings = network_settings(options, config);
-  ProbeSettings device = options.settings;
-  device.nodes_on_machine =
-      static_cast<int>(std::ranges::count(settings.machines, settings.machines[static_cast<size_t>(options.node)]));
 
   UcxOptions ucx;
   ucx.run_id = probe_run_id(options.addresses);
@@ -147,7 +155,12 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   std::optional<Progress> progress;
   if (options.node == 0) progress.emplace("probing", static_cast<uint64_t>(nodes) * nodes, "devices and links");
   NetworkProbe network_probe(
-      used, settings, [&] { return probe(config, device); },
+      used, settings,
+      [&](int nodes_on_machine) {
+        ProbeSettings device = options.settings;
+        device.nodes_on_machine = nodes_on_machine;
+        return probe(config, device);
+      },
       [&](int done, int) { progress->update(static_cast<uint64_t>(done)); });
   const std::optional<NetworkFigures> figures = network_probe.run();
   const Status left = used.close(kLeaveLimit);
@@ -156,7 +169,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   if (!left.ok()) throw RunError(left.message());
   const Network network =
       measured_network(std::move(base), *figures, static_cast<double>(settings.links.message_bytes));
-  print_network(network, *figures, device, settings.links.message_bytes);
+  print_network(network, *figures, options.settings, settings.links.message_bytes);
   if (options.out.empty()) return;
   save_network(network, options.out);
   fmt::print("{}: {} nodes, {} links\n", options.out, nodes, nodes * (nodes - 1));

@@ -16,11 +16,22 @@ struct Options {
   std::string out;
 };
 
+// Parts of machines that share no folder may have come together since the launches merged their own.
+void write_merged_trace(const RunData& run) {
+  if (!run.trace) return;
+  try {
+    write_trace(*run.trace, merged_trace_file(run.folder));
+  } catch (const FileError& error) {
+    fmt::print(stderr, "{}\n", error.what());  // the page does not need it
+  }
+}
+
 void run(const Options& options) {
   Runs runs;
   std::set<std::string> names;
   for (const std::string& folder : options.runs) {
     runs.push_back(load_run_data(folder));
+    write_merged_trace(runs.back());
     if (!names.insert(runs.back().name).second) runs.back().name = folder;
     runs.back().place = runs.size();
   }

@@ -111,6 +111,7 @@ class RunTeller {
   RunTeller(const TrainingRun& run, const Logger& logger)
       : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
     std::filesystem::create_directories(run.file.output);
+    if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
     write_run_description(run);
     metrics_.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
   }

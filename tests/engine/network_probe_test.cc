@@ -92,8 +92,8 @@ TEST(Slots, AsManyAsFitBelowTheReserve) {
   SKP_EXPECT_ERROR(fitting_slots(spec, context, memory_for(bytes_of(1)) - 2, 8), MemoryError, "a stage with one slot");
 }
 
-TEST(MachinesOf, NumbersEqualHostsAlike) {
-  EXPECT_EQ(machines_of({"a", "b", "a", "c", "b"}), (std::vector<int>{0, 1, 0, 2, 1}));
+TEST(DeviceWaves, HaveOneNodeOfEveryMachine) {
+  EXPECT_EQ(device_waves({"a", "b", "a", "c", "b", "a"}), (std::vector<std::vector<int>>{{0, 1, 3}, {2, 4}, {5}}));
 }
 
 ProbeResult some_device(int node) {
@@ -102,7 +102,7 @@ ProbeResult some_device(int node) {
   result.step_gradient_bytes = 100;
   result.forward_s = 1e-3 * (node + 1);
   result.backward_over_forward = 2;
-  result.loss_over_forward = 0.5;
+  result.loss_s = 0.5;
   result.step_s_per_byte = 1e-10;
   result.memory_bytes = 1'000'000;
   result.slots = node + 2;
@@ -136,7 +136,6 @@ class NetworkProbeTest : public ::testing::Test {
   static NetworkProbeSettings settings() {
     NetworkProbeSettings settings;
     settings.agreed = {{"--samples", "4"}, {"--tokens", "128"}};
-    settings.machines = {0, 0, 1};
     settings.links = {.message_bytes = 20'000, .repetitions = 3, .stream_s = 0.002, .progress_limit = 60s};
     settings.limit = 120s;
     return settings;
@@ -149,8 +148,9 @@ class NetworkProbeTest : public ::testing::Test {
     for (std::thread& thread : threads) thread.join();
   }
 
-  NetworkProbe make_probe(int node, const NetworkProbeSettings& with, NetworkProbe::DeviceProbe device = {}) {
-    if (!device) device = [node] { return some_device(node); };
+  NetworkProbe make_probe(int node, NetworkProbeSettings with, NetworkProbe::DeviceProbe device = {}) {
+    if (!device) device = [node](int) { return some_device(node); };
+    with.machine = node < 2 ? "first" : "second";
     return {network_.transport(node), with, std::move(device), [this](int done, int total) {
               EXPECT_EQ(total, kNodes * kNodes);
               EXPECT_GT(done, progress_);
@@ -166,7 +166,8 @@ TEST_F(NetworkProbeTest, GathersAllDevicesAndLinks) {
   std::optional<NetworkFigures> figures;
   std::atomic<int> on_first_machine = 0;
   run_nodes([&](int node) {
-    NetworkProbe probe = make_probe(node, settings(), [&, node] {
+    NetworkProbe probe = make_probe(node, settings(), [&, node](int nodes_here) {
+      EXPECT_EQ(nodes_here, node < 2 ? 2 : 1);
       if (node < 2) {
         EXPECT_EQ(++on_first_machine, 1) << "devices of one machine are measured one after another";
         std::this_thread::yield();
@@ -222,7 +223,7 @@ TEST_F(NetworkProbeTest, NodesThatDisagreeSaySo) {
 
 TEST_F(NetworkProbeTest, ANodeThatFailsInMidProbeEndsIt) {
   run_nodes([&](int node) {
-    NetworkProbe probe = make_probe(node, settings(), [this, node] {
+    NetworkProbe probe = make_probe(node, settings(), [this, node](int) {
       if (node < 2) return some_device(node);
       network_.fail(2, "pulled the plug");
       throw RunError("of no interest");
@@ -237,7 +238,7 @@ TEST_F(NetworkProbeTest, ANodeThatFailsInMidProbeEndsIt) {
 
 TEST_F(NetworkProbeTest, ADeviceThatCannotBeMeasuredEndsIt) {
   run_nodes([&](int node) {
-    NetworkProbe probe = make_probe(node, settings(), [node]() -> ProbeResult {
+    NetworkProbe probe = make_probe(node, settings(), [node](int) -> ProbeResult {
       if (node == 1) throw MemoryError("does not fit");
       return some_device(node);
     });

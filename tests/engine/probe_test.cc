@@ -37,7 +37,7 @@ TEST(Probe, FiguresFollowFromTheMeasurements) {
   }
   EXPECT_DOUBLE_EQ(result.forward_s * 3 * 2, result.forward.median);
   EXPECT_DOUBLE_EQ(result.backward_over_forward * result.forward.median, result.backward.median);
-  EXPECT_DOUBLE_EQ(result.loss_over_forward * result.forward.median, result.loss.median);
+  EXPECT_DOUBLE_EQ(result.loss_s * static_cast<double>(settings.batch.samples), result.loss.median);
   EXPECT_GE(result.step_gradient_bytes, 2 * tiny_config(3).layer_parameters() * 4);
   EXPECT_DOUBLE_EQ(result.step_s_per_byte * static_cast<double>(result.step_gradient_bytes), result.step.median);
 
@@ -46,7 +46,7 @@ TEST(Probe, FiguresFollowFromTheMeasurements) {
   apply(node, result);
   EXPECT_EQ(node.forward_s, result.forward_s);
   EXPECT_EQ(node.backward_over_forward, result.backward_over_forward);
-  EXPECT_EQ(node.loss_over_forward, result.loss_over_forward);
+  EXPECT_EQ(node.loss_s, result.loss_s);
   EXPECT_EQ(node.step_s_per_byte, result.step_s_per_byte);
   EXPECT_EQ(node.slots, 5);  // so small a model has room for all
   EXPECT_EQ(node.memory_bytes, result.memory_bytes);

@@ -42,7 +42,7 @@ class PlanFile : public testing::Test {
 const json kNetwork = json::parse(R"({
   "format": "skippipe-network", "version": 1,
   "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2},
-            {"name": "b", "region": "east", "forward_s": 0.2, "memory_bytes": 123456789012},
+            {"name": "b", "region": "east", "forward_s": 0.2, "memory_bytes": 123456789012, "loss_s": 0.03},
             {"name": "c", "region": "west", "forward_s": 0.3, "device": "cuda:0", "backward_over_forward": 2,
              "loss_over_forward": 0.5, "step_s_per_byte": 1e-9}],
   "links": [{"from": "a", "to": "b", "latency_ms": 1, "bandwidth_mbit_per_s": 800, "overhead_ms": 2,
@@ -76,6 +76,9 @@ TEST_F(PlanFile, ReadsNetworks) {
         EXPECT_DOUBLE_EQ(again.link(from, to).transfer_s(1e6), network.link(from, to).transfer_s(1e6));
       }
   EXPECT_EQ(again.nodes[2].step_s_per_byte, 1e-9);
+  EXPECT_EQ(again.nodes[1].loss_s, 0.03);
+  EXPECT_EQ(again.nodes[2].loss_s, std::nullopt);
+  EXPECT_EQ(again.nodes[2].loss_over_forward, 0.5);
   EXPECT_EQ(again.nodes[0].region, "east");
   EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
 }

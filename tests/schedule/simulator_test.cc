@@ -57,6 +57,15 @@ TEST(Simulator, AddsUpOneMicrobatchByHand) {
   EXPECT_NEAR(result.waiting_share, 1 - (3.75 + 8) / 2 / result.iteration_s, 1e-12);
 }
 
+// However deep the stage is.
+TEST(Simulator, AMeasuredLossTakesItsSeconds) {
+  Case c = chain();
+  c.network.nodes[0].loss_s = 0.125;
+  c.plan.workload.samples = 2;
+  const double forward_s = 2 * (1 + 2), loss_s = 2 * 0.125, backward_s = 2 * (3 + 1.5), step_s = 1;
+  EXPECT_NEAR(Simulator(c.network).run(c.plan).iteration_s, forward_s + loss_s + backward_s + 4 * 0.75 + step_s, 1e-12);
+}
+
 TEST(Simulator, ExchangesNormsBeforeTheStep) {
   Case c = chain();
   c.plan.workload.exchange_norm = true;

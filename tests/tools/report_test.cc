@@ -151,7 +151,7 @@ TEST_F(ReportTest, ComparesRunsAndSaysWhatIsMissing) {
   const std::string html = report(path("run") + " " + other.string());
   expect_well_formed(html);
   expect_self_contained(html);
-  EXPECT_EQ(count_of(html, "This run was not traced: launch it with --trace."), 3u);
+  EXPECT_EQ(count_of(html, "There is no trace of this run: it was launched without --trace, or killed."), 3u);
   EXPECT_THAT(html, HasSubstr(other.filename().string() + " was not evaluated"));
   EXPECT_THAT(html, HasSubstr(other.filename().string() + " has no metrics"));
   EXPECT_THAT(html, HasSubstr("<section id=\"timelines-2\">"));
@@ -189,6 +189,56 @@ TEST_F(ReportTest, ResumedAndKilledRunsHaveCurvesToo) {
   const std::string first = text.substr(0, text.find('\n') + 1);
   std::ofstream(copy / "metrics.jsonl") << text << text.substr(first.size()) << "{\"iteration\": 3, \"lo";
   EXPECT_THAT(report(copy.string()), HasSubstr("<td>3 of 3</td>"));
+}
+
+TEST_F(ReportTest, LostLinesLeaveAGap) {
+  const fs::path copy = copy_of_run();
+  std::string text = read_file(copy / "metrics.jsonl");
+  const size_t second = text.find('\n') + 1;
+  text.erase(second, text.find('\n', second) + 1 - second);
+  std::ofstream(copy / "metrics.jsonl") << text;
+  const std::string html = report(copy.string());
+  EXPECT_THAT(html, HasSubstr("has no figures of 1 iterations"));
+  EXPECT_THAT(html, HasSubstr("<td>3 of 3</td>"));
+  EXPECT_THAT(html, HasSubstr("loss after 3 iterations"));
+}
+
+// Points that are one, alike, or as far apart as doubles can be.
+TEST_F(ReportTest, ChartsEndWhateverTheFigures) {
+  const fs::path copy = copy_of_run();
+  const auto line = [](int iteration, const std::string& loss) {
+    return fmt::format(
+        "{{\"iteration\": {}, \"loss\": {}, \"gradient_norm\": 1, \"seconds\": 1e-300, "
+        "\"tokens\": 1e300, \"busy_share\": 0.5}}\n",
+        iteration, loss);
+  };
+  std::ofstream(copy / "metrics.jsonl") << line(7, "2.5");
+  std::string html = report(copy.string());
+  EXPECT_EQ(count_of(html, "r=\"3\"/>"), 4u);
+  EXPECT_THAT(html, HasSubstr("loss after 8 iterations"));
+  for (const char* second : {"100000000000000016", "-1e300", "1e17"}) {
+    std::ofstream(copy / "metrics.jsonl") << line(0, "1e17") << line(1, second);
+    html = report(copy.string());
+    EXPECT_LT(html.size(), 1'000'000u);
+  }
+}
+
+TEST_F(ReportTest, AnEvaluationOfAnotherCheckpointSaysSo) {
+  const fs::path copy = copy_of_run();
+  EXPECT_THAT(report(copy.string()), HasSubstr("perplexity, all stages</span>"));
+  auto evaluation = nlohmann::json::parse(read_file(copy / "evaluation.json"));
+  EXPECT_EQ(evaluation["iteration"], 3);
+  evaluation["iteration"] = 2;
+  std::ofstream(copy / "evaluation.json") << evaluation;
+  EXPECT_THAT(report(copy.string()), HasSubstr("perplexity, all stages, after 2 iterations"));
+}
+
+// Only a folder where a file should be stops root.
+TEST_F(ReportTest, AFolderThatCannotBeWrittenHasAReport) {
+  const fs::path copy = copy_of_run();
+  fs::remove(merged_trace_file(copy));
+  fs::create_directories(merged_trace_file(copy) / "x");
+  EXPECT_THAT(report(copy.string()), HasSubstr("Measured:"));
 }
 
 TEST_F(ReportTest, RefusesWhatIsNoRun) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A training step of `skippipe bench` against eager PyTorch with transformers' Llama: same model, batch and threads.
+"""A training step of `skippipe bench` against PyTorch with transformers' Llama, not compiled: same model, batch, threads.
 
 Needs torch and transformers (pip); the project and its tests do not. The two run in turns, so that both see the same
 neighbours on the machine; the figures are medians over all steps.
@@ -21,19 +21,20 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--attention", default="sdpa", choices=("sdpa", "eager"), help="of transformers")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--steps", type=int, default=3, help="timed steps in a turn")
     return parser.parse_args()
 
 
-def model_config():
+def model_config(attention):
     """That of `skippipe bench` without --config."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
         hidden_size=512, intermediate_size=1376, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
         vocab_size=4096, max_position_embeddings=4096, rms_norm_eps=1e-6, tie_word_embeddings=False,
-        attn_implementation="eager")
+        attn_implementation=attention)
 
 
 class PyTorch:
@@ -43,7 +44,7 @@ class PyTorch:
 
         torch.set_num_threads(arguments.threads)
         torch.manual_seed(1)
-        self.model = LlamaForCausalLM(model_config()).to(torch.float32).train()
+        self.model = LlamaForCausalLM(model_config(arguments.attention)).to(torch.float32).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.95))
         self.tokens = torch.randint(0, 4096, (arguments.samples, arguments.tokens))
         self.version = torch.__version__
@@ -82,8 +83,8 @@ def main():
         ours += skippipe_turn(arguments, arguments.steps)
         theirs += pytorch.turn(arguments.steps)
     tokens = arguments.samples * arguments.tokens
-    for name, seconds in (("skippipe", ours), (f"PyTorch {pytorch.version}", theirs)):
-        print(f"{name:<20} {statistics.median(seconds):6.3f} s per step ({min(seconds):.3f} to {max(seconds):.3f}), "
+    for name, seconds in (("skippipe", ours), (f"PyTorch {pytorch.version}, {arguments.attention}", theirs)):
+        print(f"{name:<27} {statistics.median(seconds):6.3f} s per step ({min(seconds):.3f} to {max(seconds):.3f}), "
               f"{tokens / statistics.median(seconds):7.0f} tokens/s")
     print(f"skippipe over PyTorch: {statistics.median(theirs) / statistics.median(ours):.2f} x the tokens/s")
 

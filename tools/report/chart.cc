@@ -28,7 +28,9 @@ struct Interval {
   // An interval that has a length, with some room where `share` of it is added.
   Interval widened(double share) const {
     if (low > high) return {0, 1};
-    const double room = high > low ? (high - low) * share : std::max(std::abs(low) * 0.05, 1e-9);
+    // What doubles hardly tell apart is one value.
+    const double size = std::max(std::abs(low), std::abs(high));
+    const double room = high - low > size * 1e-9 ? (high - low) * share : std::max(size * 0.05, 1e-9);
     return {low - room, high + room};
   }
 };
@@ -63,8 +65,12 @@ class Svg {
 template <typename Visit>
 void each_tick(const Interval& interval, int count, Visit visit) {
   const auto [distance, decimals] = ticks_for(interval.high - interval.low, count);
-  for (double i = std::ceil(interval.low / distance - 1e-9); i * distance <= interval.high + distance * 1e-9; ++i)
+  const double first = std::ceil(interval.low / distance - 1e-9);
+  for (int step = 0; step <= 2 * count; ++step) {
+    const double i = first + step;
+    if (!(i * distance <= interval.high + distance * 1e-9)) break;
     visit(i * distance, fmt::format("{:.{}f}", i == 0 ? 0.0 : i * distance, decimals));
+  }
 }
 
 std::vector<std::pair<double, double>> thinned(const std::vector<std::pair<double, double>>& points) {
@@ -113,6 +119,9 @@ std::string render_line_chart(const LineChart& chart) {
   svg.text((kLeft + kWidth - kRight) / 2, kHeight - 4, "middle", "muted", chart.x_label);
   for (size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].empty()) continue;
+    if (lines[i].size() == 1)
+      svg.add("<circle class=\"area s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", i % kColourCount,
+              x_at(lines[i][0].first), y_at(lines[i][0].second));
     svg.add("<polyline class=\"line s{}\" points=\"", i % kColourCount);
     for (const auto& [x, y] : lines[i]) svg.add("{:.1f},{:.1f} ", x_at(x), y_at(y));
     svg.add("\"/>\n");

@@ -18,7 +18,7 @@ namespace skippipe {
 struct LinkUse {
   double messages = 0;
   double bytes = 0;
-  double busy_s = 0;  // while at least one message was on its way
+  double busy_s = 0;  // while at least one message was on its way, and not waiting for a slot of the receiver
 };
 using LinkUses = std::map<std::pair<int, int>, LinkUse>;  // by sender and receiver
 

@@ -41,14 +41,21 @@ std::string tile(const std::string& figure, const std::string& meaning) {
                      escape_markup(meaning));
 }
 
+std::string perplexity_label(const RunData& run) {
+  if (!run.evaluation) return "perplexity: not evaluated";
+  const auto& iteration = run.evaluation->iteration;
+  if (!iteration || *iteration == run.iterations_done()) return "perplexity, all stages";
+  return fmt::format("perplexity, all stages, after {} iterations", *iteration);
+}
+
 std::string tiles_of(const RunData& run) {
   const bool ran = !run.iterations.empty();
   return fmt::format(
       "<div class=\"tiles\">\n{}{}{}{}</div>\n",
       tile(text_if(ran, run.iteration_s(), " s", 3), fmt::format("per iteration, planned {:.3f} s", planned_s(run))),
       tile(text_if(ran, run.tokens_per_s(), "", 0), "tokens per second"),
-      tile(text_if(ran, run.last_loss(), "", 3), fmt::format("loss after {} iterations", run.iterations.size())),
-      tile(perplexity_of(run), run.evaluation ? "perplexity, all stages" : "perplexity: not evaluated"));
+      tile(text_if(ran, run.last_loss(), "", 3), fmt::format("loss after {} iterations", run.iterations_done())),
+      tile(perplexity_of(run), perplexity_label(run)));
 }
 
 template <typename Text>
@@ -60,8 +67,8 @@ void add_row(Table& table, const Runs& runs, const std::string& name, Text text)
 
 std::string iterations_of(const RunData& run) {
   for (const auto& [field, value] : run.description.run_file)
-    if (field == "run.iterations") return fmt::format("{} of {}", run.first_iteration + run.iterations.size(), value);
-  return fmt::format("{}", run.first_iteration + run.iterations.size());
+    if (field == "run.iterations") return fmt::format("{} of {}", run.iterations_done(), value);
+  return fmt::format("{}", run.iterations_done());
 }
 
 std::string path_of(const RunData& run) {
@@ -100,9 +107,9 @@ template <typename Point>
 Series series_of(const RunData& run, Point point) {
   Series series;
   double seconds = 0;
-  for (size_t i = 0; i < run.iterations.size(); ++i) {
-    seconds += run.iterations[i].seconds;
-    series.points.push_back(point(static_cast<double>(run.first_iteration + i + 1), seconds, run.iterations[i]));
+  for (const IterationFigures& figures : run.iterations) {
+    seconds += figures.seconds;
+    series.points.push_back(point(static_cast<double>(figures.iteration) + 1, seconds, figures));
   }
   return series;
 }
@@ -153,6 +160,8 @@ std::string curves_section(const Runs& runs) {
   for (const RunData& run : runs)
     if (run.iterations.empty())
       html += paragraph(fmt::format("{} has no metrics: no iteration was finished.", run.name));
+    else if (run.lost_iterations() > 0)
+      html += paragraph(fmt::format("{} has no figures of {} iterations.", run.name, run.lost_iterations()));
   if (longest->iterations.empty()) return section("curves", "Loss and throughput", html);
   if (runs.size() > 1) html += legend(names_of(runs), "s");
   LineChart throughput =

@@ -19,32 +19,29 @@ constexpr double kLargest = 1e300;
 constexpr int64_t kMaxIterations = 100'000'000;
 
 IterationFigures read_figures(const JsonReader& json) {
-  return {json.at("loss").as_double(-kLargest, kLargest), json.at("gradient_norm").as_double(0, kLargest),
-          json.at("seconds").as_double(0, kLargest), json.at("tokens").as_double(0, kLargest),
+  return {static_cast<uint32_t>(json.at("iteration").as_int(0, kMaxIterations)),
+          json.at("loss").as_double(-kLargest, kLargest),
+          json.at("gradient_norm").as_double(0, kLargest),
+          json.at("seconds").as_double(0, kLargest),
+          json.at("tokens").as_double(0, kLargest),
           json.at("busy_share").as_double(0, kLargest)};
 }
 
 // A run that was resumed may have done iterations again: the last line counts. A run that was killed may have left half
-// a line.
+// a line, another one lost some.
 void read_metrics(const std::filesystem::path& path, RunData& data) {
   if (!std::filesystem::exists(path)) return;
   const std::string text = read_file(path, uint64_t{1} << 30);
-  std::map<int64_t, IterationFigures> figures;
+  std::map<uint32_t, IterationFigures> figures;
   size_t line_number = 1;
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1, ++line_number) {
     const std::string where = fmt::format("{}: line {}", path.string(), line_number);
     const nlohmann::json document = parse_json(std::string_view(text).substr(begin, end - begin), where);
     const JsonReader json(document, where);
-    figures[json.at("iteration").as_int(0, kMaxIterations)] = read_figures(json);
+    const IterationFigures line = read_figures(json);
+    figures[line.iteration] = line;
   }
-  if (figures.empty()) return;
-  data.first_iteration = static_cast<uint32_t>(figures.begin()->first);
-  for (const auto& [iteration, line] : figures) {
-    if (iteration != int64_t{data.first_iteration} + static_cast<int64_t>(data.iterations.size()))
-      throw FileError("{}: found iteration {}, expected {}", path.string(), iteration,
-                      data.first_iteration + data.iterations.size());
-    data.iterations.push_back(line);
-  }
+  for (const auto& [iteration, line] : figures) data.iterations.push_back(line);
 }
 
 std::optional<Evaluation> read_evaluation(const std::filesystem::path& path) {
@@ -54,6 +51,8 @@ std::optional<Evaluation> read_evaluation(const std::filesystem::path& path) {
   if (root.at("format").as_string() != "skippipe-evaluation") root.at("format").fail("\"skippipe-evaluation\"");
   Evaluation evaluation;
   evaluation.predicted_tokens = root.at("predicted_tokens").as_int(0);
+  if (const auto iteration = root.find("iteration"))
+    evaluation.iteration = static_cast<uint32_t>(iteration->as_int(0, kMaxIterations));
   for (const JsonReader& json : root.at("results").items()) {
     Evaluation::Group group{json.at("label").as_string(), json.at("perplexity").as_double(0, kLargest), {}};
     for (const JsonReader& choice : json.at("choices").items())
@@ -64,26 +63,29 @@ std::optional<Evaluation> read_evaluation(const std::filesystem::path& path) {
 }
 
 void read_trace_of(RunData& data) {
-  const std::optional<Trace> trace = merge_traces(data.folder);
-  if (!trace) {
-    data.no_trace = "This run was not traced: launch it with --trace.";
-  } else if (trace->run_id != data.description.run_id) {
-    data.no_trace = "The trace in this folder is of another run.";
+  data.trace = merge_traces(data.folder, data.description.run_id);
+  if (!data.trace) {
+    data.no_trace = "There is no trace of this run: it was launched without --trace, or killed.";
   } else {
-    data.traced = read_iterations(*trace, data.description.plan);
+    data.traced = read_iterations(*data.trace, data.description.plan);
     if (!data.traced) data.no_trace = "The trace has no iteration from beginning to end.";
   }
 }
 
 template <typename Value>
 double mean(const RunData& data, Value value) {
-  const size_t first = data.first_iteration == 0 && data.iterations.size() > 1 ? 1 : 0;
+  const size_t first = data.iterations.size() > 1 && data.iterations.front().iteration == 0 ? 1 : 0;
   double sum = 0;
   for (size_t i = first; i < data.iterations.size(); ++i) sum += value(data.iterations[i]);
   return data.iterations.empty() ? 0 : sum / static_cast<double>(data.iterations.size() - first);
 }
 
 }  // namespace
+
+uint32_t RunData::lost_iterations() const {
+  if (iterations.empty()) return 0;
+  return iterations_done() - iterations.front().iteration - static_cast<uint32_t>(iterations.size());
+}
 
 double RunData::iteration_s() const {
   return mean(*this, [](const IterationFigures& i) { return i.seconds; });

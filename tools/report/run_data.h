@@ -14,6 +14,7 @@ namespace skippipe {
 
 // A line of metrics.jsonl.
 struct IterationFigures {
+  uint32_t iteration = 0;  // counts from 0
   double loss = 0;
   double gradient_norm = 0;
   double seconds = 0;
@@ -28,6 +29,7 @@ struct Evaluation {
     std::vector<double> choices;  // perplexities whose mean that is
   };
   int64_t predicted_tokens = 0;
+  std::optional<uint32_t> iteration;  // optimizer steps of the checkpoint
   std::vector<Group> groups;
 };
 
@@ -36,13 +38,16 @@ struct RunData {
   size_t place = 1;  // in the report, from 1
   std::filesystem::path folder;
   RunDescription description;
-  uint32_t first_iteration = 0;              // of those below; counts from 0
-  std::vector<IterationFigures> iterations;  // without gaps
+  std::vector<IterationFigures> iterations;  // in order; those whose lines were lost are not there
   IterationPicture planned;
+  std::optional<Trace> trace;  // merged from the parts that are there
   std::optional<TracedIterations> traced;
   std::string no_trace;  // why there is none
   std::optional<Evaluation> evaluation;
 
+  uint32_t iterations_done() const { return iterations.empty() ? 0 : iterations.back().iteration + 1; }
+  // Lines that are missing, such as those of a time when the disk was full.
+  uint32_t lost_iterations() const;
   // Mean seconds per iteration; the first starts cold and is not counted, unless it is the only one. 0 without metrics.
   double iteration_s() const;
   double tokens_per_s() const;
@@ -51,7 +56,7 @@ struct RunData {
   double last_loss() const;
 };
 
-// Also merges the parts of the run's trace. Throws FileError: no run's output folder, or a file that is wrong.
+// Throws FileError: no run's output folder, or a file that is wrong.
 RunData load_run_data(const std::filesystem::path& folder);
 
 }  // namespace skippipe
