@@ -1,43 +1,14 @@
 // convert and inspect, as a user calls them.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
-
 #include "base/file.h"
 #include "engine/model_files.h"
-#include "tests/temp_folder.h"
-#include "tests/tools/run_program.h"
+#include "tests/tools/verb_test.h"
 
 namespace skippipe {
 namespace {
 
 using ::testing::HasSubstr;
 
-class ConvertVerbsTest : public ::testing::Test {
- protected:
-  // Replaces @ by the test's folder and % by a model that transformers wrote.
-  ProgramResult run(std::string arguments) const {
-    const std::string golden = SKIPPIPE_SOURCE_DIR "/tests/engine/golden/sharded";
-    for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
-    for (size_t at; (at = arguments.find('%')) != std::string::npos;) arguments.replace(at, 1, golden);
-    return run_skippipe(arguments);
-  }
-  void expect_ok(const std::string& arguments, const std::string& part) const {
-    const ProgramResult result = run(arguments);
-    EXPECT_EQ(result.exit_code, 0) << arguments << "\n" << result.output;
-    EXPECT_THAT(result.output, HasSubstr(part));
-  }
-  // One line that says what is wrong, and nothing else.
-  void expect_refused(const std::string& arguments, const std::string& part) const {
-    const ProgramResult result = run(arguments);
-    EXPECT_EQ(result.exit_code, 1) << arguments << "\n" << result.output;
-    EXPECT_THAT(result.output, HasSubstr(part));
-    EXPECT_EQ(std::ranges::count(result.output, '\n'), 1) << result.output;
-  }
-
-  const TempFolder folder_;
-};
+class ConvertVerbsTest : public VerbTest {};
 
 TEST_F(ConvertVerbsTest, ThereAndBackAgain) {
   expect_ok("convert % --out @/stages --layers-per-stage 0,1,1", "a checkpoint with 0 + 1 + 1 layers in 3 stages");

@@ -1,23 +1,18 @@
 // tokenizer, tokenize, eval, generate and probe, as a user calls them.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <array>
 
 #include "base/file.h"
 #include "base/random.h"
 #include "engine/local_model.h"
 #include "engine/model_files.h"
-#include "tests/temp_folder.h"
-#include "tests/tools/run_program.h"
+#include "tests/tools/verb_test.h"
 
 namespace skippipe {
 namespace {
 
 using ::testing::HasSubstr;
 
-class DataVerbsTest : public ::testing::Test {
+class DataVerbsTest : public VerbTest {
  protected:
   void write_text() const {
     static constexpr std::array<const char*, 8> kSyllables = {"ka", "lo", "mi", "ten", "sur", "ba", "el", "or"};
@@ -51,27 +46,6 @@ class DataVerbsTest : public ::testing::Test {
       write_checkpoint_part(checkpoint, i, model.stage(i).parameters(), false);
     }
   }
-  // Replaces @ by the test's folder.
-  ProgramResult run(std::string arguments, const std::string& input = "/dev/null",
-                    const std::string& before = "") const {
-    for (size_t at; (at = arguments.find('@')) != std::string::npos;) arguments.replace(at, 1, folder_.path().string());
-    return run_skippipe(arguments, input, before);
-  }
-  void expect_ok(const std::string& arguments, const std::string& part) const {
-    const ProgramResult result = run(arguments);
-    EXPECT_EQ(result.exit_code, 0) << arguments << "\n" << result.output;
-    EXPECT_THAT(result.output, HasSubstr(part));
-  }
-  // One line that says what is wrong, and nothing else.
-  void expect_refused(const std::string& arguments, const std::string& part) const {
-    const ProgramResult result = run(arguments);
-    EXPECT_EQ(result.exit_code, 1) << arguments << "\n" << result.output;
-    EXPECT_THAT(result.output, HasSubstr(part));
-    EXPECT_EQ(std::ranges::count(result.output, '\n'), 1) << result.output;
-    EXPECT_TRUE(result.output.starts_with("skippipe: ")) << result.output;
-  }
-
-  const TempFolder folder_;
 };
 
 TEST_F(DataVerbsTest, FromTextToPerplexity) {

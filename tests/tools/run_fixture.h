@@ -12,6 +12,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 
 #include "base/file.h"
 #include "tests/temp_folder.h"
@@ -133,8 +134,9 @@ class BackgroundLaunch {
       pid_t pid = 0;
       if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size()) continue;
       std::ifstream file(entry.path() / "cmdline", std::ios::binary);
-      const std::string command((std::istreambuf_iterator<char>(file)), {});
-      if (command.find(what) != std::string::npos) found.push_back(pid);
+      std::ostringstream command;
+      command << file.rdbuf();  // a process that has just ended can't be read: that is no exception here
+      if (command.str().find(what) != std::string::npos) found.push_back(pid);
     }
     return found;
   }
