@@ -46,8 +46,10 @@ NetworkNode read_node(const JsonReader& json) {
 }
 
 Link read_link(const JsonReader& json) {
+  const auto bandwidth = json.find("bandwidth_mbit_per_s");
+  if (bandwidth && bandwidth->as_double(0, 1e12) == 0) bandwidth->fail("more than 0, or no such field: infinite");
   return {.latency_s = json.at("latency_ms").as_double(0, kMaxSeconds * 1e3) / 1e3,
-          .bandwidth_bytes_per_s = json.get_double("bandwidth_mbit_per_s", 0, 0, 1e12) * kBytesPerSecondOfMbit,
+          .bandwidth_bytes_per_s = bandwidth ? bandwidth->as_double() * kBytesPerSecondOfMbit : 0,
           .overhead_s = json.get_double("overhead_ms", 0, 0, kMaxSeconds * 1e3) / 1e3};
 }
 
@@ -86,7 +88,22 @@ class LinkTable {
   std::map<std::pair<int, int>, Link> links_;
 };
 
-void fill_links(Network& network, const LinkTable& by_node, const LinkTable& by_region,
+// delay_s[from][to]: seconds that any message takes. Row by row; empty without the field.
+std::vector<Link> read_delays(const JsonReader& root, size_t nodes) {
+  std::vector<Link> links;
+  const auto matrix = root.find("delay_s");
+  if (!matrix) return links;
+  const std::vector<JsonReader> rows = matrix->items();
+  if (rows.size() != nodes) matrix->fail(fmt::format("{} rows, one for each node", nodes));
+  for (const JsonReader& row : rows) {
+    const std::vector<JsonReader> delays = row.items();
+    if (delays.size() != nodes) row.fail(fmt::format("{} numbers, one for each node", nodes));
+    for (const JsonReader& delay : delays) links.push_back({.latency_s = delay.as_double(0, kMaxSeconds)});
+  }
+  return links;
+}
+
+void fill_links(Network& network, const LinkTable& by_node, const std::vector<Link>& delays, const LinkTable& by_region,
                 const std::map<std::string, int>& regions, const std::string& file) {
   const int n = network.size();
   network.links.assign(static_cast<size_t>(n) * static_cast<size_t>(n), Link{});
@@ -96,22 +113,22 @@ void fill_links(Network& network, const LinkTable& by_node, const LinkTable& by_
       const NetworkNode& a = network.nodes[static_cast<size_t>(from)];
       const NetworkNode& b = network.nodes[static_cast<size_t>(to)];
       const Link* link = by_node.find(from, to);
+      if (!link && !delays.empty()) link = &delays[static_cast<size_t>(from * n + to)];
       if (!link) link = by_region.find(regions.at(a.region), regions.at(b.region));
       if (!link)
-        throw PlanError("{}: no link from '{}' to '{}', expected one in 'links' or 'region_links'", file, a.name,
-                        b.name);
+        throw PlanError("{}: no link from '{}' to '{}', expected one in 'links', 'delay_s' or 'region_links'", file,
+                        a.name, b.name);
       network.link(from, to) = *link;
     }
   }
 }
 
 nlohmann::ordered_json link_json(const std::string& from, const std::string& to, const Link& link) {
-  return {{"from", from},
-          {"to", to},
-          {"latency_ms", link.latency_s * 1e3},
-          {"bandwidth_mbit_per_s", link.bandwidth_bytes_per_s / kBytesPerSecondOfMbit},
-          {"overhead_ms", link.overhead_s * 1e3},
-          {"symmetric", false}};
+  nlohmann::ordered_json json = {{"from", from}, {"to", to}, {"latency_ms", link.latency_s * 1e3}};
+  if (link.bandwidth_bytes_per_s > 0) json["bandwidth_mbit_per_s"] = link.bandwidth_bytes_per_s / kBytesPerSecondOfMbit;
+  json["overhead_ms"] = link.overhead_s * 1e3;
+  json["symmetric"] = false;
+  return json;
 }
 
 std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {
@@ -147,7 +164,7 @@ Network read_network(const JsonReader& root) {
   LinkTable by_node(names), by_region(regions);
   if (const auto list = root.find("links")) by_node.read(*list, "node");
   if (const auto list = root.find("region_links")) by_region.read(*list, "node's region");
-  fill_links(network, by_node, by_region, regions, root.where());
+  fill_links(network, by_node, read_delays(root, network.nodes.size()), by_region, regions, root.where());
   return network;
 }
 

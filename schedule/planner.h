@@ -18,10 +18,11 @@ struct PlanRequest {
   Network network;
   PlanRules rules;
   Workload workload;  // its lists say the number of stages
-  // Nodes of each stage. Empty: the planner spreads all nodes evenly and searches for the best places.
+  // Nodes of each stage. Empty: the planner searches for the best places.
   std::vector<std::vector<int>> stages;
-  int data_nodes = 0;  // size of stage 0 when `stages` is empty; 0: as even as the rest
-  int microbatches = 1;
+  // How many nodes each stage has when `stages` is empty, in all the network's. Empty: even_nodes_per_stage.
+  std::vector<int> nodes_per_stage;
+  int microbatches = 1;  // of an iteration, over all data nodes
   uint64_t seed = 0;
   int evaluations = 20000;  // simulated candidates
   // Called now and then with evaluations done and the best seconds per iteration so far (infinite: none yet).
@@ -29,6 +30,9 @@ struct PlanRequest {
 
   int stage_count() const { return static_cast<int>(workload.stage_layers.size()); }
 };
+
+// As even as possible, earlier stages taking what is left over.
+std::vector<int> even_nodes_per_stage(int nodes, int stages);
 
 // A plan, or the rule that can't be met.
 struct PlanResult {

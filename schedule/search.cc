@@ -47,17 +47,33 @@ void check_given_stages(const PlanRequest& request) {
   }
 }
 
+void check_nodes_per_stage(const PlanRequest& request) {
+  const std::vector<int>& counts = request.nodes_per_stage;
+  if (counts.size() != static_cast<size_t>(request.stage_count()))
+    throw ConfigError("numbers of nodes are given for {} stages, expected {}", counts.size(), request.stage_count());
+  int64_t sum = 0;
+  for (const int count : counts) {
+    if (count < 1) throw ConfigError("a stage of {} nodes, expected at least 1", count);
+    sum += count;
+  }
+  if (sum != request.network.size())
+    throw ConfigError("the stages have {} nodes in all, expected the network's {}", sum, request.network.size());
+}
+
 std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random) {
   std::vector<int> nodes(request.network.nodes.size());
   std::iota(nodes.begin(), nodes.end(), 0);
   random.shuffle(nodes);
-  std::vector<std::vector<int>> stages(static_cast<size_t>(request.stage_count()));
-  size_t next = 0;
-  while (stages[0].size() < static_cast<size_t>(request.data_nodes)) stages[0].push_back(nodes[next++]);
-  const size_t first = request.data_nodes > 0 && stages.size() > 1 ? 1 : 0;
-  for (size_t s = first; next < nodes.size(); s = s + 1 < stages.size() ? s + 1 : first)
-    stages[s].push_back(nodes[next++]);
-  for (std::vector<int>& stage : stages) std::sort(stage.begin(), stage.end());
+  const std::vector<int> counts = request.nodes_per_stage.empty()
+                                      ? even_nodes_per_stage(request.network.size(), request.stage_count())
+                                      : request.nodes_per_stage;
+  std::vector<std::vector<int>> stages;
+  auto next = nodes.begin();
+  for (const int count : counts) {
+    std::vector<int>& stage = stages.emplace_back(next, next + count);
+    std::sort(stage.begin(), stage.end());
+    next += count;
+  }
   return stages;
 }
 
@@ -70,6 +86,12 @@ void exchange(int& node, int a, int b) {
 }
 
 }  // namespace
+
+std::vector<int> even_nodes_per_stage(int nodes, int stages) {
+  std::vector<int> counts;
+  for (int s = 0; s < stages; ++s) counts.push_back(nodes / stages + (s < nodes % stages ? 1 : 0));
+  return counts;
+}
 
 std::optional<PlanResult> check_request(const PlanRequest& request) {
   const int nodes = request.network.size();
@@ -86,10 +108,8 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   } else if (stages > nodes) {
     return PlanResult{.rule = "C1",
                       .why = fmt::format("{} stages need at least as many nodes, found {}", stages, nodes)};
-  } else if (request.data_nodes < 0 || request.data_nodes > nodes - (stages - 1)) {
-    return PlanResult{.rule = "C1",
-                      .why = fmt::format("{} data nodes of {} nodes leave fewer than {} for the other stages",
-                                         request.data_nodes, nodes, stages - 1)};
+  } else if (!request.nodes_per_stage.empty()) {
+    check_nodes_per_stage(request);
   }
   return std::nullopt;
 }

@@ -225,7 +225,8 @@ void Simulator::send_shards(int node, uint32_t iteration, SimulatedEvent::Kind d
   const double shard_bytes = static_cast<double>(plan_->workload.stage_gradient_bytes[stage]) / count;
   for (const int replica : replicas) {
     double arrival_s = now_;
-    if (replica != node) arrival_s = transfer(node, replica, shard_bytes, iteration, -1, Transfer::Kind::kReduction);
+    if (replica != node && shard_bytes > 0)
+      arrival_s = transfer(node, replica, shard_bytes, iteration, -1, Transfer::Kind::kReduction);
     NodeCost& cost = costs_[static_cast<size_t>(replica)];
     collect(done == Event::Kind::kScattered ? cost.scattered : cost.gathered, count, arrival_s, done, replica,
             iteration);

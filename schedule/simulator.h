@@ -68,7 +68,8 @@ struct Simulation {
 // Cost model: forward = forward_s x layers of the stage x samples, backward and loss by the node's ratios. A message
 // waits until its directed link is free, occupies it for bytes / bandwidth, and is announced latency + overhead later;
 // letting it in takes no time. Reduction: every replica sends each of the others its shard (gradient bytes / replicas),
-// sums its own shard when all have come, and sends the sum to all; done when all sums have come. Norms: 64 bytes from
+// sums its own shard when all have come, and sends the sum to all; done when all sums have come. Gradients of no bytes
+// take no messages. Norms: 64 bytes from
 // every node to every other. Step = step_s_per_byte x gradient bytes.
 class Simulator {
  public:

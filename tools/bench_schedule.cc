@@ -46,7 +46,7 @@ PlanRequest make_request(const Network& network) {
   request.workload.stage_layers.assign(kStages, 1);
   request.workload.stage_gradient_bytes.assign(kStages, 1 << 26);
   request.microbatches = kMicrobatches;
-  request.data_nodes = 5;
+  request.nodes_per_stage = {5, 3, 3, 3, 3, 3};
   request.evaluations = 200;
   return request;
 }

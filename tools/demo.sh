@@ -44,7 +44,7 @@ if [ -n "$text" ] && [ ! -r "$text" ]; then
 fi
 
 # The job: what both runs share.
-samples=4 tokens=128 microbatches=12 stages=6
+samples=4 tokens=128 microbatches=6 data_nodes=2 stages=6
 
 begin=$SECONDS
 say() { printf '\n[%d:%02d] %s\n' $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)) "$1"; }
@@ -147,7 +147,7 @@ row_of() {
   skip=$($3 skip ${4-})
   row "$1" "$(printf "$2" "$full")" "$(printf "$2" "$skip")"
 }
-tokens_per_s() { jq -n "$samples * $tokens * $microbatches / $(measured_s $1)"; }
+tokens_per_s() { jq -n "$samples * $tokens * $microbatches * $data_nodes / $(measured_s $1)"; }
 difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
 {
   row "" full skip

@@ -1,6 +1,9 @@
 // skippipe plan: from a network and a workload to a plan.
+#include <algorithm>
+#include <charconv>
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include "base/error.h"
 #include "engine/model_config.h"
@@ -18,16 +21,17 @@ struct Options {
   std::string network;
   std::string method = "skip";
   int stages = 0;
+  std::vector<int> nodes_per_stage;
   std::vector<int> layers;
-  int data_nodes = 0;
-  int microbatches = 0;
+  int microbatches = 0;  // of each data node
   int samples = 1;
   int tokens = 0;
   std::string model;
   Dtype dtype = Dtype::kF32;
   int64_t activation_bytes = 0;
   std::vector<int64_t> stage_gradient_bytes;
-  PlanRules rules{.skip_ratio = 1.0 / 3};
+  std::string skip = "1/3";
+  PlanRules rules;
   bool unequal_exposure = false;
   bool no_norm = false;
   uint64_t seed = 0;
@@ -37,6 +41,37 @@ struct Options {
 };
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
+constexpr int kMaxMicrobatches = 1 << 16;
+
+// "0.33" or "1/3"
+double parse_share(const std::string& text) {
+  const size_t slash = text.find('/');
+  double above = 0, below = 1;
+  const auto read = [&](size_t begin, size_t end, double& value) {
+    const auto [at, error] = std::from_chars(text.data() + begin, text.data() + end, value);
+    return error == std::errc() && at == text.data() + end;
+  };
+  const bool fine = slash == std::string::npos ? read(0, text.size(), above)
+                                               : read(0, slash, above) && read(slash + 1, text.size(), below);
+  const double share = above / below;
+  if (!fine || !(share >= 0 && share <= 1))
+    throw UsageError("--skip: found '{}', expected a share from 0 to 1 such as 1/3 or 0.33", text);
+  return share;
+}
+
+// What the lists say that were given, all alike.
+int stage_count(const Options& options) {
+  int stages = options.stages;
+  for (const std::vector<int>* list : {&options.nodes_per_stage, &options.layers}) {
+    if (list->empty()) continue;
+    const auto count = static_cast<int>(list->size());
+    if (stages > 0 && stages != count)
+      throw UsageError("plan: --stages, --nodes-per-stage and --layers: found {} and {} stages", stages, count);
+    stages = count;
+  }
+  if (stages == 0) throw UsageError("plan: give --stages or --nodes-per-stage");
+  return stages;
+}
 
 // `total` layers over `stages`, earlier ones taking what is left over.
 std::vector<int> split_layers(int64_t total, int stages) {
@@ -79,14 +114,17 @@ Workload make_workload(const Options& options) {
   workload.stage_layers = options.layers;
   workload.exchange_norm = !options.no_norm;
   const auto stages = static_cast<size_t>(options.stages);
-  if (!workload.stage_layers.empty() && workload.stage_layers.size() != stages)
-    throw UsageError("plan: --layers names {} stages, expected {}", workload.stage_layers.size(), stages);
   if (!options.model.empty()) {
     describe_model(options, workload);
     return workload;
   }
   if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
   workload.activation_bytes = options.activation_bytes;
+  if (options.stage_gradient_bytes.empty()) {  // the pipeline alone, up to the last backward pass and step
+    workload.stage_gradient_bytes.assign(stages, 0);
+    workload.exchange_norm = false;
+    return workload;
+  }
   workload.stage_gradient_bytes = options.stage_gradient_bytes;
   if (workload.stage_gradient_bytes.size() == 1)
     workload.stage_gradient_bytes.resize(stages, options.stage_gradient_bytes[0]);
@@ -96,14 +134,26 @@ Workload make_workload(const Options& options) {
   return workload;
 }
 
-void run(const Options& options) {
+int all_microbatches(const Options& options, int nodes) {
+  const int data_nodes = options.nodes_per_stage.empty() ? even_nodes_per_stage(nodes, options.stages).front()
+                                                         : options.nodes_per_stage.front();
+  const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
+  if (all > kMaxMicrobatches)
+    throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,
+                      data_nodes, kMaxMicrobatches);
+  return static_cast<int>(all);
+}
+
+void run(Options options) {
+  options.stages = stage_count(options);
+  options.rules.skip_ratio = parse_share(options.skip);
   PlanRequest request;
   request.network = load_network(options.network);
   request.rules = options.rules;
   request.rules.equal_exposure = !options.unequal_exposure;
   request.workload = make_workload(options);
-  request.data_nodes = options.data_nodes;
-  request.microbatches = options.microbatches;
+  request.nodes_per_stage = options.nodes_per_stage;
+  request.microbatches = all_microbatches(options, request.network.size());
   request.seed = options.seed;
   request.evaluations = options.evaluations;
   PlanResult result;
@@ -124,9 +174,9 @@ void run(const Options& options) {
 }
 
 void add_workload_options(CLI::App& verb, Options& options) {
-  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, over all data nodes")
+  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
       ->required()
-      ->check(CLI::Range(1, 65536));
+      ->check(CLI::Range(1, kMaxMicrobatches));
   verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -141,7 +191,8 @@ void add_workload_options(CLI::App& verb, Options& options) {
       ->excludes(model)
       ->check(CLI::Range(int64_t{0}, kMaxBytes));
   verb.add_option("--stage-gradient-bytes", options.stage_gradient_bytes,
-                  "Instead of --model: bytes of a stage's gradients, one number or one for each stage")
+                  "Instead of --model: bytes of a stage's gradients, one number or one for each stage; without either, "
+                  "gradients and norms are left out")
       ->excludes(model)
       ->delimiter(',')
       ->check(CLI::Range(int64_t{0}, kMaxBytes));
@@ -149,8 +200,7 @@ void add_workload_options(CLI::App& verb, Options& options) {
 }
 
 void add_rule_options(CLI::App& verb, Options& options) {
-  verb.add_option("--skip-ratio", options.rules.skip_ratio, "Share of the stages that each path leaves out (skip)")
-      ->check(CLI::Range(0.0, 1.0))
+  verb.add_option("--skip", options.skip, "Share of the stages that each path leaves out (skip)")
       ->capture_default_str();
   verb.add_option("--max-swaps", options.rules.max_swaps, "Visits of a path that may go back behind the furthest stage")
       ->check(CLI::Range(0, 1024))
@@ -173,8 +223,10 @@ void add_plan_verb(CLI::App& app) {
   verb->add_option("--method", options->method, "full: every path visits all stages; skip: partial paths")
       ->check(CLI::IsMember({"full", "skip"}))
       ->capture_default_str();
-  verb->add_option("--stages", options->stages, "Stages of the pipeline")->required()->check(CLI::Range(1, 1024));
-  verb->add_option("--data-nodes", options->data_nodes, "Nodes of stage 0; default: as many as in other stages")
+  verb->add_option("--stages", options->stages, "Stages of the pipeline")->check(CLI::Range(1, 1024));
+  verb->add_option("--nodes-per-stage", options->nodes_per_stage,
+                   "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
+      ->delimiter(',')
       ->check(CLI::Range(1, 1024));
   add_workload_options(*verb, *options);
   add_rule_options(*verb, *options);
@@ -185,7 +237,7 @@ void add_plan_verb(CLI::App& app) {
   verb->add_option("--out", options->out, "Write the plan here (JSON)");
   verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
   verb->footer(
-      "Example: skippipe plan --network network.json --method skip --stages 6 --microbatches 12 --samples 4 "
+      "Example: skippipe plan --network network.json --method skip --stages 6 --microbatches 6 --samples 4 "
       "--tokens 128 --model config.json --out plan.json --timeline plan.svg");
   verb->callback([options] { run(*options); });
 }

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   add_tokenizer_verb(app);
   add_tokenize_verb(app);
+  add_network_verb(app);
   add_plan_verb(app);
   add_simulate_verb(app);
   add_probe_verb(app);

@@ -13,6 +13,7 @@ struct Exit {
 
 void add_tokenizer_verb(CLI::App& app);
 void add_tokenize_verb(CLI::App& app);
+void add_network_verb(CLI::App& app);
 void add_plan_verb(CLI::App& app);
 void add_simulate_verb(CLI::App& app);
 void add_probe_verb(CLI::App& app);

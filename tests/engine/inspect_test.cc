@@ -50,7 +50,7 @@ TEST_F(InspectTest, KnowsWhatLiesInTheTree) {
   expect_whole(kModel / "config.json", "model configuration");
   expect_whole(kModel / "model.safetensors.index.json", "index of a sharded model");
   expect_whole(kModel / "model-00001-of-00003.safetensors", "safetensors");
-  expect_whole(kSource / "examples/skippipe-20-nodes.json", "network");
+  expect_whole(kSource / "examples/published-20-nodes.json", "network");
   EXPECT_EQ(inspect(kModel).tensors.size(), 21u);
   expect_problem(kSource / "README.md", "", "no file or folder of skippipe");
   expect_problem(kSource / "engine", "", "no file or folder of skippipe");

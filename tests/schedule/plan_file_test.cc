@@ -83,6 +83,22 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
 }
 
+TEST_F(PlanFile, LinksMayBeAMatrixOfDelays) {
+  json text = kNetwork;
+  text["delay_s"] = {{0, 1, 2}, {3, 0, 4}, {5, 6, 0}};
+  folder_.write("network.json", text.dump());
+  const Network network = load_network(path("network.json"));
+  EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.001) << "named links count first";
+  EXPECT_EQ(network.link(1, 0).transfer_s(1e9), 3);
+  EXPECT_EQ(network.link(2, 1).transfer_s(1e9), 6);
+}
+
+TEST_F(PlanFile, TheExamplesAreNetworks) {
+  for (const auto& [name, nodes] :
+       {std::pair("five-regions.json", 12), {"published-20-nodes.json", 20}, {"regions-12.json", 12}})
+    EXPECT_EQ(load_network(std::filesystem::path(SKIPPIPE_SOURCE_DIR "/examples") / name).size(), nodes) << name;
+}
+
 TEST_F(PlanFile, RefusesWrongNetworks) {
   const auto refuses_network = [&](const std::function<void(json&)>& change, const std::vector<std::string>& parts) {
     json broken = kNetwork;
@@ -103,6 +119,11 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["links"][0]["to"] = "z"; }, {"links[0].to", "\"z\""});
   refuses_network([](json& n) { n["links"][0]["latency_ms"] = "fast"; }, {"links[0].latency_ms", "fast"});
   refuses_network([](json& n) { n["links"].push_back(n["links"][0]); }, {"links[1]", "twice"});
+  refuses_network([](json& n) { n["delay_s"] = {{0, 1, 2}}; }, {"delay_s", "3 rows"});
+  refuses_network([](json& n) { n["delay_s"] = {{0, 1, 2}, {0, 1}, {0, 1, 2}}; }, {"delay_s[1]", "3 numbers"});
+  refuses_network([](json& n) { n["delay_s"] = {{0, -1, 2}, {0, 0, 1}, {0, 1, 2}}; }, {"delay_s[0][1]", "-1"});
+  refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 0; },
+                  {"links[0].bandwidth_mbit_per_s", "more than 0"});
   refuses_network([](json& n) { n["region_links"].erase(1); }, {"no link from 'a' to 'c'"});
   refuses(load_network, kNetwork.dump().substr(0, 200), {"not valid JSON"});
   refuses(load_network, "", {"not valid JSON"});

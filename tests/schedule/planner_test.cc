@@ -127,10 +127,12 @@ TEST(Planner, KeepsGivenStages) {
     EXPECT_EQ(stage_of, (std::vector<int>{1, 0, 2, 2, 0, 1}));
   }
   request.stages.clear();
-  request.data_nodes = 4;
+  request.nodes_per_stage = {3, 1, 2};
   const PlanResult result = make_planner("skip")->plan(request);
   ASSERT_TRUE(result.plan.has_value());
-  EXPECT_EQ(result.plan->stages[0].size(), 4u);
+  for (size_t s = 0; s < 3; ++s)
+    EXPECT_EQ(result.plan->stages[s].size(), static_cast<size_t>(request.nodes_per_stage[s]));
+  EXPECT_EQ(even_nodes_per_stage(11, 4), (std::vector<int>{3, 3, 3, 2}));
 }
 
 TEST(Planner, SaysWhichRuleCannotBeMet) {
@@ -143,9 +145,6 @@ TEST(Planner, SaysWhichRuleCannotBeMet) {
   PlanRequest request = make_request(1, 3, 4, 4);
   infeasible(request, "C1", "4 stages need at least as many nodes, found 3");
   request = make_request(1, 6, 4, 4);
-  request.data_nodes = 4;
-  infeasible(request, "C1", "4 data nodes of 6");
-  request.data_nodes = 0;
   request.rules.skip_ratio = 1;
   infeasible(request, "C2", "0 of 4 stages");
   // Two visits of ten stages reach at most stage 4, so that the later ones serve nobody.
@@ -165,6 +164,9 @@ TEST(Planner, RefusesRequestsThatMakeNoSense) {
   refuses([](PlanRequest& r) { r.workload.stage_layers.clear(); });
   refuses([](PlanRequest& r) { r.workload.stage_gradient_bytes.pop_back(); });
   refuses([](PlanRequest& r) { r.rules.skip_ratio = -0.1; });
+  refuses([](PlanRequest& r) { r.nodes_per_stage = {4, 2}; });
+  refuses([](PlanRequest& r) { r.nodes_per_stage = {3, 2, 2}; });
+  refuses([](PlanRequest& r) { r.nodes_per_stage = {6, 0, 0}; });
   refuses([](PlanRequest& r) { r.stages = {{0}, {1}}; });
   refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {1}}; });
   refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {6}}; });

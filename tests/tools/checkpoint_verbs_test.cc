@@ -69,7 +69,7 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
       sections.optimizer = "clip_norm = 0";
       sections.plan = "file = \"unclipped.json\"\nnetwork = \"network.json\"";
       must_run(
-          "plan --no-norm-exchange --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 "
+          "plan --no-norm-exchange --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 "
           "--model " +
           path("config.json") + " --network " + path("network.json") + " --out " + path("unclipped.json"));
     }
@@ -97,7 +97,7 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
 
 // The same model and data under other stages: the losses go on as they would have.
 TEST_F(CheckpointVerbsTest, ARunGoesOnUnderAnotherPlan) {
-  must_run("plan --method full --stages 1 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+  must_run("plan --method full --stages 1 --microbatches 1 --samples 4 --tokens 32 --evaluations 50 --model " +
            path("config.json") + " --network " + path("network.json") + " --out " + path("one-stage.json"));
   Sections sections;
   sections.run = "iterations = 9";
@@ -177,7 +177,7 @@ TEST_F(CheckpointVerbsTest, APlanThatChangedUnderItsNameIsTold) {
   sections.run = "iterations = 2";
   sections.plan = "file = \"changing.json\"\nnetwork = \"network.json\"";
   const auto plan_with = [](const std::string& seed) {
-    must_run("plan --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+    must_run("plan --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
              path("config.json") + " --network " + path("network.json") + " --out " + path("changing.json") +
              " --seed " + seed);
   };

@@ -1,51 +1,37 @@
-// plan and simulate, as a user calls them.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
+// network, plan and simulate, as a user calls them.
 #include <filesystem>
 
 #include "base/file.h"
 #include "schedule/network.h"
 #include "schedule/plan.h"
 #include "schedule/validator.h"
-#include "tests/temp_folder.h"
-#include "tests/tools/run_program.h"
+#include "tests/tools/verb_test.h"
 
 namespace skippipe {
 namespace {
 
 using ::testing::HasSubstr;
 
-class PlanVerbsTest : public ::testing::Test {
+class PlanVerbsTest : public VerbTest {
  protected:
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
   std::string plan(const std::string& options) const {
-    return "plan --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json' --evaluations 50 --out '" +
+    return "plan --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' --evaluations 50 --out '" +
            path("plan.json") + "' " + options;
   }
-  // One line that says what is wrong, and nothing else.
-  static void expect_refused(const std::string& arguments, const std::string& part) {
-    const ProgramResult result = run_skippipe(arguments);
-    EXPECT_EQ(result.exit_code, 1) << arguments;
-    EXPECT_THAT(result.output, HasSubstr(part));
-    EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
-  }
-
-  TempFolder folder_;
 };
 
 TEST_F(PlanVerbsTest, PlansAndSimulates) {
   for (const std::string method : {"full", "skip"}) {
     const ProgramResult planned =
         run_skippipe(plan("--method " + method +
-                          " --stages 6 --data-nodes 5 --microbatches 10 --activation-bytes 33554648 "
+                          " --nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --activation-bytes 33554648 "
                           "--stage-gradient-bytes 1000000 --timeline '" +
                           path("plan.svg") + "'"));
     ASSERT_EQ(planned.exit_code, 0) << planned.output;
     EXPECT_THAT(planned.output, HasSubstr("s per iteration"));
     EXPECT_THAT(read_file(path("plan.svg")), HasSubstr("</svg>"));
-    const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json");
+    const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json");
     EXPECT_TRUE(validate(load_plan(path("plan.json")), network).empty());
 
     // The plan names its network; another one may be given.
@@ -53,7 +39,7 @@ TEST_F(PlanVerbsTest, PlansAndSimulates) {
     EXPECT_EQ(again.exit_code, 0) << again.output;
     const ProgramResult simulated =
         run_skippipe("simulate '" + path("plan.json") +
-                     "' --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json' --jitter 2 --seed 3");
+                     "' --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' --jitter 2 --seed 3");
     EXPECT_EQ(simulated.exit_code, 0) << simulated.output;
     EXPECT_THAT(simulated.output, HasSubstr("0.00 %"));
   }
@@ -64,7 +50,7 @@ TEST_F(PlanVerbsTest, TakesSizesFromTheModel) {
     "intermediate_size": 128, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
     "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
   const std::string model = " --microbatches 4 --model '" + path("config.json") + "' --samples 2 --tokens 32";
-  const ProgramResult planned = run_skippipe(plan("--stages 3 --skip-ratio 0.34" + model));
+  const ProgramResult planned = run_skippipe(plan("--stages 3 --skip 0.34" + model));
   ASSERT_EQ(planned.exit_code, 0) << planned.output;
   const Workload workload = load_plan(path("plan.json")).workload;
   EXPECT_EQ(workload.activation_bytes, 2 * 32 * 64 * 4);
@@ -77,15 +63,40 @@ TEST_F(PlanVerbsTest, TakesSizesFromTheModel) {
   expect_refused(plan("--stages 2 --layers 3,3" + model), "--layers sum to 6");
 }
 
+TEST_F(PlanVerbsTest, DrawsNetworks) {
+  expect_ok("network --nodes 9 --clusters 3 --classes 1,4 --spread 2 --seed 5 --out @/drawn.json",
+            "9 nodes in 3 regions");
+  expect_ok("plan --network @/drawn.json --stages 3 --microbatches 6 --stage-gradient-bytes 1000 --evaluations 50",
+            "s per iteration");
+  expect_refused("network --nodes 2 --clusters 3 --out @/none.json", "clusters: found 3");
+  expect_refused("network --out @/none/network.json", "none");
+  EXPECT_EQ(run("network --nodes 0 --out @/none.json").exit_code, 2);
+}
+
+// Published figures leave out gradients and norms.
+TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
+  const ProgramResult planned = run("plan --network '" SKIPPIPE_SOURCE_DIR
+                                    "/examples/published-20-nodes.json' --nodes-per-stage 5,3,3,3,3,3 "
+                                    "--skip 1/3 --microbatches 6 --evaluations 5000 --out @/plan.json");
+  ASSERT_EQ(planned.exit_code, 0) << planned.output;
+  EXPECT_THAT(planned.output, HasSubstr("30 microbatches of 1 sample through 4 of 6 stages on 20 nodes"));
+  const Plan found = load_plan(path("plan.json"));
+  EXPECT_FALSE(found.workload.exchange_norm);
+  EXPECT_LT(found.predicted.iteration_s, 48.92) << "what random skipping needs";
+  for (const char* arguments : {"--skip 1/0", "--skip 4/3", "--skip x", "--nodes-per-stage 10,10"})
+    EXPECT_EQ(run(plan("--stages 6 --microbatches 6 ") + arguments).exit_code, 2) << arguments;
+  expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "the stages have 8 nodes in all");
+}
+
 TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
   const std::string sizes = " --microbatches 7 --stage-gradient-bytes 1";
   expect_refused(plan("--stages 21" + sizes), "rule C1 can't be met: 21 stages need at least as many nodes, found 20");
-  expect_refused(plan("--stages 10 --skip-ratio 0.8" + sizes), "rule C4 can't be met");
+  expect_refused(plan("--stages 10 --skip 0.8" + sizes), "rule C4 can't be met");
   EXPECT_EQ(run_skippipe(plan("--stages 0" + sizes)).exit_code, 2);
   EXPECT_EQ(run_skippipe(plan("--stages 3 --method best" + sizes)).exit_code, 2);
 
   ASSERT_EQ(run_skippipe(plan("--stages 3" + sizes)).exit_code, 0);
-  const std::string network = " --network '" SKIPPIPE_SOURCE_DIR "/examples/skippipe-20-nodes.json'";
+  const std::string network = " --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json'";
   std::string text = read_file(path("plan.json"));
   text.replace(text.find("\"slots\":3"), 9, "\"slots\":2");
   folder_.write("slots.json", text);

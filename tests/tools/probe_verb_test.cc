@@ -75,7 +75,7 @@ TEST_F(ProbeVerbTest, MeasuresNodesOfThisMachineAndPlansWithThem) {
     }
   }
   const ProgramResult planned =
-      run_skippipe("plan --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+      run_skippipe("plan --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
                    path("config.json") + " --network " + path("out.json") + " --out " + path("plan.json"));
   EXPECT_EQ(planned.exit_code, 0) << planned.output;
 }

@@ -40,7 +40,7 @@ class RunFixture : public ::testing::Test {
     must_run("tokenizer --vocabulary 400 --out " + path("tok.model") + " " + text);
     must_run("tokenize --document-lines 10 --validation-share 0.2 --tokenizer " + path("tok.model") + " --out " +
              path("tokens") + " " + text);
-    must_run("plan --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+    must_run("plan --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
              path("config.json") + " --network " + path("network.json") + " --out " + path("plan.json"));
   }
   static void TearDownTestSuite() { delete folder_; }

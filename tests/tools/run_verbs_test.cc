@@ -165,7 +165,7 @@ TEST_F(RunVerbsTest, CtrlCEndsARunWithoutClipping) {
   sections.optimizer = "clip_norm = 0";
   sections.plan = "file = \"unclipped.json\"\nnetwork = \"network.json\"";
   must_run(
-      "plan --no-norm-exchange --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 "
+      "plan --no-norm-exchange --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 "
       "--model " +
       path("config.json") + " --network " + path("network.json") + " --out " + path("unclipped.json"));
   BackgroundLaunch launch(write_run(sections));
@@ -183,7 +183,7 @@ TEST_F(RunVerbsTest, ASecondCtrlCEndsAtOnce) {
   std::string slow = read_file(path("network.json"));
   slow.replace(slow.find("\"latency_ms\": 3"), 15, "\"latency_ms\": 3000");
   folder_->write("slow.json", slow);
-  must_run("plan --method full --stages 2 --microbatches 4 --samples 4 --tokens 32 --evaluations 50 --model " +
+  must_run("plan --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
            path("config.json") + " --network " + path("slow.json") + " --out " + path("slow-plan.json"));
   BackgroundLaunch launch(write_run(sections));
   ASSERT_TRUE(launch.wait_for("total")) << launch.output();  // the memory table: all nodes have met
