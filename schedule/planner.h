@@ -20,7 +20,7 @@ struct PlanRequest {
   Workload workload;  // its lists say the number of stages
   // Nodes of each stage. Empty: the planner searches for the best places.
   std::vector<std::vector<int>> stages;
-  // How many nodes each stage has when `stages` is empty, in all the network's. Empty: even_nodes_per_stage.
+  // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly.
   std::vector<int> nodes_per_stage;
   int microbatches = 1;  // of an iteration, over all data nodes
   uint64_t seed = 0;
@@ -31,8 +31,8 @@ struct PlanRequest {
   int stage_count() const { return static_cast<int>(workload.stage_layers.size()); }
 };
 
-// As even as possible, earlier stages taking what is left over.
-std::vector<int> even_nodes_per_stage(int nodes, int stages);
+// Nodes or layers over stages: as even as possible, earlier stages taking what is left over.
+std::vector<int> split_evenly(int count, int stages);
 
 // A plan, or the rule that can't be met.
 struct PlanResult {

@@ -65,7 +65,7 @@ std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& 
   std::iota(nodes.begin(), nodes.end(), 0);
   random.shuffle(nodes);
   const std::vector<int> counts = request.nodes_per_stage.empty()
-                                      ? even_nodes_per_stage(request.network.size(), request.stage_count())
+                                      ? split_evenly(request.network.size(), request.stage_count())
                                       : request.nodes_per_stage;
   std::vector<std::vector<int>> stages;
   auto next = nodes.begin();
@@ -87,9 +87,9 @@ void exchange(int& node, int a, int b) {
 
 }  // namespace
 
-std::vector<int> even_nodes_per_stage(int nodes, int stages) {
+std::vector<int> split_evenly(int count, int stages) {
   std::vector<int> counts;
-  for (int s = 0; s < stages; ++s) counts.push_back(nodes / stages + (s < nodes % stages ? 1 : 0));
+  for (int s = 0; s < stages; ++s) counts.push_back(count / stages + (s < count % stages ? 1 : 0));
   return counts;
 }
 

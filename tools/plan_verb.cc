@@ -73,14 +73,6 @@ int stage_count(const Options& options) {
   return stages;
 }
 
-// `total` layers over `stages`, earlier ones taking what is left over.
-std::vector<int> split_layers(int64_t total, int stages) {
-  if (total < stages) throw ConfigError("{} layers do not fill {} stages", total, stages);
-  std::vector<int> layers;
-  for (int s = 0; s < stages; ++s) layers.push_back(static_cast<int>(total / stages + (s < total % stages ? 1 : 0)));
-  return layers;
-}
-
 int64_t checked_product(std::initializer_list<int64_t> factors, const char* what) {
   int64_t product = 1;
   for (const int64_t factor : factors)
@@ -93,7 +85,11 @@ int64_t checked_product(std::initializer_list<int64_t> factors, const char* what
 void describe_model(const Options& options, Workload& workload) {
   const ModelConfig model = load_model_config(options.model);
   if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
-  if (workload.stage_layers.empty()) workload.stage_layers = split_layers(model.layers, options.stages);
+  if (workload.stage_layers.empty()) {
+    if (model.layers < options.stages)
+      throw ConfigError("{} layers do not fill {} stages", model.layers, options.stages);
+    workload.stage_layers = split_evenly(static_cast<int>(model.layers), options.stages);
+  }
   int64_t layers = 0;
   for (const int count : workload.stage_layers) layers += count;
   if (layers != model.layers)
@@ -135,8 +131,8 @@ Workload make_workload(const Options& options) {
 }
 
 int all_microbatches(const Options& options, int nodes) {
-  const int data_nodes = options.nodes_per_stage.empty() ? even_nodes_per_stage(nodes, options.stages).front()
-                                                         : options.nodes_per_stage.front();
+  const int data_nodes =
+      options.nodes_per_stage.empty() ? split_evenly(nodes, options.stages).front() : options.nodes_per_stage.front();
   const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
   if (all > kMaxMicrobatches)
     throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,

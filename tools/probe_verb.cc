@@ -60,7 +60,7 @@ void check(const Options& options) {
     throw UsageError("probe: give both of --network and --out, or none");
   if (!network_of_nodes && !options.emulate.empty())
     throw UsageError("probe: --emulate needs nodes, of --local or --addresses");
-  if (options.out.empty()) return;
+  if (options.out.empty() || (!options.addresses.empty() && options.node != 0)) return;
   // Known before hours of measuring, not after.
   const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
   if (access(folder.c_str(), W_OK) != 0)

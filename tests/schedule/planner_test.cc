@@ -132,7 +132,7 @@ TEST(Planner, KeepsGivenStages) {
   ASSERT_TRUE(result.plan.has_value());
   for (size_t s = 0; s < 3; ++s)
     EXPECT_EQ(result.plan->stages[s].size(), static_cast<size_t>(request.nodes_per_stage[s]));
-  EXPECT_EQ(even_nodes_per_stage(11, 4), (std::vector<int>{3, 3, 3, 2}));
+  EXPECT_EQ(split_evenly(11, 4), (std::vector<int>{3, 3, 3, 2}));
 }
 
 TEST(Planner, SaysWhichRuleCannotBeMet) {
