@@ -53,7 +53,7 @@ struct Prediction {
 };
 
 struct Plan {
-  std::string method;   // "full", "skip", ...
+  std::string method;   // "full", "joint", ...
   std::string network;  // the network file that it was made for, relative to the plan's folder; may be empty
   uint64_t seed = 0;
   PlanRules rules;

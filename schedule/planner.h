@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,20 @@
 
 namespace skippipe {
 
+// A search ends with whichever comes first. The same seed, evaluations and threads give the same plan; a limit of
+// seconds gives plans that depend on the machine's speed.
+struct SearchBudget {
+  int64_t evaluations = 20000;  // simulated candidates; 0: no limit
+  double seconds = 0;           // of wall time; 0: no limit
+  int threads = 1;
+};
+
+struct SearchProgress {
+  int64_t evaluations = 0;
+  double elapsed_s = 0;
+  double best_s = std::numeric_limits<double>::infinity();  // iteration of the best plan so far; infinite: none yet
+};
+
 struct PlanRequest {
   Network network;
   PlanRules rules;
@@ -23,10 +38,13 @@ struct PlanRequest {
   // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly.
   std::vector<int> nodes_per_stage;
   int microbatches = 1;  // of an iteration, over all data nodes
+  // Two replicas of a stage exchange a message of activations within this time, both ways. For requests without
+  // gradients, whose reduction would otherwise keep slow links out of stages.
+  double max_replica_delay_s = std::numeric_limits<double>::infinity();
   uint64_t seed = 0;
-  int evaluations = 20000;  // simulated candidates
-  // Called now and then with evaluations done and the best seconds per iteration so far (infinite: none yet).
-  std::function<void(int done, double best_s)> progress;
+  SearchBudget budget;
+  // Called now and then, from one thread at a time.
+  std::function<void(const SearchProgress&)> progress;
 
   int stage_count() const { return static_cast<int>(workload.stage_layers.size()); }
 };
@@ -49,9 +67,12 @@ class Planner {
   virtual PlanResult plan(const PlanRequest& request) const = 0;
 };
 
+// Their names, in the order in which they are told.
+const std::vector<std::string>& planning_methods();
+
 // "full": every path visits all the stages in order; a data node's microbatches share one chain of replicas.
-// "skip": each microbatch has a path of its own under C1-C4 (arXiv:2502.19913). Both search by simulated time.
-// Throws ConfigError for an unknown name.
+// "joint": each microbatch has a path of its own under C1-C4 (arXiv:2502.19913); placement and paths are searched together
+// on simulated time. Throws ConfigError for an unknown name.
 std::unique_ptr<Planner> make_planner(std::string_view method);
 
 }  // namespace skippipe

@@ -1,5 +1,7 @@
 #include "schedule/search.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -102,7 +104,11 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   if (request.microbatches < 1) throw ConfigError("{} microbatches, expected at least 1", request.microbatches);
   if (request.rules.skip_ratio < 0 || request.rules.skip_ratio > 1)
     throw ConfigError("skip ratio {}, expected 0 to 1", request.rules.skip_ratio);
-  if (request.evaluations < 1) throw ConfigError("{} evaluations, expected at least 1", request.evaluations);
+  const SearchBudget& budget = request.budget;
+  if (budget.evaluations < 0 || !(budget.seconds >= 0) || (budget.evaluations == 0 && budget.seconds == 0))
+    throw ConfigError("a budget of {} evaluations and {} s, expected more of one of them", budget.evaluations,
+                      budget.seconds);
+  if (budget.threads < 1) throw ConfigError("{} threads, expected at least 1", budget.threads);
   if (!request.stages.empty()) {
     check_given_stages(request);
   } else if (stages > nodes) {
@@ -160,9 +166,9 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
   Cost current_cost = evaluate(current);
   Plan candidate = current, best = current;
   Cost best_cost = current_cost;
-  std::vector<Cost> history(static_cast<size_t>(1 + request.evaluations / kBudgetOverLateness), current_cost);
+  std::vector<Cost> history(static_cast<size_t>(1 + request.budget.evaluations / kBudgetOverLateness), current_cost);
   // A move that finds nothing to change counts as a step, so that the search ends on tiny instances.
-  for (int step = 0; evaluations < request.evaluations && step < 4 * request.evaluations; ++step) {
+  for (int step = 0; evaluations < request.budget.evaluations && step < 4 * request.budget.evaluations; ++step) {
     copy_paths(candidate, current);
     if (!move(candidate, random)) continue;
     const Cost cost = evaluate(candidate);
@@ -178,8 +184,9 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
     }
     late = std::min(late, current_cost);
     if (request.progress && evaluations % kEvaluationsPerReport == 0)
-      request.progress(evaluations,
-                       best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds);
+      request.progress(
+          {.evaluations = evaluations,
+           .best_s = best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds});
   }
   if (!complete_plan(best, simulator))
     return {.rule = "T1",
@@ -189,10 +196,15 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
   return {.plan = std::move(best)};
 }
 
+const std::vector<std::string>& planning_methods() {
+  static const std::vector<std::string> kMethods = {"full", "joint"};
+  return kMethods;
+}
+
 std::unique_ptr<Planner> make_planner(std::string_view method) {
   if (method == "full") return make_full_planner();
-  if (method == "skip") return make_skip_planner();
-  throw ConfigError("planning method '{}', expected full or skip", method);
+  if (method == "joint") return make_joint_planner();
+  throw ConfigError("planning method '{}', expected one of {}", method, fmt::join(planning_methods(), ", "));
 }
 
 }  // namespace skippipe

@@ -47,7 +47,7 @@ PlanRequest make_request(const Network& network) {
   request.workload.stage_gradient_bytes.assign(kStages, 1 << 26);
   request.microbatches = kMicrobatches;
   request.nodes_per_stage = {5, 3, 3, 3, 3, 3};
-  request.evaluations = 200;
+  request.budget.evaluations = 200;
   return request;
 }
 
@@ -151,7 +151,7 @@ void run(const char* command) {
   const Network network = make_network();
   time_machine();
   Simulator simulator(network);
-  for (const char* method : {"skip", "full"}) {
+  for (const char* method : {"joint", "full"}) {
     const PlanResult result = make_planner(method)->plan(make_request(network));
     SKP_CHECK(result.plan.has_value(), "{}: {}", result.rule, result.why);
     require_valid(validate(*result.plan, network), method);

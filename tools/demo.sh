@@ -93,7 +93,7 @@ say "Measuring this machine"
 "$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 --max-slots 3 \
   --network "$repository/examples/five-regions.json" --out network.json
 
-for method in full skip; do
+for method in full joint; do
   say "Planning: $method"
   "$skippipe" plan --network network.json --method $method --stages $stages --microbatches $microbatches \
     --samples $samples --tokens $tokens --model config.json --out $method.json --timeline $method-timeline.svg
@@ -123,13 +123,13 @@ emulate_links = true
 END
 done
 
-for method in full skip; do
+for method in full joint; do
   say "Training: $method"
   rm -rf "$method" # of an earlier demo: a run does not begin anew where checkpoints are
   "$skippipe" launch --trace $method.toml
 done
 
-for method in full skip; do
+for method in full joint; do
   say "Evaluating: $method"
   "$skippipe" eval --model $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
     --skip 0.3333,0.5 --choices 6
@@ -142,15 +142,15 @@ perplexity() { jq ".results[$2].perplexity" $1/evaluation.json; }
 row() { printf '| %-30s | %8s | %8s |\n' "$@"; }
 # row_of LABEL FORMAT FUNCTION [ARGUMENT]: FUNCTION's figure for both methods
 row_of() {
-  local full skip
+  local full joint
   full=$($3 full ${4-})
-  skip=$($3 skip ${4-})
-  row "$1" "$(printf "$2" "$full")" "$(printf "$2" "$skip")"
+  joint=$($3 joint ${4-})
+  row "$1" "$(printf "$2" "$full")" "$(printf "$2" "$joint")"
 }
 tokens_per_s() { jq -n "$samples * $tokens * $microbatches * $data_nodes / $(measured_s $1)"; }
 difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
 {
-  row "" full skip
+  row "" full joint
   echo "| ------------------------------ | -------: | -------: |"
   row_of "seconds per iteration, measured" %.3f measured_s
   row_of "seconds per iteration, planned" %.3f predicted_s

@@ -19,7 +19,7 @@ namespace {
 
 struct Options {
   std::string network;
-  std::string method = "skip";
+  std::string method = "joint";
   int stages = 0;
   std::vector<int> nodes_per_stage;
   std::vector<int> layers;
@@ -35,7 +35,7 @@ struct Options {
   bool unequal_exposure = false;
   bool no_norm = false;
   uint64_t seed = 0;
-  int evaluations = 20000;
+  SearchBudget budget;
   std::string out;
   std::string timeline;
 };
@@ -151,11 +151,11 @@ void run(Options options) {
   request.nodes_per_stage = options.nodes_per_stage;
   request.microbatches = all_microbatches(options, request.network.size());
   request.seed = options.seed;
-  request.evaluations = options.evaluations;
+  request.budget = options.budget;
   PlanResult result;
   {
-    Progress progress("planning", static_cast<uint64_t>(options.evaluations), "plans");
-    request.progress = [&](int done, double) { progress.update(static_cast<uint64_t>(done)); };
+    Progress progress("planning", static_cast<uint64_t>(options.budget.evaluations), "plans");
+    request.progress = [&](const SearchProgress& now) { progress.update(static_cast<uint64_t>(now.evaluations)); };
     result = make_planner(options.method)->plan(request);
   }
   if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", options.method, result.rule, result.why);
@@ -216,8 +216,8 @@ void add_plan_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("plan", "Plan stages and paths for a network, by simulated time");
   auto options = std::make_shared<Options>();
   verb->add_option("--network", options->network, "The measured network (JSON)")->required();
-  verb->add_option("--method", options->method, "full: every path visits all stages; skip: partial paths")
-      ->check(CLI::IsMember({"full", "skip"}))
+  verb->add_option("--method", options->method, "full: every path visits all stages; joint: partial paths")
+      ->check(CLI::IsMember(planning_methods()))
       ->capture_default_str();
   verb->add_option("--stages", options->stages, "Stages of the pipeline")->check(CLI::Range(1, 1024));
   verb->add_option("--nodes-per-stage", options->nodes_per_stage,
@@ -227,13 +227,13 @@ void add_plan_verb(CLI::App& app) {
   add_workload_options(*verb, *options);
   add_rule_options(*verb, *options);
   verb->add_option("--seed", options->seed, "Of the search")->capture_default_str();
-  verb->add_option("--evaluations", options->evaluations, "Candidates to simulate")
+  verb->add_option("--evaluations", options->budget.evaluations, "Candidates to simulate")
       ->check(CLI::Range(1, 1000000000))
       ->capture_default_str();
   verb->add_option("--out", options->out, "Write the plan here (JSON)");
   verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
   verb->footer(
-      "Example: skippipe plan --network network.json --method skip --stages 6 --microbatches 6 --samples 4 "
+      "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
       "--tokens 128 --model config.json --out plan.json --timeline plan.svg");
   verb->callback([options] { run(*options); });
 }

@@ -67,8 +67,8 @@ TEST(NetworkGenerator, EveryNetworkHasPlans) {
         .activation_bytes = 1 << 22, .stage_layers = {1, 1, 1}, .stage_gradient_bytes = {1000, 1000, 1000}};
     request.microbatches = 8;
     request.seed = seed;
-    request.evaluations = 50;
-    for (const char* method : {"full", "skip"}) {
+    request.budget.evaluations = 50;
+    for (const char* method : {"full", "joint"}) {
       const PlanResult result = make_planner(method)->plan(request);
       ASSERT_TRUE(result.plan) << method << ": " << result.why;
       EXPECT_THAT(validate(*result.plan, request.network), ::testing::IsEmpty());

@@ -33,7 +33,7 @@ PlanRequest make_request(uint64_t seed, int nodes, int stages, int microbatches)
   request.workload.stage_gradient_bytes.assign(static_cast<size_t>(stages), 1 << 20);
   request.microbatches = microbatches;
   request.seed = seed;
-  request.evaluations = 100;
+  request.budget.evaluations = 100;
   return request;
 }
 
@@ -47,7 +47,7 @@ TEST(Planner, EveryPlanIsValid) {
     PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
     request.rules.equal_exposure = random.below(3) > 0;
     request.rules.max_swaps = static_cast<int>(random.below(3));
-    for (const char* method : {"full", "skip"}) {
+    for (const char* method : {"full", "joint"}) {
       const PlanResult result = make_planner(method)->plan(request);
       if (!result.plan) {
         EXPECT_FALSE(result.rule.empty());
@@ -93,7 +93,7 @@ TEST(Planner, FullVisitsAllStagesInOrder) {
 
 TEST(Planner, SameSeedSamePlan) {
   const PlanRequest request = make_request(5, 10, 4, 8);
-  for (const char* method : {"full", "skip"}) {
+  for (const char* method : {"full", "joint"}) {
     const PlanResult a = make_planner(method)->plan(request);
     const PlanResult b = make_planner(method)->plan(request);
     ASSERT_TRUE(a.plan && b.plan);
@@ -103,13 +103,13 @@ TEST(Planner, SameSeedSamePlan) {
 }
 
 TEST(Planner, SearchHelps) {
-  for (const char* method : {"full", "skip"}) {
+  for (const char* method : {"full", "joint"}) {
     PlanRequest request = make_request(6, 12, 4, 12);
-    request.evaluations = 1;
+    request.budget.evaluations = 1;
     const PlanResult first = make_planner(method)->plan(request);
-    request.evaluations = 3000;
+    request.budget.evaluations = 3000;
     int reports = 0;
-    request.progress = [&](int, double) { ++reports; };
+    request.progress = [&](const SearchProgress&) { ++reports; };
     const PlanResult searched = make_planner(method)->plan(request);
     ASSERT_TRUE(first.plan && searched.plan);
     EXPECT_LT(searched.plan->predicted.iteration_s, 0.95 * first.plan->predicted.iteration_s) << method;
@@ -120,7 +120,7 @@ TEST(Planner, SearchHelps) {
 TEST(Planner, KeepsGivenStages) {
   PlanRequest request = make_request(2, 6, 3, 6);
   request.stages = {{4, 1}, {0, 5}, {2, 3}};
-  for (const char* method : {"full", "skip"}) {
+  for (const char* method : {"full", "joint"}) {
     const PlanResult result = make_planner(method)->plan(request);
     ASSERT_TRUE(result.plan.has_value());
     const std::vector<int> stage_of = result.plan->stage_of_nodes();
@@ -128,7 +128,7 @@ TEST(Planner, KeepsGivenStages) {
   }
   request.stages.clear();
   request.nodes_per_stage = {3, 1, 2};
-  const PlanResult result = make_planner("skip")->plan(request);
+  const PlanResult result = make_planner("joint")->plan(request);
   ASSERT_TRUE(result.plan.has_value());
   for (size_t s = 0; s < 3; ++s)
     EXPECT_EQ(result.plan->stages[s].size(), static_cast<size_t>(request.nodes_per_stage[s]));
@@ -137,7 +137,7 @@ TEST(Planner, KeepsGivenStages) {
 
 TEST(Planner, SaysWhichRuleCannotBeMet) {
   const auto infeasible = [](const PlanRequest& request, const std::string& rule, const std::string& part) {
-    const PlanResult result = make_planner("skip")->plan(request);
+    const PlanResult result = make_planner("joint")->plan(request);
     EXPECT_FALSE(result.plan.has_value());
     EXPECT_EQ(result.rule, rule);
     EXPECT_THAT(result.why, HasSubstr(part));
@@ -157,10 +157,10 @@ TEST(Planner, RefusesRequestsThatMakeNoSense) {
   const auto refuses = [](const std::function<void(PlanRequest&)>& change) {
     PlanRequest request = make_request(1, 6, 3, 4);
     change(request);
-    EXPECT_THROW((void)make_planner("skip")->plan(request), ConfigError);
+    EXPECT_THROW((void)make_planner("joint")->plan(request), ConfigError);
   };
   refuses([](PlanRequest& r) { r.microbatches = 0; });
-  refuses([](PlanRequest& r) { r.evaluations = 0; });
+  refuses([](PlanRequest& r) { r.budget.evaluations = 0; });
   refuses([](PlanRequest& r) { r.workload.stage_layers.clear(); });
   refuses([](PlanRequest& r) { r.workload.stage_gradient_bytes.pop_back(); });
   refuses([](PlanRequest& r) { r.rules.skip_ratio = -0.1; });
@@ -200,8 +200,8 @@ TEST(Planner, ComesCloseToTheBestOfAllPlans) {
     SCOPED_TRACE(test::replay_command(seed));
     PlanRequest request = make_request(seed, 5, 3, 4);
     request.stages = {{0, 1}, {2}, {3, 4}};
-    request.evaluations = 2000;
-    const PlanResult result = make_planner("skip")->plan(request);
+    request.budget.evaluations = 2000;
+    const PlanResult result = make_planner("joint")->plan(request);
     ASSERT_TRUE(result.plan.has_value());
     Simulator simulator(request.network);
     const double best = best_of_all(request, *result.plan, 0, simulator);

@@ -22,7 +22,7 @@ class PlanVerbsTest : public VerbTest {
 };
 
 TEST_F(PlanVerbsTest, PlansAndSimulates) {
-  for (const std::string method : {"full", "skip"}) {
+  for (const std::string method : {"full", "joint"}) {
     const ProgramResult planned =
         run_skippipe(plan("--method " + method +
                           " --nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --activation-bytes 33554648 "

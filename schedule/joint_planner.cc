@@ -243,7 +243,7 @@ class SkipPlanner : public Planner {
               .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
                                  request.rules.skip_ratio, length, stages)};
     Random random(request.seed, {1});
-    Plan start = begin_plan(request, "skip", request.rules, length, random);
+    Plan start = begin_plan(request, "joint", request.rules, length, random);
     std::vector<Stages> paths(start.microbatches.size());
     if (length > 1) {
       paths = balanced_stages(paths.size(), static_cast<size_t>(length - 1), stages, random);
@@ -268,6 +268,6 @@ class SkipPlanner : public Planner {
 
 }  // namespace
 
-std::unique_ptr<Planner> make_skip_planner() { return std::make_unique<SkipPlanner>(); }
+std::unique_ptr<Planner> make_joint_planner() { return std::make_unique<SkipPlanner>(); }
 
 }  // namespace skippipe
