@@ -9,8 +9,6 @@
 namespace skippipe {
 namespace {
 
-constexpr double kNormMessageBytes = 64;
-
 using Event = SimulatedEvent;
 using Work = SimulationRecord::Work;
 using Transfer = SimulationRecord::Transfer;
@@ -76,13 +74,9 @@ void Simulator::prepare(const Plan& plan) {
   for (size_t stage = 0; stage < stages; ++stage) {
     for (const int node : plan.stages[stage]) {
       if (node < 0 || node >= static_cast<int>(nodes)) throw PlanError("stage {} has an unknown node {}", stage, node);
-      const NetworkNode& speed = nodes_[static_cast<size_t>(node)];
       NodeCost& cost = costs_[static_cast<size_t>(node)];
       cost.stage = static_cast<int>(stage);
-      cost.forward_s = speed.forward_s * workload.stage_layers[stage] * workload.samples;
-      cost.loss_s = speed.loss_s ? *speed.loss_s * workload.samples : cost.forward_s * speed.loss_over_forward;
-      cost.backward_s = cost.forward_s * speed.backward_over_forward;
-      cost.step_s = speed.step_s_per_byte * static_cast<double>(workload.stage_gradient_bytes[stage]);
+      cost.seconds = task_seconds(nodes_[static_cast<size_t>(node)], workload, stage);
       configs_[static_cast<size_t>(node)].replicas = static_cast<int32_t>(plan.stages[stage].size());
       ++used_nodes_;
     }
@@ -183,13 +177,13 @@ void Simulator::push(double time_s, SimulatedEvent::Kind kind, int node, uint32_
 
 void Simulator::run_task(int node, const Action& action) {
   NodeCost& cost = costs_[static_cast<size_t>(node)];
-  double duration_s = cost.forward_s;
+  double duration_s = cost.seconds.forward_s;
   Work::Kind kind = Work::Kind::kForward;
   if (action.task == TaskKind::kLoss) {
-    duration_s = cost.loss_s;
+    duration_s = cost.seconds.loss_s;
     kind = Work::Kind::kLoss;
   } else if (action.task == TaskKind::kBackward) {
-    duration_s = cost.backward_s;
+    duration_s = cost.seconds.backward_s;
     kind = Work::Kind::kBackward;
   }
   duration_s = jittered(duration_s);
@@ -273,7 +267,7 @@ void Simulator::exchange_norm(int node, uint32_t iteration) {
 
 void Simulator::step(int node, const Action& action) {
   NodeCost& cost = costs_[static_cast<size_t>(node)];
-  const double duration_s = jittered(cost.step_s);
+  const double duration_s = jittered(cost.seconds.step_s);
   if (action.iteration == 0) cost.busy_s += duration_s;
   push(now_ + duration_s, Event::Kind::kStepped, node, action.iteration);
   if (options_.record) record_work(Work::Kind::kStep, node, action, now_, now_ + duration_s);

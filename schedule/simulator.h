@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "schedule/cost_model.h"
 #include "schedule/event_queue.h"
 #include "schedule/network.h"
 #include "schedule/node_machine.h"
@@ -102,10 +103,7 @@ class Simulator {
   };
   struct NodeCost {
     int stage = -1;
-    double forward_s = 0;
-    double loss_s = 0;
-    double backward_s = 0;
-    double step_s = 0;
+    TaskSeconds seconds;
     double busy_s = 0;      // first iteration
     double reducing_s = 0;  // first iteration
     Gathering scattered;    // others' shards, and its own start

@@ -1,0 +1,439 @@
+#include "schedule/evaluator.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "schedule/cost_model.h"
+
+namespace skippipe {
+namespace {
+
+constexpr size_t kHeapArity = 4;
+// More snapshots save more events and cost more copies.
+constexpr int kSnapshots = 16;
+constexpr int32_t kNever = -1;
+// Of sums of seconds in another order.
+constexpr double kRounding = 1e-12;
+
+template <typename T>
+T& at(std::vector<T>& values, int index) {
+  return values[static_cast<size_t>(index)];
+}
+template <typename T>
+const T& at(const std::vector<T>& values, int index) {
+  return values[static_cast<size_t>(index)];
+}
+
+}  // namespace
+
+Evaluator::Evaluator(const PlanRequest& request) : request_(request), node_count_(request.network.size()) {
+  const Network& network = request.network;
+  activation_bytes_ = static_cast<double>(request.workload.activation_bytes);
+  fixed_s_.reserve(network.links.size());
+  s_per_byte_.reserve(network.links.size());
+  for (const Link& link : network.links) {
+    fixed_s_.push_back(link.latency_s + link.overhead_s);
+    s_per_byte_.push_back(link.occupied_s(1));
+    if (s_per_byte_.back() > 0) links_fill_ = true;
+  }
+  costs_.resize(network.nodes.size());
+  reduced_s_.resize(network.nodes.size());
+  arrived_s_.resize(network.nodes.size());
+}
+
+void Evaluator::shape(const Candidate& candidate) {
+  microbatches_ = candidate.microbatches();
+  length_ = candidate.length;
+  steps_ = 2 * length_ + 1;
+  has_base_ = false;
+  position_.clear();
+  for (int step = 0; step < steps_; ++step)
+    position_.push_back(step < length_ ? step : step == length_ ? 0 : 2 * length_ - step);
+  const auto tasks = static_cast<size_t>(microbatches_) * static_cast<size_t>(steps_);
+  key_.resize(tasks);
+  for (int m = 0; m < microbatches_; ++m)
+    for (int step = 0; step < steps_; ++step) {
+      const int order = step < length_ ? 2 : step == length_ ? 1 : 0;  // backward before loss before forward
+      key_[first_task(m) + static_cast<size_t>(step)] = static_cast<uint32_t>(order * microbatches_ + m);
+    }
+  remaining_s_.assign(tasks, 0);
+  base_remaining_s_.assign(tasks, 0);
+  changed_.clear();
+  const int events = microbatches_ * (length_ > 1 ? 4 * length_ + 1 : steps_);
+  snapshot_every_ = events / kSnapshots + 1;
+  snapshots_.resize(kSnapshots);
+  trial_snapshots_.resize(kSnapshots);
+}
+
+double Evaluator::duration_s(int node, int step) const {
+  const NodeCost& cost = at(costs_, node);
+  return step < length_ ? cost.forward_s : step == length_ ? cost.loss_s : cost.backward_s;
+}
+
+double Evaluator::first_s(int microbatch) const {
+  return at(costs_, nodes_[static_cast<size_t>(microbatch) * static_cast<size_t>(length_)]).forward_s;
+}
+
+// Backwards from the end of its last task.
+void Evaluator::compute_remaining(int microbatch) {
+  const int first = static_cast<int>(first_task(microbatch));
+  at(remaining_s_, first + steps_ - 1) = 0;
+  for (int step = steps_ - 2; step >= 0; --step) {
+    const int node = node_of(first + step), next = node_of(first + step + 1);
+    double seconds = at(remaining_s_, first + step + 1) + duration_s(next, step + 1);
+    if (length_ > 1) seconds += fixed_s_[link(node, next)] + activation_bytes_ * s_per_byte_[link(node, next)];
+    at(remaining_s_, first + step) = seconds;
+  }
+}
+
+void Evaluator::restore_rows() {
+  for (const int m : changed_) {
+    const auto row = static_cast<std::ptrdiff_t>(m) * length_;
+    std::copy_n(base_nodes_.begin() + row, length_, nodes_.begin() + row);
+    const auto tasks = static_cast<std::ptrdiff_t>(first_task(m));
+    std::copy_n(base_remaining_s_.begin() + tasks, steps_, remaining_s_.begin() + tasks);
+  }
+  changed_.clear();
+}
+
+// The candidate's stages and rows; fills changed_ with the rows that are not those of the base.
+void Evaluator::take(const Candidate& candidate) {
+  if (candidate.stages != stages_) {
+    stages_ = candidate.stages;
+    for (NodeCost& cost : costs_) cost = NodeCost{};
+    for (size_t stage = 0; stage < stages_.size(); ++stage)
+      for (const int node : stages_[stage]) {
+        const NetworkNode& speed = at(request_.network.nodes, node);
+        const TaskSeconds seconds = task_seconds(speed, request_.workload, stage);
+        at(costs_, node) = {.stage = static_cast<int32_t>(stage),
+                            .slots = speed.slots,
+                            .forward_s = seconds.forward_s,
+                            .loss_s = seconds.loss_s,
+                            .backward_s = seconds.backward_s,
+                            .step_s = seconds.step_s};
+      }
+  }
+  for (NodeCost& cost : costs_) cost.visits = 0;
+  for (const int node : candidate.nodes) ++at(costs_, node).visits;
+  if (!has_base_) {
+    nodes_ = candidate.nodes;
+    for (int m = 0; m < microbatches_; ++m) compute_remaining(m);
+    return;
+  }
+  restore_rows();
+  for (int m = 0; m < microbatches_; ++m) {
+    const auto row = static_cast<std::ptrdiff_t>(m) * length_;
+    if (std::equal(nodes_.begin() + row, nodes_.begin() + row + length_, candidate.nodes.begin() + row)) continue;
+    std::copy_n(candidate.nodes.begin() + row, length_, nodes_.begin() + row);
+    compute_remaining(m);
+    changed_.push_back(m);
+  }
+}
+
+// The first event of the base's run after which the candidate's may be another; 0: from the start.
+int Evaluator::first_difference() {
+  int first = base_last_event_;
+  for (const int m : changed_) {
+    const size_t row = static_cast<size_t>(m) * static_cast<size_t>(length_);
+    int position = 0;
+    while (nodes_[row + static_cast<size_t>(position)] == base_nodes_[row + static_cast<size_t>(position)]) ++position;
+    if (position > 0) {
+      first = std::min(first, base_finish_event_[first_task(m) + static_cast<size_t>(position) - 1]);
+      continue;
+    }
+    // The old data node would have let it in; the new one does where it let in a later one, or none.
+    const int data_node = nodes_[row];
+    first = std::min({first, at(base_admission_event_, m), at(base_idle_event_, data_node)});
+    for (int later = m + 1; later < microbatches_; ++later)
+      if (base_nodes_[static_cast<size_t>(later) * static_cast<size_t>(length_)] == data_node)
+        first = std::min(first, at(base_admission_event_, later));
+  }
+  return std::max(0, first);
+}
+
+void Evaluator::restart() {
+  state_.nodes.assign(static_cast<size_t>(node_count_), NodeState{});
+  const auto tasks = static_cast<size_t>(microbatches_) * static_cast<size_t>(steps_);
+  state_.next.assign(tasks, -1);
+  state_.finish_event.assign(tasks, kNever);
+  state_.admission_event.assign(static_cast<size_t>(microbatches_), 0);
+  state_.end_s.assign(static_cast<size_t>(microbatches_), 0);
+  if (links_fill_)
+    state_.link_free_s.assign(fixed_s_.size(), 0);
+  else
+    state_.link_free_s.clear();
+  state_.heap.clear();
+  state_.sequence = 0;
+  state_.event = 0;
+  state_.now_s = 0;
+  for (NodeState& node : state_.nodes) node.idle_event = std::numeric_limits<int32_t>::max();
+}
+
+// Of a data node that stays the same, waiting microbatches are where they were; others move.
+void Evaluator::move_waiting(State& state) {
+  const auto data_of = [&](const std::vector<int>& nodes, int m) {
+    return nodes[static_cast<size_t>(m) * static_cast<size_t>(length_)];
+  };
+  for (const int m : changed_) {
+    const int from = data_of(base_nodes_, m);
+    if (from == data_of(nodes_, m)) continue;
+    int32_t* at_task = &at(state.nodes, from).waiting;
+    while (*at_task != static_cast<int32_t>(first_task(m))) at_task = &at(state.next, *at_task);
+    *at_task = at(state.next, *at_task);
+  }
+  for (const int m : changed_)
+    if (data_of(base_nodes_, m) != data_of(nodes_, m))
+      insert(state, at(state.nodes, data_of(nodes_, m)).waiting, static_cast<int>(first_task(m)));
+}
+
+void Evaluator::start_nodes() {
+  for (int m = microbatches_ - 1; m >= 0; --m) {
+    const int task = static_cast<int>(first_task(m));
+    insert(state_, at(state_.nodes, node_of(task)).waiting, task);
+  }
+  for (int node = 0; node < node_count_; ++node) {
+    NodeState& state = at(state_.nodes, node);
+    while (state.waiting >= 0 && state.open < at(costs_, node).slots) {
+      const int task = state.waiting;
+      state.waiting = at(state_.next, task);
+      ++state.open;
+      insert(state_, state.ready, task);
+    }
+    if (state.open < at(costs_, node).slots) state.idle_event = 0;
+    run_next(node, -1);
+  }
+}
+
+Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
+  if (candidate.microbatches() != microbatches_ || candidate.length != length_) shape(candidate);
+  take(candidate);
+  const int from = has_base_ ? first_difference() / snapshot_every_ : 0;
+  if (from > 0) {
+    const int latest = std::min(from, kSnapshots - 1);
+    state_ = at(snapshots_, latest);
+    first_trial_snapshot_ = latest + 1;
+    move_waiting(state_);
+  } else {
+    restart();
+    first_trial_snapshot_ = 1;
+    start_nodes();
+  }
+  const int64_t before = state_.event;
+  const double limit_s = limit.unfinished > 0 ? std::numeric_limits<double>::infinity() : limit.seconds;
+  const bool ended = run(limit_s);
+  events_handled_ += state_.event - before;
+  if (!ended) return Cost::infinite();
+  const int64_t unfinished = std::ranges::count(state_.finish_event, kNever);
+  if (unfinished > 0) return {.unfinished = unfinished, .seconds = 0};
+  return {.unfinished = 0, .seconds = after_reduction()};
+}
+
+void Evaluator::accept() {
+  if (has_base_)
+    for (int i = 1; i < first_trial_snapshot_; ++i) move_waiting(at(snapshots_, i));
+  std::swap_ranges(snapshots_.begin() + first_trial_snapshot_, snapshots_.end(),
+                   trial_snapshots_.begin() + first_trial_snapshot_);
+  if (!has_base_) {
+    base_nodes_ = nodes_;
+    base_remaining_s_ = remaining_s_;
+  }
+  for (const int m : changed_) {
+    const auto row = static_cast<std::ptrdiff_t>(m) * length_;
+    std::copy_n(nodes_.begin() + row, length_, base_nodes_.begin() + row);
+    const auto tasks = static_cast<std::ptrdiff_t>(first_task(m));
+    std::copy_n(remaining_s_.begin() + tasks, steps_, base_remaining_s_.begin() + tasks);
+  }
+  changed_.clear();
+  has_base_ = true;
+  base_last_event_ = std::max(0, state_.event - 1);
+  base_finish_event_ = state_.finish_event;
+  base_admission_event_ = state_.admission_event;
+  base_idle_event_.resize(state_.nodes.size());
+  for (size_t node = 0; node < state_.nodes.size(); ++node) base_idle_event_[node] = state_.nodes[node].idle_event;
+}
+
+// False: some microbatch is certain to end after `limit_s`.
+bool Evaluator::run(double limit_s) {
+  limit_s *= 1 + kRounding;
+  int next_snapshot = first_trial_snapshot_ * snapshot_every_;
+  while (!state_.heap.empty()) {
+    if (state_.event == next_snapshot) {
+      at(trial_snapshots_, next_snapshot / snapshot_every_) = state_;
+      next_snapshot += snapshot_every_;
+    }
+    const Event event = pop();
+    state_.now_s = event.time_s;
+    const int task = static_cast<int>(event.what / 2);
+    if (event.what % 2 == 0) {
+      if (event.time_s + at(remaining_s_, task) > limit_s) return false;
+      ++state_.event;
+      finish(task);
+    } else {
+      ++state_.event;
+      arrive(task);
+    }
+  }
+  return true;
+}
+
+// state_.event counts from 1 here: the number of the event under way.
+void Evaluator::finish(int task) {
+  const int step = task % steps_;
+  const int node_index = node_of(task);
+  NodeState& node = at(state_.nodes, node_index);
+  node.running = -1;
+  at(state_.finish_event, task) = state_.event - 1;
+  if (step + 1 < steps_) {
+    if (length_ > 1)
+      send(node_index, task + 1);
+    else
+      insert(state_, node.ready, task + 1);
+  } else {
+    at(state_.end_s, task / steps_) = state_.now_s;
+  }
+  int let_in_late = -1;
+  if (step > length_) {
+    ++node.ended;
+    --node.open;
+    node.last_end_s = state_.now_s;
+    if (node.waiting >= 0) {
+      const int next = node.waiting;
+      node.waiting = at(state_.next, next);
+      ++node.open;
+      if (next % steps_ == 0) {
+        at(state_.admission_event, next / steps_) = state_.event - 1;
+        insert(state_, node.ready, next);
+      } else {
+        let_in_late = next;  // its message is let in only after the next task is chosen
+      }
+    } else {
+      node.idle_event = std::min(node.idle_event, state_.event - 1);
+    }
+  }
+  run_next(node_index, let_in_late);
+}
+
+void Evaluator::arrive(int task) {
+  const int node_index = node_of(task);
+  NodeState& node = at(state_.nodes, node_index);
+  const int step = task % steps_;
+  if (step < length_) {
+    if (node.open >= at(costs_, node_index).slots) return insert(state_, node.waiting, task);
+    ++node.open;
+  }
+  insert(state_, node.ready, task);
+  run_next(node_index, -1);
+}
+
+void Evaluator::insert(State& state, int32_t& list, int task) {
+  int32_t* place = &list;
+  while (*place >= 0 && at(key_, *place) < at(key_, task)) place = &at(state.next, *place);
+  at(state.next, task) = *place;
+  *place = task;
+}
+
+void Evaluator::run_next(int node_index, int let_in_late) {
+  NodeState& node = at(state_.nodes, node_index);
+  if (node.running < 0) {
+    if (node.ready >= 0) {
+      node.running = node.ready;
+      node.ready = at(state_.next, node.ready);
+    } else {
+      node.running = let_in_late;
+      let_in_late = -1;
+    }
+    if (node.running >= 0)
+      push(state_.now_s + duration_s(node_index, node.running % steps_), static_cast<uint32_t>(node.running) * 2);
+  }
+  if (let_in_late >= 0) insert(state_, node.ready, let_in_late);
+}
+
+void Evaluator::send(int from, int task) {
+  push(transfer(state_.now_s, from, node_of(task), activation_bytes_), static_cast<uint32_t>(task) * 2 + 1);
+}
+
+// When a message that is ready to leave arrives.
+double Evaluator::transfer(double now_s, int from, int to, double bytes) {
+  const size_t l = link(from, to);
+  if (!links_fill_) return now_s + fixed_s_[l];
+  double& free_s = state_.link_free_s[l];
+  free_s = std::max(now_s, free_s) + bytes * s_per_byte_[l];
+  return free_s + fixed_s_[l];
+}
+
+void Evaluator::push(double time_s, uint32_t what) {
+  const Event event{time_s, state_.sequence++, what};
+  std::vector<Event>& heap = state_.heap;
+  size_t hole = heap.size();
+  heap.push_back(event);
+  while (hole > 0) {
+    const size_t parent = (hole - 1) / kHeapArity;
+    if (!event.before(heap[parent])) break;
+    heap[hole] = heap[parent];
+    hole = parent;
+  }
+  heap[hole] = event;
+}
+
+Evaluator::Event Evaluator::pop() {
+  std::vector<Event>& heap = state_.heap;
+  const Event top = heap.front();
+  const Event last = heap.back();
+  heap.pop_back();
+  const size_t size = heap.size();
+  if (size == 0) return top;
+  size_t hole = 0;
+  for (size_t first = 1; first < size; first = hole * kHeapArity + 1) {
+    size_t best = first;
+    for (size_t child = first + 1; child < first + kHeapArity && child < size; ++child)
+      if (heap[child].before(heap[best])) best = child;
+    if (!heap[best].before(last)) break;
+    heap[hole] = heap[best];
+    hole = best;
+  }
+  heap[hole] = last;
+  return top;
+}
+
+// When the last node has stepped. After its last backward pass a node sends nothing but its part of the reduction and
+// its norm, so that these need no events.
+double Evaluator::after_reduction() {
+  for (size_t stage = 0; stage < stages_.size(); ++stage) reduce_stage(stages_[stage], stage);
+  if (request_.workload.exchange_norm) exchange_norms();
+  double end_s = 0;
+  for (const std::vector<int>& replicas : stages_)
+    for (const int node : replicas) end_s = std::max(end_s, at(reduced_s_, node) + at(costs_, node).step_s);
+  return end_s;
+}
+
+// Fills reduced_s_ of a stage's replicas.
+void Evaluator::reduce_stage(const std::vector<int>& replicas, size_t stage) {
+  for (const int node : replicas) at(reduced_s_, node) = at(state_.nodes, node).last_end_s;
+  if (replicas.size() == 1) return;
+  const double shard_bytes =
+      static_cast<double>(request_.workload.stage_gradient_bytes[stage]) / static_cast<double>(replicas.size());
+  for (int round = 0; round < 2; ++round) {  // parts, then sums
+    for (const int node : replicas) at(arrived_s_, node) = at(reduced_s_, node);
+    for (const int from : replicas)
+      for (const int to : replicas) {
+        if (from == to) continue;
+        const double now_s = at(reduced_s_, from);
+        const double arrival_s = shard_bytes > 0 ? transfer(now_s, from, to, shard_bytes) : now_s;
+        at(arrived_s_, to) = std::max(at(arrived_s_, to), arrival_s);
+      }
+    for (const int node : replicas) at(reduced_s_, node) = at(arrived_s_, node);
+  }
+}
+
+void Evaluator::exchange_norms() {
+  arrived_s_ = reduced_s_;
+  for (const std::vector<int>& replicas : stages_)
+    for (const int from : replicas)
+      for (int to = 0; to < node_count_; ++to)
+        if (to != from)
+          at(arrived_s_, to) =
+              std::max(at(arrived_s_, to), transfer(at(reduced_s_, from), from, to, kNormMessageBytes));
+  reduced_s_ = arrived_s_;
+}
+
+}  // namespace skippipe

@@ -1,0 +1,164 @@
+// The planners' objective, fast: what the Simulator says of a plan with priorities by start order and admission to any
+// slot, from flat arrays, beginning where a candidate first differs from the one before.
+//
+// Why a second implementation of what the node machine decides: a search lives on evaluations, and the machine is made
+// to be driven by anyone. Tests hold the two equal to the last bit; plans are completed and judged by the Simulator.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "schedule/planner.h"
+
+namespace skippipe {
+
+// A plan as a search changes it. Rows are microbatches in start order, `length` nodes each, the data node first.
+struct Candidate {
+  int length = 0;                        // P
+  std::vector<std::vector<int>> stages;  // nodes of each stage
+  std::vector<int> nodes;                // microbatches x length
+
+  int microbatches() const { return static_cast<int>(nodes.size()) / length; }
+  std::span<int> path(int microbatch) { return std::span(nodes).subspan(offset(microbatch), size()); }
+  std::span<const int> path(int microbatch) const { return std::span(nodes).subspan(offset(microbatch), size()); }
+
+ private:
+  size_t size() const { return static_cast<size_t>(length); }
+  size_t offset(int microbatch) const { return static_cast<size_t>(microbatch) * size(); }
+};
+
+// Lower is better: first of all no deadlock.
+struct Cost {
+  int64_t unfinished = 0;  // tasks, when deadlocked
+  double seconds = 0;      // of the first iteration
+
+  auto operator<=>(const Cost&) const = default;
+  static Cost infinite() { return {std::numeric_limits<int64_t>::max(), std::numeric_limits<double>::infinity()}; }
+};
+
+// Owned by one thread. Allocates only where a candidate is larger than any before.
+class Evaluator {
+ public:
+  // The cost model is the Simulator's. Keeps a reference to the request.
+  explicit Evaluator(const PlanRequest& request);
+
+  // The cost of a candidate; Cost::infinite() as soon as it is certain to be above `limit`. Stages need not be sorted;
+  // every visited node is in the stage that its path needs (not checked), and no microbatch is visited twice by a node.
+  Cost evaluate(const Candidate& candidate, const Cost& limit = Cost::infinite());
+  // The last evaluated candidate (whose cost was not above its limit) becomes the one that later ones are compared
+  // with. Nothing accepted yet: evaluations begin at the start.
+  void accept();
+
+  // When the last evaluated candidate's microbatch ended its last backward pass, seconds. For moves that aim at the
+  // latest.
+  double end_s(int microbatch) const { return state_.end_s[static_cast<size_t>(microbatch)]; }
+  // Seconds without any waiting from the start of a microbatch to its end.
+  double unhindered_s(int microbatch) const { return remaining_s_[first_task(microbatch)] + first_s(microbatch); }
+  int64_t events() const { return events_handled_; }  // since construction
+
+ private:
+  struct Event {
+    double time_s;
+    uint32_t sequence;
+    uint32_t what;  // 2 x task, + 1: its input arrives, + 0: it ends
+
+    bool before(const Event& other) const {
+      return time_s < other.time_s || (time_s == other.time_s && sequence < other.sequence);
+    }
+  };
+  struct NodeState {
+    int32_t running = -1;
+    int32_t open = 0;
+    int32_t ended = 0;
+    int32_t ready = -1;       // list of tasks, first to run first
+    int32_t waiting = -1;     // list of forward tasks that are not let in, likewise
+    int32_t idle_event = -1;  // when a slot was first free while nobody waited
+    double last_end_s = 0;
+    double uplink_free_s = 0;
+  };
+  // All that changes while a candidate runs. Copied for snapshots.
+  struct State {
+    std::vector<NodeState> nodes;
+    std::vector<int32_t> next;             // by task: in the list that it is in
+    std::vector<int32_t> finish_event;     // by task: the event at which it ended
+    std::vector<int32_t> admission_event;  // by microbatch: when its data node let it in
+    std::vector<double> end_s;             // by microbatch
+    std::vector<double> link_free_s;       // by link; empty if messages never occupy links
+    std::vector<Event> heap;
+    uint32_t sequence = 0;
+    int32_t event = 0;
+    double now_s = 0;
+  };
+  struct NodeCost {
+    int32_t stage = -1;
+    int32_t slots = 0;
+    int32_t visits = 0;
+    double forward_s = 0;
+    double loss_s = 0;
+    double backward_s = 0;
+    double step_s = 0;
+  };
+
+  size_t first_task(int microbatch) const { return static_cast<size_t>(microbatch) * static_cast<size_t>(steps_); }
+  int node_of(int task) const {
+    return nodes_[static_cast<size_t>(task / steps_ * length_ + position_[static_cast<size_t>(task % steps_)])];
+  }
+  double first_s(int microbatch) const;
+  double duration_s(int node, int step) const;
+  size_t link(int from, int to) const {
+    return static_cast<size_t>(from) * static_cast<size_t>(node_count_) + static_cast<size_t>(to);
+  }
+
+  void shape(const Candidate& candidate);
+  void take(const Candidate& candidate);
+  void restore_rows();
+  void compute_remaining(int microbatch);
+  int first_difference();
+  void restart();
+  void move_waiting(State& state);
+  void start_nodes();
+  bool run(double limit_s);
+  void finish(int task);
+  void arrive(int task);
+  void insert(State& state, int32_t& list, int task);
+  void run_next(int node, int let_in_late);
+  void send(int from, int task);
+  double transfer(double now_s, int from, int to, double bytes);
+  void push(double time_s, uint32_t what);
+  Event pop();
+  double after_reduction();
+  void reduce_stage(const std::vector<int>& replicas, size_t stage);
+  void exchange_norms();
+
+  const PlanRequest& request_;
+  int node_count_ = 0;
+  int microbatches_ = 0;
+  int length_ = 0;
+  int steps_ = 0;                  // tasks of a microbatch: forward along its path, loss, backward
+  std::vector<int32_t> position_;  // by step: along the path
+  std::vector<uint32_t> key_;      // by task: lower runs first
+  std::vector<double> fixed_s_, s_per_byte_, uplink_s_per_byte_;
+  double activation_bytes_ = 0;
+  bool links_fill_ = false;  // some messages occupy links
+
+  std::vector<int> nodes_;       // of the candidate under evaluation
+  std::vector<int> base_nodes_;  // of the accepted one
+  std::vector<NodeCost> costs_;
+  std::vector<std::vector<int>> stages_;
+  std::vector<double> remaining_s_, base_remaining_s_;  // by task: from its end to its microbatch's, unhindered
+  std::vector<int> changed_;                            // rows of nodes_ that differ from base_nodes_
+  std::vector<double> reduced_s_, arrived_s_;           // by node
+  bool has_base_ = false;
+
+  State state_;
+  std::vector<int32_t> base_finish_event_, base_admission_event_, base_idle_event_;
+  int base_last_event_ = 0;
+  std::vector<State> snapshots_, trial_snapshots_;
+  int snapshot_every_ = 0;
+  int first_trial_snapshot_ = 0;
+  int64_t events_handled_ = 0;
+};
+
+}  // namespace skippipe
