@@ -8,7 +8,8 @@
 namespace skippipe {
 namespace {
 
-constexpr size_t kHeapArity = 4;
+constexpr std::ptrdiff_t kShortWay = 16;  // events to pass one by one
+constexpr size_t kManyOver = 1024;
 // More snapshots save more events and cost more copies.
 constexpr int kSnapshots = 16;
 constexpr int32_t kNever = -1;
@@ -25,6 +26,40 @@ const T& at(const std::vector<T>& values, int index) {
 }
 
 }  // namespace
+
+Evaluator::EventLine& Evaluator::EventLine::operator=(const EventLine& other) {
+  if (this == &other) return *this;
+  events_.assign(other.events_.begin() + static_cast<std::ptrdiff_t>(other.first_), other.events_.end());
+  first_ = 0;
+  next_sequence_ = other.next_sequence_;
+  return *this;
+}
+
+void Evaluator::EventLine::clear() {
+  events_.clear();
+  first_ = 0;
+  next_sequence_ = 0;
+}
+
+void Evaluator::EventLine::push(double time_s, uint32_t what) {
+  if (first_ >= kManyOver) {
+    events_.erase(events_.begin(), events_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+  }
+  const Event event{time_s, next_sequence_++, what};
+  events_.push_back(event);
+  const auto begin = events_.begin() + static_cast<std::ptrdiff_t>(first_);
+  auto place = events_.end() - 1;
+  const auto short_way = std::max(begin, events_.end() - kShortWay);
+  for (; place != short_way && event.before(place[-1]); --place) *place = place[-1];
+  if (place == short_way && place != begin && event.before(place[-1])) {
+    const auto later =
+        std::upper_bound(begin, place, event, [](const Event& a, const Event& b) { return a.before(b); });
+    std::move_backward(later, place, place + 1);
+    place = later;
+  }
+  *place = event;
+}
 
 Evaluator::Evaluator(const PlanRequest& request) : request_(request), node_count_(request.network.size()) {
   const Network& network = request.network;
@@ -56,8 +91,8 @@ void Evaluator::shape(const Candidate& candidate) {
       const int order = step < length_ ? 2 : step == length_ ? 1 : 0;  // backward before loss before forward
       key_[first_task(m) + static_cast<size_t>(step)] = static_cast<uint32_t>(order * microbatches_ + m);
     }
-  remaining_s_.assign(tasks, 0);
-  base_remaining_s_.assign(tasks, 0);
+  tasks_.assign(tasks, Task{});
+  base_tasks_.assign(tasks, Task{});
   changed_.clear();
   const int events = microbatches_ * (length_ > 1 ? 4 * length_ + 1 : steps_);
   snapshot_every_ = events / kSnapshots + 1;
@@ -70,19 +105,23 @@ double Evaluator::duration_s(int node, int step) const {
   return step < length_ ? cost.forward_s : step == length_ ? cost.loss_s : cost.backward_s;
 }
 
-double Evaluator::first_s(int microbatch) const {
-  return at(costs_, nodes_[static_cast<size_t>(microbatch) * static_cast<size_t>(length_)]).forward_s;
-}
-
-// Backwards from the end of its last task.
-void Evaluator::compute_remaining(int microbatch) {
-  const int first = static_cast<int>(first_task(microbatch));
-  at(remaining_s_, first + steps_ - 1) = 0;
-  for (int step = steps_ - 2; step >= 0; --step) {
-    const int node = node_of(first + step), next = node_of(first + step + 1);
-    double seconds = at(remaining_s_, first + step + 1) + duration_s(next, step + 1);
-    if (length_ > 1) seconds += fixed_s_[link(node, next)] + activation_bytes_ * s_per_byte_[link(node, next)];
-    at(remaining_s_, first + step) = seconds;
+// Backwards from its last task.
+void Evaluator::describe_tasks(int microbatch) {
+  const size_t row = static_cast<size_t>(microbatch) * static_cast<size_t>(length_);
+  Task* tasks = &tasks_[first_task(microbatch)];
+  for (int step = steps_ - 1; step >= 0; --step) {
+    Task& task = tasks[step];
+    task.node = nodes_[row + static_cast<size_t>(at(position_, step))];
+    task.step = step;
+    task.duration_s = duration_s(task.node, step);
+    task.fixed_s = task.remaining_s = 0;
+    if (step + 1 == steps_) continue;
+    const Task& next = tasks[step + 1];
+    task.remaining_s = next.remaining_s + next.duration_s;
+    if (length_ == 1) continue;
+    const size_t l = link(task.node, next.node);
+    task.fixed_s = fixed_s_[l];
+    task.remaining_s += fixed_s_[l] + activation_bytes_ * s_per_byte_[l];
   }
 }
 
@@ -91,7 +130,7 @@ void Evaluator::restore_rows() {
     const auto row = static_cast<std::ptrdiff_t>(m) * length_;
     std::copy_n(base_nodes_.begin() + row, length_, nodes_.begin() + row);
     const auto tasks = static_cast<std::ptrdiff_t>(first_task(m));
-    std::copy_n(base_remaining_s_.begin() + tasks, steps_, remaining_s_.begin() + tasks);
+    std::copy_n(base_tasks_.begin() + tasks, steps_, tasks_.begin() + tasks);
   }
   changed_.clear();
 }
@@ -105,8 +144,7 @@ void Evaluator::take(const Candidate& candidate) {
       for (const int node : stages_[stage]) {
         const NetworkNode& speed = at(request_.network.nodes, node);
         const TaskSeconds seconds = task_seconds(speed, request_.workload, stage);
-        at(costs_, node) = {.stage = static_cast<int32_t>(stage),
-                            .slots = speed.slots,
+        at(costs_, node) = {.slots = speed.slots,
                             .forward_s = seconds.forward_s,
                             .loss_s = seconds.loss_s,
                             .backward_s = seconds.backward_s,
@@ -117,7 +155,7 @@ void Evaluator::take(const Candidate& candidate) {
   for (const int node : candidate.nodes) ++at(costs_, node).visits;
   if (!has_base_) {
     nodes_ = candidate.nodes;
-    for (int m = 0; m < microbatches_; ++m) compute_remaining(m);
+    for (int m = 0; m < microbatches_; ++m) describe_tasks(m);
     return;
   }
   restore_rows();
@@ -125,7 +163,7 @@ void Evaluator::take(const Candidate& candidate) {
     const auto row = static_cast<std::ptrdiff_t>(m) * length_;
     if (std::equal(nodes_.begin() + row, nodes_.begin() + row + length_, candidate.nodes.begin() + row)) continue;
     std::copy_n(candidate.nodes.begin() + row, length_, nodes_.begin() + row);
-    compute_remaining(m);
+    describe_tasks(m);
     changed_.push_back(m);
   }
 }
@@ -162,8 +200,7 @@ void Evaluator::restart() {
     state_.link_free_s.assign(fixed_s_.size(), 0);
   else
     state_.link_free_s.clear();
-  state_.heap.clear();
-  state_.sequence = 0;
+  state_.events.clear();
   state_.event = 0;
   state_.now_s = 0;
   for (NodeState& node : state_.nodes) node.idle_event = std::numeric_limits<int32_t>::max();
@@ -171,25 +208,22 @@ void Evaluator::restart() {
 
 // Of a data node that stays the same, waiting microbatches are where they were; others move.
 void Evaluator::move_waiting(State& state) {
-  const auto data_of = [&](const std::vector<int>& nodes, int m) {
-    return nodes[static_cast<size_t>(m) * static_cast<size_t>(length_)];
-  };
   for (const int m : changed_) {
-    const int from = data_of(base_nodes_, m);
-    if (from == data_of(nodes_, m)) continue;
+    const int from = data_node(base_nodes_, m);
+    if (from == data_node(nodes_, m)) continue;
     int32_t* at_task = &at(state.nodes, from).waiting;
     while (*at_task != static_cast<int32_t>(first_task(m))) at_task = &at(state.next, *at_task);
     *at_task = at(state.next, *at_task);
   }
   for (const int m : changed_)
-    if (data_of(base_nodes_, m) != data_of(nodes_, m))
-      insert(state, at(state.nodes, data_of(nodes_, m)).waiting, static_cast<int>(first_task(m)));
+    if (data_node(base_nodes_, m) != data_node(nodes_, m))
+      insert(state, at(state.nodes, data_node(nodes_, m)).waiting, static_cast<int>(first_task(m)));
 }
 
 void Evaluator::start_nodes() {
   for (int m = microbatches_ - 1; m >= 0; --m) {
     const int task = static_cast<int>(first_task(m));
-    insert(state_, at(state_.nodes, node_of(task)).waiting, task);
+    insert(state_, at(state_.nodes, at(tasks_, task).node).waiting, task);
   }
   for (int node = 0; node < node_count_; ++node) {
     NodeState& state = at(state_.nodes, node);
@@ -200,7 +234,7 @@ void Evaluator::start_nodes() {
       insert(state_, state.ready, task);
     }
     if (state.open < at(costs_, node).slots) state.idle_event = 0;
-    run_next(node, -1);
+    run_next(state, -1);
   }
 }
 
@@ -235,13 +269,13 @@ void Evaluator::accept() {
                    trial_snapshots_.begin() + first_trial_snapshot_);
   if (!has_base_) {
     base_nodes_ = nodes_;
-    base_remaining_s_ = remaining_s_;
+    base_tasks_ = tasks_;
   }
   for (const int m : changed_) {
     const auto row = static_cast<std::ptrdiff_t>(m) * length_;
     std::copy_n(nodes_.begin() + row, length_, base_nodes_.begin() + row);
     const auto tasks = static_cast<std::ptrdiff_t>(first_task(m));
-    std::copy_n(remaining_s_.begin() + tasks, steps_, base_remaining_s_.begin() + tasks);
+    std::copy_n(tasks_.begin() + tasks, steps_, base_tasks_.begin() + tasks);
   }
   changed_.clear();
   has_base_ = true;
@@ -256,16 +290,16 @@ void Evaluator::accept() {
 bool Evaluator::run(double limit_s) {
   limit_s *= 1 + kRounding;
   int next_snapshot = first_trial_snapshot_ * snapshot_every_;
-  while (!state_.heap.empty()) {
+  while (!state_.events.empty()) {
     if (state_.event == next_snapshot) {
       at(trial_snapshots_, next_snapshot / snapshot_every_) = state_;
       next_snapshot += snapshot_every_;
     }
-    const Event event = pop();
+    const Event event = state_.events.pop();
     state_.now_s = event.time_s;
     const int task = static_cast<int>(event.what / 2);
     if (event.what % 2 == 0) {
-      if (event.time_s + at(remaining_s_, task) > limit_s) return false;
+      if (event.time_s + at(tasks_, task).remaining_s > limit_s) return false;
       ++state_.event;
       finish(task);
     } else {
@@ -278,51 +312,47 @@ bool Evaluator::run(double limit_s) {
 
 // state_.event counts from 1 here: the number of the event under way.
 void Evaluator::finish(int task) {
-  const int step = task % steps_;
-  const int node_index = node_of(task);
-  NodeState& node = at(state_.nodes, node_index);
+  const Task& ended = at(tasks_, task);
+  NodeState& node = at(state_.nodes, ended.node);
   node.running = -1;
   at(state_.finish_event, task) = state_.event - 1;
-  if (step + 1 < steps_) {
-    if (length_ > 1)
-      send(node_index, task + 1);
-    else
-      insert(state_, node.ready, task + 1);
-  } else {
+  if (ended.step + 1 == steps_)
     at(state_.end_s, task / steps_) = state_.now_s;
+  else if (length_ > 1)
+    send(task);
+  else
+    insert(state_, node.ready, task + 1);
+  run_next(node, ended.step > length_ ? end_visit(node) : -1);
+}
+
+// Lets the next microbatch in. Returns its forward task if it is let in only after the node's next task is chosen: a
+// message.
+int Evaluator::end_visit(NodeState& node) {
+  ++node.ended;
+  --node.open;
+  node.last_end_s = state_.now_s;
+  const int next = node.waiting;
+  if (next < 0) {
+    node.idle_event = std::min(node.idle_event, state_.event - 1);
+    return -1;
   }
-  int let_in_late = -1;
-  if (step > length_) {
-    ++node.ended;
-    --node.open;
-    node.last_end_s = state_.now_s;
-    if (node.waiting >= 0) {
-      const int next = node.waiting;
-      node.waiting = at(state_.next, next);
-      ++node.open;
-      if (next % steps_ == 0) {
-        at(state_.admission_event, next / steps_) = state_.event - 1;
-        insert(state_, node.ready, next);
-      } else {
-        let_in_late = next;  // its message is let in only after the next task is chosen
-      }
-    } else {
-      node.idle_event = std::min(node.idle_event, state_.event - 1);
-    }
-  }
-  run_next(node_index, let_in_late);
+  node.waiting = at(state_.next, next);
+  ++node.open;
+  if (at(tasks_, next).step > 0) return next;
+  at(state_.admission_event, next / steps_) = state_.event - 1;
+  insert(state_, node.ready, next);
+  return -1;
 }
 
 void Evaluator::arrive(int task) {
-  const int node_index = node_of(task);
-  NodeState& node = at(state_.nodes, node_index);
-  const int step = task % steps_;
-  if (step < length_) {
-    if (node.open >= at(costs_, node_index).slots) return insert(state_, node.waiting, task);
+  const Task& arrived = at(tasks_, task);
+  NodeState& node = at(state_.nodes, arrived.node);
+  if (arrived.step < length_) {
+    if (node.open >= at(costs_, arrived.node).slots) return insert(state_, node.waiting, task);
     ++node.open;
   }
   insert(state_, node.ready, task);
-  run_next(node_index, -1);
+  run_next(node, -1);
 }
 
 void Evaluator::insert(State& state, int32_t& list, int task) {
@@ -332,8 +362,7 @@ void Evaluator::insert(State& state, int32_t& list, int task) {
   *place = task;
 }
 
-void Evaluator::run_next(int node_index, int let_in_late) {
-  NodeState& node = at(state_.nodes, node_index);
+void Evaluator::run_next(NodeState& node, int let_in_late) {
   if (node.running < 0) {
     if (node.ready >= 0) {
       node.running = node.ready;
@@ -343,13 +372,17 @@ void Evaluator::run_next(int node_index, int let_in_late) {
       let_in_late = -1;
     }
     if (node.running >= 0)
-      push(state_.now_s + duration_s(node_index, node.running % steps_), static_cast<uint32_t>(node.running) * 2);
+      state_.events.push(state_.now_s + at(tasks_, node.running).duration_s, static_cast<uint32_t>(node.running) * 2);
   }
   if (let_in_late >= 0) insert(state_, node.ready, let_in_late);
 }
 
-void Evaluator::send(int from, int task) {
-  push(transfer(state_.now_s, from, node_of(task), activation_bytes_), static_cast<uint32_t>(task) * 2 + 1);
+// To the next task.
+void Evaluator::send(int task) {
+  const Task& from = at(tasks_, task);
+  const double arrival_s = links_fill_ ? transfer(state_.now_s, from.node, at(tasks_, task + 1).node, activation_bytes_)
+                                       : state_.now_s + from.fixed_s;
+  state_.events.push(arrival_s, static_cast<uint32_t>(task + 1) * 2 + 1);
 }
 
 // When a message that is ready to leave arrives.
@@ -359,40 +392,6 @@ double Evaluator::transfer(double now_s, int from, int to, double bytes) {
   double& free_s = state_.link_free_s[l];
   free_s = std::max(now_s, free_s) + bytes * s_per_byte_[l];
   return free_s + fixed_s_[l];
-}
-
-void Evaluator::push(double time_s, uint32_t what) {
-  const Event event{time_s, state_.sequence++, what};
-  std::vector<Event>& heap = state_.heap;
-  size_t hole = heap.size();
-  heap.push_back(event);
-  while (hole > 0) {
-    const size_t parent = (hole - 1) / kHeapArity;
-    if (!event.before(heap[parent])) break;
-    heap[hole] = heap[parent];
-    hole = parent;
-  }
-  heap[hole] = event;
-}
-
-Evaluator::Event Evaluator::pop() {
-  std::vector<Event>& heap = state_.heap;
-  const Event top = heap.front();
-  const Event last = heap.back();
-  heap.pop_back();
-  const size_t size = heap.size();
-  if (size == 0) return top;
-  size_t hole = 0;
-  for (size_t first = 1; first < size; first = hole * kHeapArity + 1) {
-    size_t best = first;
-    for (size_t child = first + 1; child < first + kHeapArity && child < size; ++child)
-      if (heap[child].before(heap[best])) best = child;
-    if (!heap[best].before(last)) break;
-    heap[hole] = heap[best];
-    hole = best;
-  }
-  heap[hole] = last;
-  return top;
 }
 
 // When the last node has stepped. After its last backward pass a node sends nothing but its part of the reduction and

@@ -55,7 +55,10 @@ class Evaluator {
   // latest.
   double end_s(int microbatch) const { return state_.end_s[static_cast<size_t>(microbatch)]; }
   // Seconds without any waiting from the start of a microbatch to its end.
-  double unhindered_s(int microbatch) const { return remaining_s_[first_task(microbatch)] + first_s(microbatch); }
+  double unhindered_s(int microbatch) const {
+    const Task& first = tasks_[first_task(microbatch)];
+    return first.duration_s + first.remaining_s;
+  }
   int64_t events() const { return events_handled_; }  // since construction
 
  private:
@@ -67,6 +70,24 @@ class Evaluator {
     bool before(const Event& other) const {
       return time_s < other.time_s || (time_s == other.time_s && sequence < other.sequence);
     }
+  };
+  // Sorted, as there are few at a time (at most one for each microbatch under way) and new ones are mostly late: faster
+  // here than the Simulator's heap.
+  class EventLine {
+   public:
+    EventLine() = default;
+    EventLine(const EventLine& other) { *this = other; }
+    EventLine& operator=(const EventLine& other);
+
+    bool empty() const { return first_ == events_.size(); }
+    void clear();
+    void push(double time_s, uint32_t what);
+    Event pop() { return events_[first_++]; }
+
+   private:
+    std::vector<Event> events_;
+    size_t first_ = 0;  // those before are over
+    uint32_t next_sequence_ = 0;
   };
   struct NodeState {
     int32_t running = -1;
@@ -86,13 +107,19 @@ class Evaluator {
     std::vector<int32_t> admission_event;  // by microbatch: when its data node let it in
     std::vector<double> end_s;             // by microbatch
     std::vector<double> link_free_s;       // by link; empty if messages never occupy links
-    std::vector<Event> heap;
-    uint32_t sequence = 0;
+    EventLine events;
     int32_t event = 0;
     double now_s = 0;
   };
+  // One of a microbatch's tasks: forward along its path, loss, backward against it.
+  struct Task {
+    int32_t node = 0;
+    int32_t step = 0;  // among its microbatch's tasks
+    double duration_s = 0;
+    double fixed_s = 0;      // of the message to the next one's node
+    double remaining_s = 0;  // from its end to its microbatch's, unhindered
+  };
   struct NodeCost {
-    int32_t stage = -1;
     int32_t slots = 0;
     int32_t visits = 0;
     double forward_s = 0;
@@ -102,10 +129,9 @@ class Evaluator {
   };
 
   size_t first_task(int microbatch) const { return static_cast<size_t>(microbatch) * static_cast<size_t>(steps_); }
-  int node_of(int task) const {
-    return nodes_[static_cast<size_t>(task / steps_ * length_ + position_[static_cast<size_t>(task % steps_)])];
+  int data_node(const std::vector<int>& nodes, int microbatch) const {
+    return nodes[static_cast<size_t>(microbatch) * static_cast<size_t>(length_)];
   }
-  double first_s(int microbatch) const;
   double duration_s(int node, int step) const;
   size_t link(int from, int to) const {
     return static_cast<size_t>(from) * static_cast<size_t>(node_count_) + static_cast<size_t>(to);
@@ -114,7 +140,7 @@ class Evaluator {
   void shape(const Candidate& candidate);
   void take(const Candidate& candidate);
   void restore_rows();
-  void compute_remaining(int microbatch);
+  void describe_tasks(int microbatch);
   int first_difference();
   void restart();
   void move_waiting(State& state);
@@ -123,11 +149,10 @@ class Evaluator {
   void finish(int task);
   void arrive(int task);
   void insert(State& state, int32_t& list, int task);
-  void run_next(int node, int let_in_late);
-  void send(int from, int task);
+  int end_visit(NodeState& node);
+  void run_next(NodeState& node, int let_in_late);
+  void send(int task);
   double transfer(double now_s, int from, int to, double bytes);
-  void push(double time_s, uint32_t what);
-  Event pop();
   double after_reduction();
   void reduce_stage(const std::vector<int>& replicas, size_t stage);
   void exchange_norms();
@@ -147,9 +172,9 @@ class Evaluator {
   std::vector<int> base_nodes_;  // of the accepted one
   std::vector<NodeCost> costs_;
   std::vector<std::vector<int>> stages_;
-  std::vector<double> remaining_s_, base_remaining_s_;  // by task: from its end to its microbatch's, unhindered
-  std::vector<int> changed_;                            // rows of nodes_ that differ from base_nodes_
-  std::vector<double> reduced_s_, arrived_s_;           // by node
+  std::vector<Task> tasks_, base_tasks_;
+  std::vector<int> changed_;                   // rows of nodes_ that differ from base_nodes_
+  std::vector<double> reduced_s_, arrived_s_;  // by node
   bool has_base_ = false;
 
   State state_;
