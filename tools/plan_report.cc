@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "schedule/plan_map.h"
 #include "schedule/simulator.h"
+#include "schedule/svg.h"
 #include "schedule/timeline.h"
 #include "tools/progress.h"
 
@@ -16,6 +18,10 @@ std::string describe(const Plan& plan) {
   return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
                      plan.microbatches.size(), plan.workload.samples, plan.workload.samples == 1 ? "" : "s",
                      plan.microbatches.front().visits.size(), plan.stages.size(), plan.node_count());
+}
+
+std::string title_of(const Plan& plan, double iteration_s) {
+  return fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s);
 }
 
 }  // namespace
@@ -46,9 +52,13 @@ void write_timeline(const Plan& plan, const Network& network, const std::filesys
   Simulator simulator(network);
   SimulationRecord record;
   const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
-  write_file_atomically(
-      path,
-      render_timeline(plan, record, {.title = fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s)}));
+  const std::string title = title_of(plan, iteration_s);
+  write_file_atomically(path, standalone_svg(render_timeline(plan, record, {.title = title})));
+}
+
+void write_map(const Plan& plan, const Network& network, const std::filesystem::path& path) {
+  const std::string title = title_of(plan, plan.predicted.iteration_s);
+  write_file_atomically(path, standalone_svg(render_plan_map(plan, network, title)));
 }
 
 }  // namespace skippipe

@@ -14,5 +14,7 @@ void print_plan(const Plan& plan);
 
 // The first iteration as an SVG.
 void write_timeline(const Plan& plan, const Network& network, const std::filesystem::path& path);
+// Stages, nodes and paths as an SVG.
+void write_map(const Plan& plan, const Network& network, const std::filesystem::path& path);
 
 }  // namespace skippipe

@@ -38,6 +38,7 @@ struct Options {
   SearchBudget budget;
   std::string out;
   std::string timeline;
+  std::string map;
 };
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
@@ -167,6 +168,7 @@ void run(Options options) {
     save_plan(*result.plan, options.out);
   }
   if (!options.timeline.empty()) write_timeline(*result.plan, request.network, options.timeline);
+  if (!options.map.empty()) write_map(*result.plan, request.network, options.map);
 }
 
 void add_workload_options(CLI::App& verb, Options& options) {
@@ -232,6 +234,7 @@ void add_plan_verb(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--out", options->out, "Write the plan here (JSON)");
   verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  verb->add_option("--map", options->map, "Write a picture of stages, nodes and paths here (SVG)");
   verb->footer(
       "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
       "--tokens 128 --model config.json --out plan.json --timeline plan.svg");

@@ -21,6 +21,7 @@ struct Options {
   double jitter = 1;
   uint64_t seed = 0;
   std::string timeline;
+  std::string map;
 };
 
 void print_jittered(const Plan& plan, Simulator& simulator, const Options& options) {
@@ -50,6 +51,7 @@ void run(const Options& options) {
              plan.predicted.iteration_s, planned_s > 0 ? (plan.predicted.iteration_s / planned_s - 1) * 100 : 0.0);
   print_jittered(plan, simulator, options);
   if (!options.timeline.empty()) write_timeline(plan, network, options.timeline);
+  if (!options.map.empty()) write_map(plan, network, options.map);
 }
 
 }  // namespace
@@ -68,6 +70,7 @@ void add_simulate_verb(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--seed", options->seed, "Of the jitter")->capture_default_str();
   verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  verb->add_option("--map", options->map, "Write a picture of stages, nodes and paths here (SVG)");
   verb->footer("Example: skippipe simulate plan.json --network network.json --jitter 1.1 --iterations 20");
   verb->callback([options] { run(*options); });
 }

@@ -27,16 +27,19 @@ TEST_F(PlanVerbsTest, PlansAndSimulates) {
         run_skippipe(plan("--method " + method +
                           " --nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --activation-bytes 33554648 "
                           "--stage-gradient-bytes 1000000 --timeline '" +
-                          path("plan.svg") + "'"));
+                          path("plan.svg") + "' --map '" + path("map.svg") + "'"));
     ASSERT_EQ(planned.exit_code, 0) << planned.output;
     EXPECT_THAT(planned.output, HasSubstr("s per iteration"));
     EXPECT_THAT(read_file(path("plan.svg")), HasSubstr("</svg>"));
+    const std::string map = read_file(path("map.svg"));
+    EXPECT_THAT(map, HasSubstr("microbatch 9: "));
     const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json");
     EXPECT_TRUE(validate(load_plan(path("plan.json")), network).empty());
 
     // The plan names its network; another one may be given.
-    const ProgramResult again = run_skippipe("simulate '" + path("plan.json") + "'");
+    const ProgramResult again = run_skippipe("simulate '" + path("plan.json") + "' --map '" + path("again.svg") + "'");
     EXPECT_EQ(again.exit_code, 0) << again.output;
+    EXPECT_EQ(read_file(path("again.svg")), map);
     const ProgramResult simulated =
         run_skippipe("simulate '" + path("plan.json") +
                      "' --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' --jitter 2 --seed 3");
