@@ -24,6 +24,19 @@ std::string title_of(const Plan& plan, double iteration_s) {
   return fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s);
 }
 
+void write_timeline(const Plan& plan, const Network& network, const std::string& path) {
+  Simulator simulator(network);
+  SimulationRecord record;
+  const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
+  const std::string title = title_of(plan, iteration_s);
+  write_file_atomically(path, standalone_svg(render_timeline(plan, record, {.title = title})));
+}
+
+void write_map(const Plan& plan, const Network& network, const std::string& path) {
+  const std::string title = title_of(plan, plan.predicted.iteration_s);
+  write_file_atomically(path, standalone_svg(render_plan_map(plan, network, title)));
+}
+
 }  // namespace
 
 void print_plan(const Plan& plan) {
@@ -48,17 +61,14 @@ void print_plan(const Plan& plan) {
     }
 }
 
-void write_timeline(const Plan& plan, const Network& network, const std::filesystem::path& path) {
-  Simulator simulator(network);
-  SimulationRecord record;
-  const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
-  const std::string title = title_of(plan, iteration_s);
-  write_file_atomically(path, standalone_svg(render_timeline(plan, record, {.title = title})));
+void add_picture_options(CLI::App& verb, PlanPictures& pictures) {
+  verb.add_option("--timeline", pictures.timeline, "Write a picture of an iteration here (SVG)");
+  verb.add_option("--map", pictures.map, "Write a picture of stages, nodes and paths here (SVG)");
 }
 
-void write_map(const Plan& plan, const Network& network, const std::filesystem::path& path) {
-  const std::string title = title_of(plan, plan.predicted.iteration_s);
-  write_file_atomically(path, standalone_svg(render_plan_map(plan, network, title)));
+void show_pictures(const Plan& plan, const Network& network, const PlanPictures& pictures) {
+  if (!pictures.timeline.empty()) write_timeline(plan, network, pictures.timeline);
+  if (!pictures.map.empty()) write_map(plan, network, pictures.map);
 }
 
 }  // namespace skippipe

@@ -1,9 +1,12 @@
 // network, plan and simulate, as a user calls them.
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "base/file.h"
 #include "schedule/network.h"
 #include "schedule/plan.h"
+#include "schedule/planner.h"
 #include "schedule/validator.h"
 #include "tests/tools/verb_test.h"
 
@@ -89,6 +92,43 @@ TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   for (const char* arguments : {"--skip 1/0", "--skip 4/3", "--skip x", "--nodes-per-stage 10,10"})
     EXPECT_EQ(run(plan("--stages 6 --microbatches 6 ") + arguments).exit_code, 2) << arguments;
   expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "the stages have 8 nodes in all");
+}
+
+TEST_F(PlanVerbsTest, ComparesMethods) {
+  const std::string network = "plan --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' ";
+  const std::string six_stages = network + "--nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --evaluations 200 ";
+  const ProgramResult compared =
+      run(six_stages + "--compare --csv @/rows.csv --chart @/rows.svg --out @/best.json --map @/map.svg");
+  ASSERT_EQ(compared.exit_code, 0) << compared.output;
+  const std::string csv = read_file(path("rows.csv"));
+  double least_s = std::numeric_limits<double>::infinity();
+  for (const std::string& method : planning_methods()) {
+    EXPECT_THAT(compared.output, HasSubstr("\n  " + method + " "));
+    const size_t at = csv.find("\r\n" + method + ",");
+    ASSERT_NE(at, std::string::npos) << method << "\n" << csv;
+    least_s = std::min(least_s, std::stod(csv.substr(at + method.size() + 3)));
+  }
+  EXPECT_DOUBLE_EQ(load_plan(path("best.json")).predicted.iteration_s, least_s);
+  EXPECT_THAT(read_file(path("rows.svg")), HasSubstr("</svg>"));
+  EXPECT_THAT(read_file(path("map.svg")), HasSubstr("</svg>"));
+  expect_ok("simulate @/best.json", "+0.00 %");
+
+  // Only some methods have a plan, or none.
+  expect_ok(network + "--stages 10 --skip 0.8 --microbatches 7 --evaluations 20 --compare", "rule C4 can't be met");
+  const ProgramResult none = run(network + "--stages 21 --microbatches 2 --evaluations 20 --compare");
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.output, HasSubstr("skippipe: no method has a plan: rule C1 can't be met"));
+  for (const char* arguments : {"--csv @/rows.csv", "--chart @/rows.svg", "--compare --method full"})
+    EXPECT_EQ(run(six_stages + arguments).exit_code, 2) << arguments;
+}
+
+TEST_F(PlanVerbsTest, LimitsTheSearch) {
+  const std::string request = "plan --network '" SKIPPIPE_SOURCE_DIR
+                              "/examples/published-20-nodes.json' --stages 3 --microbatches 2 --threads 2 ";
+  for (const char* budget : {"--evaluations 100", "--seconds 0.05", "--seconds 0.05 --evaluations 100"})
+    expect_ok(request + budget, "s per iteration");
+  for (const char* wrong : {"--evaluations 0", "--seconds 0", "--seconds -1", "--seconds soon", "--threads -1"})
+    EXPECT_EQ(run(request + wrong).exit_code, 2) << wrong;
 }
 
 TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
