@@ -58,6 +58,8 @@ Style style_of(Transfer::Kind kind) {
       return {"backward transfer", "#d98200", ""};
     case Transfer::Kind::kReduction:
       return {"reduction transfer", "#4bb894", ""};
+    case Transfer::Kind::kNorm:  // not drawn
+      break;
   }
   return {};
 }

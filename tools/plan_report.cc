@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "schedule/explanation.h"
 #include "schedule/plan_map.h"
 #include "schedule/simulator.h"
 #include "schedule/svg.h"
@@ -13,6 +14,8 @@
 
 namespace skippipe {
 namespace {
+
+constexpr size_t kToldChanges = 6;
 
 std::string describe(const Plan& plan) {
   return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
@@ -61,14 +64,16 @@ void print_plan(const Plan& plan) {
     }
 }
 
-void add_picture_options(CLI::App& verb, PlanPictures& pictures) {
-  verb.add_option("--timeline", pictures.timeline, "Write a picture of an iteration here (SVG)");
-  verb.add_option("--map", pictures.map, "Write a picture of stages, nodes and paths here (SVG)");
+void add_view_options(CLI::App& verb, PlanViews& views) {
+  verb.add_flag("--explain", views.explain, "Say what bounds the iteration, and which change would help most");
+  verb.add_option("--timeline", views.timeline, "Write a picture of an iteration here (SVG)");
+  verb.add_option("--map", views.map, "Write a picture of stages, nodes and paths here (SVG)");
 }
 
-void show_pictures(const Plan& plan, const Network& network, const PlanPictures& pictures) {
-  if (!pictures.timeline.empty()) write_timeline(plan, network, pictures.timeline);
-  if (!pictures.map.empty()) write_map(plan, network, pictures.map);
+void show_views(const Plan& plan, const Network& network, const PlanViews& views) {
+  if (views.explain) fmt::print("\n{}", explanation_text(plan, explain_plan(plan, network), kToldChanges));
+  if (!views.timeline.empty()) write_timeline(plan, network, views.timeline);
+  if (!views.map.empty()) write_map(plan, network, views.map);
 }
 
 }  // namespace skippipe

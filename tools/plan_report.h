@@ -12,16 +12,17 @@ namespace skippipe {
 // A table of the plan's prediction and its nodes, on standard output.
 void print_plan(const Plan& plan);
 
-// Files that show a plan; an empty name: not asked for.
-struct PlanPictures {
-  std::string timeline;
+// What else shows a plan.
+struct PlanViews {
+  bool explain = false;
+  std::string timeline;  // files; empty: not asked for
   std::string map;
 };
 
-// `pictures` must outlive the verb.
-void add_picture_options(CLI::App& verb, PlanPictures& pictures);
+// `views` must outlive the verb.
+void add_view_options(CLI::App& verb, PlanViews& views);
 
-// Writes those that are asked for.
-void show_pictures(const Plan& plan, const Network& network, const PlanPictures& pictures);
+// Prints and writes those that are asked for.
+void show_views(const Plan& plan, const Network& network, const PlanViews& views);
 
 }  // namespace skippipe

@@ -21,7 +21,7 @@ struct Options {
   bool compare = false;
   ComparisonFiles comparison;
   std::string out;
-  PlanPictures pictures;
+  PlanViews views;
 };
 
 Plan plan_by(const std::string& method, const PlanRequest& request) {
@@ -39,7 +39,7 @@ void run(const Options& options) {
     plan.network = std::filesystem::absolute(options.plan.network).lexically_relative(folder).string();
     save_plan(plan, options.out);
   }
-  show_pictures(plan, request.network, options.pictures);
+  show_views(plan, request.network, options.views);
 }
 
 void add_comparison_options(CLI::App& verb, Options& options, CLI::Option* method) {
@@ -62,7 +62,7 @@ void add_plan_verb(CLI::App& app) {
           ->capture_default_str();
   add_comparison_options(*verb, *options, method);
   verb->add_option("--out", options->out, "Write the plan here (JSON)");
-  add_picture_options(*verb, options->pictures);
+  add_view_options(*verb, options->views);
   verb->footer(
       "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
       "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg");

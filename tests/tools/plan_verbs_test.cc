@@ -122,6 +122,18 @@ TEST_F(PlanVerbsTest, ComparesMethods) {
     EXPECT_EQ(run(six_stages + arguments).exit_code, 2) << arguments;
 }
 
+TEST_F(PlanVerbsTest, Explains) {
+  const std::string options = "--nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --stage-gradient-bytes 1000 --explain";
+  const ProgramResult planned = run_skippipe(plan(options));
+  ASSERT_EQ(planned.exit_code, 0) << planned.output;
+  const size_t at = planned.output.find("  what bounds the iteration: of ");
+  ASSERT_NE(at, std::string::npos) << planned.output;
+  EXPECT_THAT(planned.output, HasSubstr("what one change would save"));
+  const ProgramResult simulated = run("simulate @/plan.json --explain");
+  EXPECT_EQ(simulated.exit_code, 0);
+  EXPECT_THAT(simulated.output, HasSubstr(planned.output.substr(at)));
+}
+
 TEST_F(PlanVerbsTest, LimitsTheSearch) {
   const std::string request = "plan --network '" SKIPPIPE_SOURCE_DIR
                               "/examples/published-20-nodes.json' --stages 3 --microbatches 2 --threads 2 ";
