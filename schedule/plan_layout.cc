@@ -249,7 +249,16 @@ class Layout {
     auto order() const { return std::tuple(towards, hop, beyond, microbatch); }
   };
 
+  // Lines of a hop keep the order in which they came to its first node, which the hops before decide: one round more
+  // for each.
   void assign_lanes() {
+    size_t longest = 0;
+    for (const PlannedMicrobatch& microbatch : plan_.microbatches)
+      longest = std::max(longest, microbatch.visits.size());
+    for (size_t round = 0; round < longest; ++round) assign_lanes_once();
+  }
+
+  void assign_lanes_once() {
     std::vector<std::vector<Lane>> in(layout_.items.size()), out(layout_.items.size());
     for (size_t m = 0; m < layout_.routes.size(); ++m) gather_lanes(m, in, out);
     for (size_t i = 0; i < layout_.items.size(); ++i) {
@@ -260,7 +269,7 @@ class Layout {
 
   void gather_lanes(size_t m, std::vector<std::vector<Lane>>& in, std::vector<std::vector<Lane>>& out) {
     std::vector<LayoutStop>& route = layout_.routes[m];
-    double beyond = 0;  // of the hop that leads to the stop
+    double beyond = 0;  // where the line came into the node before, by the last round
     int previous_node = -1;
     for (size_t s = 0; s < route.size(); ++s) {
       LayoutStop& stop = route[s];
@@ -276,8 +285,8 @@ class Layout {
       const double from = is_first ? 0 : key_towards(stop.item, route[s - 1].item);
       const double to = is_last ? from : key_towards(stop.item, route[s + 1].item);
       in[at].push_back({is_first ? to : from, is_first ? next_node : previous_node, beyond, m, &stop.in_y});
-      out[at].push_back({to, next_node, is_first ? 0 : from, m, &stop.out_y});
-      beyond = is_first ? 0 : from;
+      out[at].push_back({to, next_node, stop.in_y, m, &stop.out_y});
+      beyond = stop.in_y;
       previous_node = stop.item;
     }
   }

@@ -116,6 +116,7 @@ class PlanMap {
     return unused_.empty() ? 0 : y + kUnusedHeight;
   }
 
+  // `extra`: further attributes.
   void add_text(const char* style, double x, double y, double size, const char* extra, const std::string& escaped) {
     svg_.add("<text class=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\" font-size=\"{:.3g}\" fill=\"{}\"{}>{}</text>\n", style, x, y,
              size, std::string_view(style) == "ink" ? "#222222" : "#666666", extra, escaped);
@@ -151,10 +152,9 @@ class PlanMap {
           "<rect class=\"stripe\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"10\" "
           "fill=\"#f2f4f7\"/>\n",
           x - 14, stages_top_, kBoxWidth + 28, kStageHeight + layout_.height + 14);
-    const std::string middle = " text-anchor=\"middle\"";
     add_text("ink", x + kBoxWidth / 2, stages_top_ + 18, 14, " text-anchor=\"middle\" font-weight=\"bold\"",
              fmt::format("stage {}", stage));
-    add_text("muted", x + kBoxWidth / 2, stages_top_ + 33, 11, middle.c_str(), layers(stage));
+    add_text("muted", x + kBoxWidth / 2, stages_top_ + 33, 11, " text-anchor=\"middle\"", layers(stage));
   }
 
   static const char* plural(size_t count) { return count == 1 ? "" : "s"; }

@@ -119,6 +119,25 @@ TEST(PlanLayout, BundlesTheLinesOfAHop) {
   }
 }
 
+// Lines that come from different nodes and go the same way from there on need not cross.
+TEST(PlanLayout, KeepsTheOrderOfLines) {
+  Plan plan;
+  plan.node_names = {"a", "b", "c", "d", "e"};
+  plan.node_slots = {1, 1, 1, 1, 1};
+  plan.stages = {{0, 1}, {2}, {3}, {4}};
+  plan.workload.stage_layers = {1, 1, 1, 1};
+  for (int m = 0; m < 6; ++m)
+    plan.microbatches.push_back({.visits = {{.node = m % 2}, {.node = 2}, {.node = 3}, {.node = 4}}});
+  const PlanLayout layout = lay_out_plan(plan, {});
+  for (size_t m = 0; m < 6; ++m)
+    for (size_t other = 0; other < m; ++other)
+      for (size_t s = 0; s < 4; ++s) {
+        const bool above = layout.routes[m][0].in_y < layout.routes[other][0].in_y;
+        EXPECT_EQ(layout.routes[m][s].in_y < layout.routes[other][s].in_y, above);
+        EXPECT_EQ(layout.routes[m][s].out_y < layout.routes[other][s].out_y, above);
+      }
+}
+
 TEST(PlanLayout, TurnsBackAroundBothNodes) {
   Plan plan;
   plan.node_names = {"a", "b", "c"};
