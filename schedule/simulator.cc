@@ -26,6 +26,7 @@ Simulator::Simulator(const Network& network) : nodes_(network.nodes), actions_(0
   configs_.resize(nodes_.size());
   costs_.resize(nodes_.size());
   norm_arrival_s_.resize(nodes_.size());
+  last_norms_.resize(nodes_.size());
   result_.busy_share.resize(nodes_.size());
   machines_.reserve(nodes_.size());
   for (size_t node = 0; node < nodes_.size(); ++node) machines_.emplace_back(MachineConfig{});
@@ -246,21 +247,26 @@ void Simulator::finish_reduction(int node, uint32_t iteration) {
 
 void Simulator::exchange_norm(int node, uint32_t iteration) {
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
-    double arrival_s = now_;
+    double start_s = now_, arrival_s = now_;
     if (peer != node) {
       LinkCost& cost = link(node, peer);
-      cost.free_s = std::max(now_, cost.free_s) + kNormMessageBytes * cost.s_per_byte;
+      start_s = std::max(now_, cost.free_s);
+      cost.free_s = start_s + kNormMessageBytes * cost.s_per_byte;
       arrival_s = cost.free_s + jittered(cost.fixed_s);
     }
     double& last_s = norm_arrival_s_[static_cast<size_t>(peer)];
+    if (options_.record && arrival_s >= last_s)
+      last_norms_[static_cast<size_t>(peer)] = {Transfer::Kind::kNorm, node, peer, -1, iteration, start_s, arrival_s};
     last_s = std::max(last_s, arrival_s);
   }
   if (iteration == 0) result_.bytes_sent += kNormMessageBytes * (used_nodes_ - 1);
   if (++norms_sent_ < used_nodes_) return;
   norms_sent_ = 0;
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
-    if (costs_[static_cast<size_t>(peer)].stage >= 0)
+    if (costs_[static_cast<size_t>(peer)].stage >= 0) {
       push(norm_arrival_s_[static_cast<size_t>(peer)], Event::Kind::kNormExchanged, peer, iteration);
+      if (options_.record) options_.record->last_norms.push_back(last_norms_[static_cast<size_t>(peer)]);
+    }
     norm_arrival_s_[static_cast<size_t>(peer)] = 0;
   }
 }

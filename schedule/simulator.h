@@ -29,17 +29,20 @@ struct SimulationRecord {
     double end_s;
   };
   struct Transfer {
-    enum class Kind : uint8_t { kForward, kBackward, kReduction };
+    enum class Kind : uint8_t { kForward, kBackward, kReduction, kNorm };
     Kind kind;
     int from;
     int to;
-    int microbatch;  // -1 for kReduction
+    int microbatch;  // -1 but for the first two
     uint32_t iteration;
     double start_s;  // the link begins to send
     double end_s;    // arrived
   };
   std::vector<Work> work;
   std::vector<Transfer> transfers;
+  // Of the norms of an iteration only the one that came last to each node, which is what it waited for; from the node
+  // to itself if that is its own.
+  std::vector<Transfer> last_norms;
 };
 
 struct SimulationOptions {
@@ -143,6 +146,7 @@ class Simulator {
   std::vector<NodeMachine> machines_;
   std::vector<NodeCost> costs_;
   std::vector<double> norm_arrival_s_;
+  std::vector<SimulationRecord::Transfer> last_norms_;  // by node, while recording
   std::vector<double> iteration_end_s_;
   std::vector<double> stage_reduction_start_s_;  // when the last replica began
   EventQueue events_;

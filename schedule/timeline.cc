@@ -1,13 +1,11 @@
 #include "schedule/timeline.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <iterator>
 #include <vector>
 
 #include "base/markup.h"
 #include "schedule/axis.h"
+#include "schedule/svg.h"
 
 namespace skippipe {
 namespace {
@@ -17,13 +15,13 @@ using Transfer = SimulationRecord::Transfer;
 
 constexpr double kLeft = 190;  // of the time axis, in pixels; names stand before it
 constexpr double kRight = 30;
-constexpr double kTitleHeight = 26;
 constexpr double kLegendHeight = 58;  // with the labels of the axis
 constexpr double kRowHeight = 38;
 constexpr double kTaskHeight = 18;
 constexpr double kLaneHeight = 3;  // of transfers: forward, backward and reduction below each other
 constexpr double kLanePitch = 4;
-constexpr double kMinLabelWidth = 13;
+constexpr double kMinLabelWidth = 5;  // for those who zoom in; from kWideLabelWidth legible at once
+constexpr double kWideLabelWidth = 13;
 constexpr double kMinBarWidth = 0.8;
 constexpr double kMinOutlinedWidth = 3;
 
@@ -60,8 +58,16 @@ Style style_of(Transfer::Kind kind) {
       return {"backward transfer", "#d98200", ""};
     case Transfer::Kind::kReduction:
       return {"reduction transfer", "#4bb894", ""};
+    case Transfer::Kind::kNorm:  // not drawn
+      break;
   }
   return {};
+}
+
+int used_nodes(const Plan& plan) {
+  size_t nodes = 0;
+  for (const std::vector<int>& stage : plan.stages) nodes += stage.size();
+  return static_cast<int>(nodes);
 }
 
 class Timeline {
@@ -70,43 +76,29 @@ class Timeline {
       : plan_(plan),
         record_(record),
         options_(options),
-        top_(kLegendHeight + (options.title.empty() ? 0 : kTitleHeight)),
-        end_s_(options.end_s) {
+        top_(kLegendHeight + (options.title.empty() ? 0 : kSvgTitleHeight)),
+        rows_(used_nodes(plan)),
+        end_s_(options.end_s),
+        svg_(kLeft + options.plot_width + kRight, bottom() + 34, options.title) {
     for (const Work& work : record.work) end_s_ = std::max(end_s_, work.end_s);
     for (const Transfer& transfer : record.transfers) end_s_ = std::max(end_s_, transfer.end_s);
     if (end_s_ <= 0) end_s_ = 1;
     row_of_.assign(plan.node_names.size(), -1);
+    int row = 0;
     for (const std::vector<int>& stage : plan.stages)
-      for (const int node : stage) row_of_[static_cast<size_t>(node)] = rows_++;
+      for (const int node : stage) row_of_[static_cast<size_t>(node)] = row++;
   }
 
   std::string render() {
-    const double width = kLeft + options_.plot_width + kRight;
-    const double height = bottom() + 34;
-    add("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
-        "height=\"{1:.0f}\" "
-        "font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\">\n",
-        width, height);
-    add("<rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n");
-    if (!options_.title.empty())
-      add("<text class=\"ink\" x=\"12\" y=\"{:.0f}\" font-size=\"16\" font-weight=\"bold\" "
-          "fill=\"#111111\">{}</text>\n",
-          kTitleHeight, escape_markup(options_.title));
     add_legend();
     add_rows();
     add_axis();
     for (const Transfer& transfer : record_.transfers) add_transfer(transfer);
     for (const Work& work : record_.work) add_work(work);
-    add("</svg>\n");
-    return std::move(svg_);
+    return svg_.finish();
   }
 
  private:
-  template <typename... Args>
-  void add(fmt::format_string<Args...> format, Args&&... args) {
-    fmt::format_to(std::back_inserter(svg_), format, std::forward<Args>(args)...);
-  }
-
   double x(double seconds) const { return kLeft + seconds / end_s_ * options_.plot_width; }
   double y(int node) const { return top_ + row_of_[static_cast<size_t>(node)] * kRowHeight; }
   double bottom() const { return top_ + rows_ * kRowHeight; }
@@ -115,9 +107,10 @@ class Timeline {
   void add_legend() {
     double at = 12;
     const auto entry = [&](const Style& style, double height) {
-      add("<rect x=\"{:.0f}\" y=\"{:.1f}\" width=\"22\" height=\"{:.0f}\" fill=\"{}\"/>\n", at, top_ - 34 - height / 2,
-          height, style.fill);
-      add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#333333\">{}</text>\n", at + 27, top_ - 30, style.name);
+      svg_.add("<rect x=\"{:.0f}\" y=\"{:.1f}\" width=\"22\" height=\"{:.0f}\" fill=\"{}\"/>\n", at,
+               top_ - 34 - height / 2, height, style.fill);
+      svg_.add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#333333\">{}</text>\n", at + 27, top_ - 30,
+               style.name);
       at += 46 + 6.3 * static_cast<double>(std::string_view(style.name).size());
     };
     const auto occurs = [&](Work::Kind kind) {
@@ -128,8 +121,8 @@ class Timeline {
       if (occurs(kind)) entry(style_of(kind), 12);
     for (const Transfer::Kind kind : {Transfer::Kind::kForward, Transfer::Kind::kBackward, Transfer::Kind::kReduction})
       entry(style_of(kind), kLaneHeight);
-    add("<text class=\"muted\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#666666\">numbers: microbatches</text>\n", at,
-        top_ - 30);
+    svg_.add("<text class=\"muted\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#666666\">numbers: microbatches</text>\n", at,
+             top_ - 30);
   }
 
   void add_rows() {
@@ -137,14 +130,14 @@ class Timeline {
       const auto count = static_cast<double>(plan_.stages[stage].size());
       const double top = y(plan_.stages[stage].front());
       if (stage % 2 == 0)
-        add("<rect class=\"stripe\" x=\"0\" y=\"{:.0f}\" width=\"100%\" height=\"{:.0f}\" fill=\"#f2f4f7\"/>\n", top,
-            count * kRowHeight);
-      add("<text class=\"ink\" x=\"12\" y=\"{:.0f}\" font-weight=\"bold\" fill=\"#333333\">stage {}</text>\n", top + 16,
-          stage);
+        svg_.add("<rect class=\"stripe\" x=\"0\" y=\"{:.0f}\" width=\"100%\" height=\"{:.0f}\" fill=\"#f2f4f7\"/>\n",
+                 top, count * kRowHeight);
+      svg_.add("<text class=\"ink\" x=\"12\" y=\"{:.0f}\" font-weight=\"bold\" fill=\"#333333\">stage {}</text>\n",
+               top + 16, stage);
       for (const int node : plan_.stages[stage]) {
         const std::string label = shorten_text(plan_.node_names[static_cast<size_t>(node)], 16);
-        add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"end\" fill=\"#333333\">{}</text>\n",
-            kLeft - 10, y(node) + 16, escape_markup(label));
+        svg_.add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"end\" fill=\"#333333\">{}</text>\n",
+                 kLeft - 10, y(node) + 16, escape_markup(label));
       }
     }
   }
@@ -153,11 +146,13 @@ class Timeline {
     const auto [distance, decimals] = ticks_for(end_s_, 10);
     for (int i = 0; i * distance <= end_s_ * (1 + 1e-9); ++i) {
       const double at = x(i * distance);
-      add("<line class=\"grid\" x1=\"{0:.1f}\" y1=\"{1:.0f}\" x2=\"{0:.1f}\" y2=\"{2:.0f}\" stroke=\"#c8ccd2\" "
+      svg_.add(
+          "<line class=\"grid\" x1=\"{0:.1f}\" y1=\"{1:.0f}\" x2=\"{0:.1f}\" y2=\"{2:.0f}\" stroke=\"#c8ccd2\" "
           "stroke-width=\"0.6\"/>\n",
           at, top_ - 4, bottom());
       for (const double baseline : {top_ - 8, bottom() + 18})
-        add("<text class=\"muted\" x=\"{:.1f}\" y=\"{:.0f}\" text-anchor=\"middle\" fill=\"#555555\">{:.{}f} "
+        svg_.add(
+            "<text class=\"muted\" x=\"{:.1f}\" y=\"{:.0f}\" text-anchor=\"middle\" fill=\"#555555\">{:.{}f} "
             "s</text>\n",
             at, baseline, i * distance, decimals);
     }
@@ -167,7 +162,8 @@ class Timeline {
     const double width = std::max(kMinBarWidth, x(end_s) - x(start_s));
     // An outline keeps neighbours apart, but would hide what is thin.
     const char* outline = width > kMinOutlinedWidth ? " class=\"bar\" stroke=\"#ffffff\" stroke-width=\"0.4\"" : "";
-    add("<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.0f}\" fill=\"{}\"{}><title>{}</title></rect>\n",
+    svg_.add(
+        "<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.0f}\" fill=\"{}\"{}><title>{}</title></rect>\n",
         x(start_s), top, width, height, fill, outline, hover);
   }
 
@@ -178,10 +174,13 @@ class Timeline {
     const double top = y(work.node) + 3;
     add_bar(work.start_s, work.end_s, top, kTaskHeight, style.fill,
             fmt::format("{}: {}{}, {:.4g} to {:.4g} s", name(work.node), style.name, of, work.start_s, work.end_s));
-    if (work.microbatch < 0 || x(work.end_s) - x(work.start_s) < kMinLabelWidth) return;
-    add("<text x=\"{:.2f}\" y=\"{:.1f}\" text-anchor=\"middle\" font-size=\"10\" fill=\"{}\" "
+    const double width = x(work.end_s) - x(work.start_s);
+    if (work.microbatch < 0 || width < kMinLabelWidth) return;
+    const double font_size = 10 * std::min(1.0, width / kWideLabelWidth);
+    svg_.add(
+        "<text x=\"{:.2f}\" y=\"{:.1f}\" text-anchor=\"middle\" font-size=\"{:.3g}\" fill=\"{}\" "
         "pointer-events=\"none\">{}</text>\n",
-        (x(work.start_s) + x(work.end_s)) / 2, top + 13, style.text, work.microbatch);
+        (x(work.start_s) + x(work.end_s)) / 2, top + 9.5 + font_size * 0.35, font_size, style.text, work.microbatch);
   }
 
   void add_transfer(const Transfer& transfer) {
@@ -197,10 +196,10 @@ class Timeline {
   const SimulationRecord& record_;
   const TimelineOptions& options_;
   const double top_;  // of the rows
-  std::string svg_;
+  const int rows_;
   std::vector<int> row_of_;
-  int rows_ = 0;
   double end_s_;
+  SvgWriter svg_;
 };
 
 }  // namespace

@@ -5,17 +5,39 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "schedule/explanation.h"
+#include "schedule/plan_map.h"
 #include "schedule/simulator.h"
+#include "schedule/svg.h"
 #include "schedule/timeline.h"
 #include "tools/progress.h"
 
 namespace skippipe {
 namespace {
 
+constexpr size_t kToldChanges = 6;
+
 std::string describe(const Plan& plan) {
   return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
                      plan.microbatches.size(), plan.workload.samples, plan.workload.samples == 1 ? "" : "s",
                      plan.microbatches.front().visits.size(), plan.stages.size(), plan.node_count());
+}
+
+std::string title_of(const Plan& plan, double iteration_s) {
+  return fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s);
+}
+
+void write_timeline(const Plan& plan, const Network& network, const std::string& path) {
+  Simulator simulator(network);
+  SimulationRecord record;
+  const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
+  const std::string title = title_of(plan, iteration_s);
+  write_file_atomically(path, standalone_svg(render_timeline(plan, record, {.title = title})));
+}
+
+void write_map(const Plan& plan, const Network& network, const std::string& path) {
+  const std::string title = title_of(plan, plan.predicted.iteration_s);
+  write_file_atomically(path, standalone_svg(render_plan_map(plan, network, title)));
 }
 
 }  // namespace
@@ -42,13 +64,16 @@ void print_plan(const Plan& plan) {
     }
 }
 
-void write_timeline(const Plan& plan, const Network& network, const std::filesystem::path& path) {
-  Simulator simulator(network);
-  SimulationRecord record;
-  const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
-  write_file_atomically(
-      path,
-      render_timeline(plan, record, {.title = fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s)}));
+void add_view_options(CLI::App& verb, PlanViews& views) {
+  verb.add_flag("--explain", views.explain, "Say what bounds the iteration, and which change would help most");
+  verb.add_option("--timeline", views.timeline, "Write a picture of an iteration here (SVG)");
+  verb.add_option("--map", views.map, "Write a picture of stages, nodes and paths here (SVG)");
+}
+
+void show_views(const Plan& plan, const Network& network, const PlanViews& views) {
+  if (views.explain) fmt::print("\n{}", explanation_text(plan, explain_plan(plan, network), kToldChanges));
+  if (!views.timeline.empty()) write_timeline(plan, network, views.timeline);
+  if (!views.map.empty()) write_map(plan, network, views.map);
 }
 
 }  // namespace skippipe

@@ -1,213 +1,53 @@
 // skippipe plan: from a network and a workload to a plan.
-#include <algorithm>
-#include <charconv>
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <memory>
 #include <string>
 
 #include "base/error.h"
-#include "engine/model_config.h"
-#include "schedule/planner.h"
-#include "schedule/validator.h"
-#include "tools/dtype_option.h"
+#include "tools/plan_comparison.h"
+#include "tools/plan_options.h"
 #include "tools/plan_report.h"
-#include "tools/progress.h"
+#include "tools/plan_search.h"
 #include "tools/verbs.h"
 
 namespace skippipe {
 namespace {
 
 struct Options {
-  std::string network;
+  PlanOptions plan;
   std::string method = "joint";
-  int stages = 0;
-  std::vector<int> nodes_per_stage;
-  std::vector<int> layers;
-  int microbatches = 0;  // of each data node
-  int samples = 1;
-  int tokens = 0;
-  std::string model;
-  Dtype dtype = Dtype::kF32;
-  int64_t activation_bytes = 0;
-  std::vector<int64_t> stage_gradient_bytes;
-  std::string skip = "1/3";
-  PlanRules rules;
-  bool unequal_exposure = false;
-  bool no_norm = false;
-  uint64_t seed = 0;
-  SearchBudget budget;
+  bool compare = false;
+  ComparisonFiles comparison;
   std::string out;
-  std::string timeline;
+  PlanViews views;
 };
 
-constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
-constexpr int kMaxMicrobatches = 1 << 16;
-
-// "0.33" or "1/3"
-double parse_share(const std::string& text) {
-  const size_t slash = text.find('/');
-  double above = 0, below = 1;
-  const auto read = [&](size_t begin, size_t end, double& value) {
-    const auto [at, error] = std::from_chars(text.data() + begin, text.data() + end, value);
-    return error == std::errc() && at == text.data() + end;
-  };
-  const bool fine = slash == std::string::npos ? read(0, text.size(), above)
-                                               : read(0, slash, above) && read(slash + 1, text.size(), below);
-  const double share = above / below;
-  if (!fine || !(share >= 0 && share <= 1))
-    throw UsageError("--skip: found '{}', expected a share from 0 to 1 such as 1/3 or 0.33", text);
-  return share;
+Plan plan_by(const std::string& method, const PlanRequest& request) {
+  PlanResult result = search_plan(method, request, "planning").result;
+  if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", method, result.rule, result.why);
+  return *std::move(result.plan);
 }
 
-// What the lists say that were given, all alike.
-int stage_count(const Options& options) {
-  int stages = options.stages;
-  for (const std::vector<int>* list : {&options.nodes_per_stage, &options.layers}) {
-    if (list->empty()) continue;
-    const auto count = static_cast<int>(list->size());
-    if (stages > 0 && stages != count)
-      throw UsageError("plan: --stages, --nodes-per-stage and --layers: found {} and {} stages", stages, count);
-    stages = count;
-  }
-  if (stages == 0) throw UsageError("plan: give --stages or --nodes-per-stage");
-  return stages;
-}
-
-int64_t checked_product(std::initializer_list<int64_t> factors, const char* what) {
-  int64_t product = 1;
-  for (const int64_t factor : factors)
-    if (__builtin_mul_overflow(product, factor, &product) || product > kMaxBytes)
-      throw ConfigError("{} has more than {} bytes", what, kMaxBytes);
-  return product;
-}
-
-// Layers, activations and gradients from the model's configuration.
-void describe_model(const Options& options, Workload& workload) {
-  const ModelConfig model = load_model_config(options.model);
-  if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
-  if (workload.stage_layers.empty()) {
-    if (model.layers < options.stages)
-      throw ConfigError("{} layers do not fill {} stages", model.layers, options.stages);
-    workload.stage_layers = split_evenly(static_cast<int>(model.layers), options.stages);
-  }
-  int64_t layers = 0;
-  for (const int count : workload.stage_layers) layers += count;
-  if (layers != model.layers)
-    throw ConfigError("--layers sum to {}, the model in {} has {}", layers, options.model, model.layers);
-  workload.activation_bytes = checked_product(
-      {options.samples, options.tokens, model.channels, dtype_bytes(options.dtype)}, "a message of activations");
-  for (size_t s = 0; s < workload.stage_layers.size(); ++s) {
-    int64_t parameters = checked_product({workload.stage_layers[s], model.layer_parameters()}, "a stage");
-    if (s == 0) parameters += model.embedding_parameters() + model.head_parameters();
-    workload.stage_gradient_bytes.push_back(
-        checked_product({parameters, dtype_bytes(Dtype::kF32)}, "a stage's gradient"));
-  }
-}
-
-Workload make_workload(const Options& options) {
-  Workload workload;
-  workload.samples = options.samples;
-  workload.stage_layers = options.layers;
-  workload.exchange_norm = !options.no_norm;
-  const auto stages = static_cast<size_t>(options.stages);
-  if (!options.model.empty()) {
-    describe_model(options, workload);
-    return workload;
-  }
-  if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
-  workload.activation_bytes = options.activation_bytes;
-  if (options.stage_gradient_bytes.empty()) {  // the pipeline alone, up to the last backward pass and step
-    workload.stage_gradient_bytes.assign(stages, 0);
-    workload.exchange_norm = false;
-    return workload;
-  }
-  workload.stage_gradient_bytes = options.stage_gradient_bytes;
-  if (workload.stage_gradient_bytes.size() == 1)
-    workload.stage_gradient_bytes.resize(stages, options.stage_gradient_bytes[0]);
-  if (workload.stage_gradient_bytes.size() != stages)
-    throw UsageError("plan: --stage-gradient-bytes names {} stages, expected 1 or {}",
-                     workload.stage_gradient_bytes.size(), stages);
-  return workload;
-}
-
-int all_microbatches(const Options& options, int nodes) {
-  const int data_nodes =
-      options.nodes_per_stage.empty() ? split_evenly(nodes, options.stages).front() : options.nodes_per_stage.front();
-  const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
-  if (all > kMaxMicrobatches)
-    throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,
-                      data_nodes, kMaxMicrobatches);
-  return static_cast<int>(all);
-}
-
-void run(Options options) {
-  options.stages = stage_count(options);
-  options.rules.skip_ratio = parse_share(options.skip);
-  PlanRequest request;
-  request.network = load_network(options.network);
-  request.rules = options.rules;
-  request.rules.equal_exposure = !options.unequal_exposure;
-  request.workload = make_workload(options);
-  request.nodes_per_stage = options.nodes_per_stage;
-  request.microbatches = all_microbatches(options, request.network.size());
-  request.seed = options.seed;
-  request.budget = options.budget;
-  PlanResult result;
-  {
-    Progress progress("planning", static_cast<uint64_t>(options.budget.evaluations), "plans");
-    request.progress = [&](const SearchProgress& now) { progress.update(static_cast<uint64_t>(now.evaluations)); };
-    result = make_planner(options.method)->plan(request);
-  }
-  if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", options.method, result.rule, result.why);
-  require_valid(validate(*result.plan, request.network), "the new plan");
-  print_plan(*result.plan);
+void run(const Options& options) {
+  const PlanRequest request = make_plan_request(options.plan);
+  Plan plan = options.compare ? compare_methods(request, options.comparison) : plan_by(options.method, request);
+  print_plan(plan);
   if (!options.out.empty()) {
     const auto folder = std::filesystem::absolute(options.out).parent_path();
-    result.plan->network = std::filesystem::absolute(options.network).lexically_relative(folder).string();
-    save_plan(*result.plan, options.out);
+    plan.network = std::filesystem::absolute(options.plan.network).lexically_relative(folder).string();
+    save_plan(plan, options.out);
   }
-  if (!options.timeline.empty()) write_timeline(*result.plan, request.network, options.timeline);
+  show_views(plan, request.network, options.views);
 }
 
-void add_workload_options(CLI::App& verb, Options& options) {
-  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
-      ->required()
-      ->check(CLI::Range(1, kMaxMicrobatches));
-  verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  verb.add_option("--layers", options.layers, "Transformer layers of each stage; default: as even as possible")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1 << 16));
-  verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
-  CLI::Option* model =
-      verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
-  add_dtype_option(verb, options.dtype, "The run's compute.dtype: of messages (with --model)");
-  verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
-      ->excludes(model)
-      ->check(CLI::Range(int64_t{0}, kMaxBytes));
-  verb.add_option("--stage-gradient-bytes", options.stage_gradient_bytes,
-                  "Instead of --model: bytes of a stage's gradients, one number or one for each stage; without either, "
-                  "gradients and norms are left out")
-      ->excludes(model)
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t{0}, kMaxBytes));
-  verb.add_flag("--no-norm-exchange", options.no_norm, "No gradient clipping: nodes need not agree on a norm");
-}
-
-void add_rule_options(CLI::App& verb, Options& options) {
-  verb.add_option("--skip", options.skip, "Share of the stages that each path leaves out (skip)")
-      ->capture_default_str();
-  verb.add_option("--max-swaps", options.rules.max_swaps, "Visits of a path that may go back behind the furthest stage")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  verb.add_option("--max-swap-distance", options.rules.max_swap_distance, "How far behind, in stages")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  verb.add_option("--max-jump", options.rules.max_jump, "How far past the furthest stage a visit may go")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  verb.add_flag("--unequal-exposure", options.unequal_exposure, "Stages may serve different numbers of microbatches");
+void add_comparison_options(CLI::App& verb, Options& options, CLI::Option* method) {
+  CLI::Option* compare =
+      verb.add_flag("--compare", options.compare, "Plan by every method, tell how they compare, and keep the best plan")
+          ->excludes(method);
+  verb.add_option("--csv", options.comparison.csv, "Write the comparison here (CSV)")->needs(compare);
+  verb.add_option("--chart", options.comparison.chart, "Write the comparison here as bars (SVG)")->needs(compare);
 }
 
 }  // namespace
@@ -215,26 +55,17 @@ void add_rule_options(CLI::App& verb, Options& options) {
 void add_plan_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("plan", "Plan stages and paths for a network, by simulated time");
   auto options = std::make_shared<Options>();
-  verb->add_option("--network", options->network, "The measured network (JSON)")->required();
-  verb->add_option("--method", options->method, "full: every path visits all stages; joint: partial paths")
-      ->check(CLI::IsMember(planning_methods()))
-      ->capture_default_str();
-  verb->add_option("--stages", options->stages, "Stages of the pipeline")->check(CLI::Range(1, 1024));
-  verb->add_option("--nodes-per-stage", options->nodes_per_stage,
-                   "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
-  add_workload_options(*verb, *options);
-  add_rule_options(*verb, *options);
-  verb->add_option("--seed", options->seed, "Of the search")->capture_default_str();
-  verb->add_option("--evaluations", options->budget.evaluations, "Candidates to simulate")
-      ->check(CLI::Range(1, 1000000000))
-      ->capture_default_str();
+  add_plan_options(*verb, options->plan);
+  CLI::Option* method =
+      verb->add_option("--method", options->method, "full: every path visits all stages; joint: partial paths")
+          ->check(CLI::IsMember(planning_methods()))
+          ->capture_default_str();
+  add_comparison_options(*verb, *options, method);
   verb->add_option("--out", options->out, "Write the plan here (JSON)");
-  verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  add_view_options(*verb, options->views);
   verb->footer(
       "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
-      "--tokens 128 --model config.json --out plan.json --timeline plan.svg");
+      "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg");
   verb->callback([options] { run(*options); });
 }
 

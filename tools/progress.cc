@@ -45,33 +45,42 @@ Progress::~Progress() {
   if (line_open_) std::fputs("\r\033[K", stderr);
 }
 
-std::string Progress::describe(uint64_t done, double elapsed_s) const {
-  const auto amount = [&](uint64_t n) { return unit_ == "bytes" ? format_bytes(n) : fmt::format("{} {}", n, unit_); };
-  if (total_ == 0) return fmt::format("{}: {}", label_, amount(done));
-  const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
+std::string Progress::describe(double share, const std::string& note) const {
+  const double elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
   const std::string left = share > 0 ? format_duration(elapsed_s * (1 - share) / share) : "?";
-  const std::string of = unit_ == "bytes" ? format_bytes(done) : std::to_string(done);
-  return fmt::format("{}: {:3.0f} %  {} of {}, {} left", label_, 100 * share, of, amount(total_), left);
+  return fmt::format("{}: {:3.0f} %  {}, {} left", label_, 100 * share, note, left);
 }
 
 void Progress::update(uint64_t done) {
-  const auto now = Clock::now();
-  if (now < next_print_) return;
-  const std::string text = describe(done, std::chrono::duration<double>(now - start_).count());
-  if (terminal_) {
-    next_print_ = now + kTerminalInterval;
-    std::string bar;
-    if (total_ > 0) {
-      const auto filled = static_cast<size_t>(kBarWidth * std::min(done, total_) / total_);
-      bar = fmt::format("[{:#<{}}{:.<{}}] ", "", filled, "", kBarWidth - filled);
-    }
-    fmt::print(stderr, "\r\033[K{}{}", bar, text);
-    std::fflush(stderr);
-    line_open_ = true;
-  } else {
-    next_print_ = now + kPlainInterval;
+  if (!is_due()) return;
+  const auto amount = [&](uint64_t n) { return unit_ == "bytes" ? format_bytes(n) : fmt::format("{} {}", n, unit_); };
+  if (total_ == 0) return show(0, fmt::format("{}: {}", label_, amount(done)));
+  const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
+  const std::string of = unit_ == "bytes" ? format_bytes(done) : std::to_string(done);
+  show(share, describe(share, fmt::format("{} of {}", of, amount(total_))));
+}
+
+void Progress::update_share(double share, const std::string& note) {
+  if (!is_due()) return;
+  share = std::clamp(share, 0.0, 1.0);
+  show(share, describe(share, note));
+}
+
+void Progress::show(double share, const std::string& text) {
+  if (!terminal_) {
+    next_print_ = Clock::now() + kPlainInterval;
     fmt::print(stderr, "{}\n", text);
+    return;
   }
+  next_print_ = Clock::now() + kTerminalInterval;
+  std::string bar;
+  if (share > 0) {
+    const auto filled = static_cast<size_t>(kBarWidth * share);
+    bar = fmt::format("[{:#<{}}{:.<{}}] ", "", filled, "", kBarWidth - filled);
+  }
+  fmt::print(stderr, "\r\033[K{}{}", bar, text);
+  std::fflush(stderr);
+  line_open_ = true;
 }
 
 }  // namespace skippipe

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace skippipe {
 
@@ -12,17 +13,23 @@ class Progress {
  public:
   // total 0: unknown. "unit" is what is counted; "bytes" are shown in MB.
   Progress(std::string label, uint64_t total, std::string unit);
+  // Of a share of the whole, by update_share.
+  explicit Progress(std::string label) : Progress(std::move(label), 0, "") {}
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
   // Cheap: prints at most ten times a second.
   void update(uint64_t done);
+  // The note stands between the percents and the time left: "planning:  43 %  best 24.61 s, 26 s left".
+  void update_share(double share, const std::string& note);
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::string describe(uint64_t done, double elapsed_s) const;
+  bool is_due() const { return Clock::now() >= next_print_; }
+  std::string describe(double share, const std::string& note) const;
+  void show(double share, const std::string& text);
 
   std::string label_;
   uint64_t total_;

@@ -20,7 +20,7 @@ struct Options {
   uint32_t iterations = 4;
   double jitter = 1;
   uint64_t seed = 0;
-  std::string timeline;
+  PlanViews views;
 };
 
 void print_jittered(const Plan& plan, Simulator& simulator, const Options& options) {
@@ -49,7 +49,7 @@ void run(const Options& options) {
   fmt::print("\n  the file says {:.6g} s per iteration, simulated now {:.6g} s ({:+.2f} %)\n", planned_s,
              plan.predicted.iteration_s, planned_s > 0 ? (plan.predicted.iteration_s / planned_s - 1) * 100 : 0.0);
   print_jittered(plan, simulator, options);
-  if (!options.timeline.empty()) write_timeline(plan, network, options.timeline);
+  show_views(plan, network, options.views);
 }
 
 }  // namespace
@@ -67,7 +67,7 @@ void add_simulate_verb(CLI::App& app) {
       ->check(CLI::Range(1.0, 1000.0))
       ->capture_default_str();
   verb->add_option("--seed", options->seed, "Of the jitter")->capture_default_str();
-  verb->add_option("--timeline", options->timeline, "Write a picture of an iteration here (SVG)");
+  add_view_options(*verb, options->views);
   verb->footer("Example: skippipe simulate plan.json --network network.json --jitter 1.1 --iterations 20");
   verb->callback([options] { run(*options); });
 }

@@ -5,19 +5,16 @@
 #include <gtest/gtest.h>
 
 #include "schedule/axis.h"
+#include "schedule/svg.h"
 #include "tests/schedule/random_plans.h"
+#include "tests/schedule/svg_checks.h"
 
 namespace skippipe {
 namespace {
 
+using test::count_of;
 using testing::HasSubstr;
 using testing::Not;
-
-size_t count_of(const std::string& text, const std::string& part) {
-  size_t count = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
 
 TEST(Timeline, ShowsEveryTaskAndTransfer) {
   test::Case c = test::small_case();
@@ -36,6 +33,20 @@ TEST(Timeline, ShowsEveryTaskAndTransfer) {
   EXPECT_THAT(svg, HasSubstr("stage 1"));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
   EXPECT_EQ(svg, render_timeline(c.plan, record, {.title = "title & more"}));
+  EXPECT_EQ(test::xml_fault(svg), "");
+}
+
+// A page sets colours and runs no scripts; a file of its own does both, and is no other picture for it.
+TEST(Timeline, StandsAlone) {
+  const test::Case c = test::small_case();
+  const std::string inside = render_timeline(c.plan, {}, {.title = "title"});
+  const std::string alone = standalone_svg(inside);
+  EXPECT_EQ(test::xml_fault(alone), "");
+  EXPECT_THAT(inside, Not(HasSubstr("<script")));
+  EXPECT_THAT(inside, Not(HasSubstr("<style")));
+  EXPECT_THAT(alone, HasSubstr("prefers-color-scheme: dark"));
+  EXPECT_THAT(alone, HasSubstr("'wheel'"));
+  EXPECT_EQ(alone.substr(0, inside.size() - 7), inside.substr(0, inside.size() - 7));
 }
 
 TEST(Timeline, LongNamesAreCutBetweenCharacters) {

@@ -1,9 +1,12 @@
 // network, plan and simulate, as a user calls them.
+#include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "base/file.h"
 #include "schedule/network.h"
 #include "schedule/plan.h"
+#include "schedule/planner.h"
 #include "schedule/validator.h"
 #include "tests/tools/verb_test.h"
 
@@ -27,16 +30,19 @@ TEST_F(PlanVerbsTest, PlansAndSimulates) {
         run_skippipe(plan("--method " + method +
                           " --nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --activation-bytes 33554648 "
                           "--stage-gradient-bytes 1000000 --timeline '" +
-                          path("plan.svg") + "'"));
+                          path("plan.svg") + "' --map '" + path("map.svg") + "'"));
     ASSERT_EQ(planned.exit_code, 0) << planned.output;
     EXPECT_THAT(planned.output, HasSubstr("s per iteration"));
     EXPECT_THAT(read_file(path("plan.svg")), HasSubstr("</svg>"));
+    const std::string map = read_file(path("map.svg"));
+    EXPECT_THAT(map, HasSubstr("microbatch 9: "));
     const Network network = load_network(SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json");
     EXPECT_TRUE(validate(load_plan(path("plan.json")), network).empty());
 
     // The plan names its network; another one may be given.
-    const ProgramResult again = run_skippipe("simulate '" + path("plan.json") + "'");
+    const ProgramResult again = run_skippipe("simulate '" + path("plan.json") + "' --map '" + path("again.svg") + "'");
     EXPECT_EQ(again.exit_code, 0) << again.output;
+    EXPECT_EQ(read_file(path("again.svg")), map);
     const ProgramResult simulated =
         run_skippipe("simulate '" + path("plan.json") +
                      "' --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' --jitter 2 --seed 3");
@@ -86,6 +92,55 @@ TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   for (const char* arguments : {"--skip 1/0", "--skip 4/3", "--skip x", "--nodes-per-stage 10,10"})
     EXPECT_EQ(run(plan("--stages 6 --microbatches 6 ") + arguments).exit_code, 2) << arguments;
   expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "the stages have 8 nodes in all");
+}
+
+TEST_F(PlanVerbsTest, ComparesMethods) {
+  const std::string network = "plan --network '" SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json' ";
+  const std::string six_stages = network + "--nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --evaluations 200 ";
+  const ProgramResult compared =
+      run(six_stages + "--compare --csv @/rows.csv --chart @/rows.svg --out @/best.json --map @/map.svg");
+  ASSERT_EQ(compared.exit_code, 0) << compared.output;
+  const std::string csv = read_file(path("rows.csv"));
+  double least_s = std::numeric_limits<double>::infinity();
+  for (const std::string& method : planning_methods()) {
+    EXPECT_THAT(compared.output, HasSubstr("\n  " + method + " "));
+    const size_t at = csv.find("\r\n" + method + ",");
+    ASSERT_NE(at, std::string::npos) << method << "\n" << csv;
+    least_s = std::min(least_s, std::stod(csv.substr(at + method.size() + 3)));
+  }
+  EXPECT_DOUBLE_EQ(load_plan(path("best.json")).predicted.iteration_s, least_s);
+  EXPECT_THAT(read_file(path("rows.svg")), HasSubstr("</svg>"));
+  EXPECT_THAT(read_file(path("map.svg")), HasSubstr("</svg>"));
+  expect_ok("simulate @/best.json", "+0.00 %");
+
+  // Only some methods have a plan, or none.
+  expect_ok(network + "--stages 10 --skip 0.8 --microbatches 7 --evaluations 20 --compare", "rule C4 can't be met");
+  const ProgramResult none = run(network + "--stages 21 --microbatches 2 --evaluations 20 --compare");
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.output, HasSubstr("skippipe: no method has a plan: rule C1 can't be met"));
+  for (const char* arguments : {"--csv @/rows.csv", "--chart @/rows.svg", "--compare --method full"})
+    EXPECT_EQ(run(six_stages + arguments).exit_code, 2) << arguments;
+}
+
+TEST_F(PlanVerbsTest, Explains) {
+  const std::string options = "--nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --stage-gradient-bytes 1000 --explain";
+  const ProgramResult planned = run_skippipe(plan(options));
+  ASSERT_EQ(planned.exit_code, 0) << planned.output;
+  const size_t at = planned.output.find("  what bounds the iteration: of ");
+  ASSERT_NE(at, std::string::npos) << planned.output;
+  EXPECT_THAT(planned.output, HasSubstr("what one change would save"));
+  const ProgramResult simulated = run("simulate @/plan.json --explain");
+  EXPECT_EQ(simulated.exit_code, 0);
+  EXPECT_THAT(simulated.output, HasSubstr(planned.output.substr(at)));
+}
+
+TEST_F(PlanVerbsTest, LimitsTheSearch) {
+  const std::string request = "plan --network '" SKIPPIPE_SOURCE_DIR
+                              "/examples/published-20-nodes.json' --stages 3 --microbatches 2 --threads 2 ";
+  for (const char* budget : {"--evaluations 100", "--seconds 0.05", "--seconds 0.05 --evaluations 100"})
+    expect_ok(request + budget, "s per iteration");
+  for (const char* wrong : {"--evaluations 0", "--seconds 0", "--seconds -1", "--seconds soon", "--threads -1"})
+    EXPECT_EQ(run(request + wrong).exit_code, 2) << wrong;
 }
 
 TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {

@@ -1,0 +1,209 @@
+#include "tools/plan_options.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/error.h"
+#include "engine/model_config.h"
+#include "tools/dtype_option.h"
+#include "tools/model_options.h"
+
+namespace skippipe {
+namespace {
+
+constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
+constexpr int kMaxMicrobatches = 1 << 16;
+
+// "0.33" or "1/3"
+double parse_share(const std::string& text) {
+  const size_t slash = text.find('/');
+  double above = 0, below = 1;
+  const auto read = [&](size_t begin, size_t end, double& value) {
+    const auto [at, error] = std::from_chars(text.data() + begin, text.data() + end, value);
+    return error == std::errc() && at == text.data() + end;
+  };
+  const bool fine = slash == std::string::npos ? read(0, text.size(), above)
+                                               : read(0, slash, above) && read(slash + 1, text.size(), below);
+  const double share = above / below;
+  if (!fine || !(share >= 0 && share <= 1))
+    throw UsageError("--skip: found '{}', expected a share from 0 to 1 such as 1/3 or 0.33", text);
+  return share;
+}
+
+// What the lists say that were given, all alike.
+int stage_count(const PlanOptions& options) {
+  int stages = options.stages;
+  for (const std::vector<int>* list : {&options.nodes_per_stage, &options.layers}) {
+    if (list->empty()) continue;
+    const auto count = static_cast<int>(list->size());
+    if (stages > 0 && stages != count)
+      throw UsageError("plan: --stages, --nodes-per-stage and --layers: found {} and {} stages", stages, count);
+    stages = count;
+  }
+  if (stages == 0) throw UsageError("plan: give --stages or --nodes-per-stage");
+  return stages;
+}
+
+int64_t checked_product(std::initializer_list<int64_t> factors, const char* what) {
+  int64_t product = 1;
+  for (const int64_t factor : factors)
+    if (__builtin_mul_overflow(product, factor, &product) || product > kMaxBytes)
+      throw ConfigError("{} has more than {} bytes", what, kMaxBytes);
+  return product;
+}
+
+// Layers, activations and gradients from the model's configuration.
+void describe_model(const PlanOptions& options, Workload& workload) {
+  const ModelConfig model = load_model_config(options.model);
+  if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
+  if (workload.stage_layers.empty()) {
+    if (model.layers < options.stages)
+      throw ConfigError("{} layers do not fill {} stages", model.layers, options.stages);
+    workload.stage_layers = split_evenly(static_cast<int>(model.layers), options.stages);
+  }
+  int64_t layers = 0;
+  for (const int count : workload.stage_layers) layers += count;
+  if (layers != model.layers)
+    throw ConfigError("--layers sum to {}, the model in {} has {}", layers, options.model, model.layers);
+  workload.activation_bytes = checked_product(
+      {options.samples, options.tokens, model.channels, dtype_bytes(options.dtype)}, "a message of activations");
+  for (size_t s = 0; s < workload.stage_layers.size(); ++s) {
+    int64_t parameters = checked_product({workload.stage_layers[s], model.layer_parameters()}, "a stage");
+    if (s == 0) parameters += model.embedding_parameters() + model.head_parameters();
+    workload.stage_gradient_bytes.push_back(
+        checked_product({parameters, dtype_bytes(Dtype::kF32)}, "a stage's gradient"));
+  }
+}
+
+Workload make_workload(const PlanOptions& options) {
+  Workload workload;
+  workload.samples = options.samples;
+  workload.stage_layers = options.layers;
+  workload.exchange_norm = !options.no_norm;
+  const auto stages = static_cast<size_t>(options.stages);
+  if (!options.model.empty()) {
+    describe_model(options, workload);
+    return workload;
+  }
+  if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
+  workload.activation_bytes = options.activation_bytes;
+  if (options.stage_gradient_bytes.empty()) {  // the pipeline alone, up to the last backward pass and step
+    workload.stage_gradient_bytes.assign(stages, 0);
+    workload.exchange_norm = false;
+    return workload;
+  }
+  workload.stage_gradient_bytes = options.stage_gradient_bytes;
+  if (workload.stage_gradient_bytes.size() == 1)
+    workload.stage_gradient_bytes.resize(stages, options.stage_gradient_bytes[0]);
+  if (workload.stage_gradient_bytes.size() != stages)
+    throw UsageError("plan: --stage-gradient-bytes names {} stages, expected 1 or {}",
+                     workload.stage_gradient_bytes.size(), stages);
+  return workload;
+}
+
+int all_microbatches(const PlanOptions& options, int nodes) {
+  const int data_nodes =
+      options.nodes_per_stage.empty() ? split_evenly(nodes, options.stages).front() : options.nodes_per_stage.front();
+  const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
+  if (all > kMaxMicrobatches)
+    throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,
+                      data_nodes, kMaxMicrobatches);
+  return static_cast<int>(all);
+}
+
+// Evaluations count where nothing else limits the search.
+SearchBudget make_budget(const PlanOptions& options) {
+  SearchBudget budget;
+  budget.seconds = options.seconds;
+  budget.threads = threads_or_all(options.threads);
+  if (options.evaluations)
+    budget.evaluations = *options.evaluations;
+  else if (options.seconds > 0)
+    budget.evaluations = 0;
+  return budget;
+}
+
+void add_workload_options(CLI::App& verb, PlanOptions& options) {
+  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
+      ->required()
+      ->check(CLI::Range(1, kMaxMicrobatches));
+  verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  verb.add_option("--layers", options.layers, "Transformer layers of each stage; default: as even as possible")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 16));
+  verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
+  CLI::Option* model =
+      verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
+  add_dtype_option(verb, options.dtype, "The run's compute.dtype: of messages (with --model)");
+  verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
+      ->excludes(model)
+      ->check(CLI::Range(int64_t{0}, kMaxBytes));
+  verb.add_option("--stage-gradient-bytes", options.stage_gradient_bytes,
+                  "Instead of --model: bytes of a stage's gradients, one number or one for each stage; without either, "
+                  "gradients and norms are left out")
+      ->excludes(model)
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{0}, kMaxBytes));
+  verb.add_flag("--no-norm-exchange", options.no_norm, "No gradient clipping: nodes need not agree on a norm");
+}
+
+void add_rule_options(CLI::App& verb, PlanOptions& options) {
+  verb.add_option("--skip", options.skip, "Share of the stages that each path leaves out (skip)")
+      ->capture_default_str();
+  verb.add_option("--max-swaps", options.rules.max_swaps, "Visits of a path that may go back behind the furthest stage")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  verb.add_option("--max-swap-distance", options.rules.max_swap_distance, "How far behind, in stages")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  verb.add_option("--max-jump", options.rules.max_jump, "How far past the furthest stage a visit may go")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb.add_flag("--unequal-exposure", options.unequal_exposure, "Stages may serve different numbers of microbatches");
+}
+
+void add_search_options(CLI::App& verb, PlanOptions& options) {
+  verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
+  verb.add_option(
+          "--evaluations", options.evaluations,
+          fmt::format("Candidates to simulate; default: {}, or no limit with --seconds", SearchBudget{}.evaluations))
+      ->check(CLI::Range(1, 1000000000));
+  verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
+      ->check(CLI::Range(0.001, 1e6));
+  verb.add_option("--threads", options.threads, "Threads of the search; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+void add_plan_options(CLI::App& verb, PlanOptions& options) {
+  verb.add_option("--network", options.network, "The measured network (JSON)")->required();
+  verb.add_option("--stages", options.stages, "Stages of the pipeline")->check(CLI::Range(1, 1024));
+  verb.add_option("--nodes-per-stage", options.nodes_per_stage,
+                  "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024));
+  add_workload_options(verb, options);
+  add_rule_options(verb, options);
+  add_search_options(verb, options);
+}
+
+PlanRequest make_plan_request(PlanOptions options) {
+  options.stages = stage_count(options);
+  options.rules.skip_ratio = parse_share(options.skip);
+  PlanRequest request;
+  request.network = load_network(options.network);
+  request.rules = options.rules;
+  request.rules.equal_exposure = !options.unequal_exposure;
+  request.workload = make_workload(options);
+  request.nodes_per_stage = options.nodes_per_stage;
+  request.microbatches = all_microbatches(options, request.network.size());
+  request.seed = options.seed;
+  request.budget = make_budget(options);
+  return request;
+}
+
+}  // namespace skippipe

@@ -1,0 +1,44 @@
+// What the verb `plan` asks about a plan, and the request that it makes of the answers.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "schedule/planner.h"
+
+namespace skippipe {
+
+struct PlanOptions {
+  std::string network;  // the file
+  int stages = 0;
+  std::vector<int> nodes_per_stage;
+  std::vector<int> layers;
+  int microbatches = 0;  // of each data node
+  int samples = 1;
+  int tokens = 0;
+  std::string model;
+  Dtype dtype = Dtype::kF32;
+  int64_t activation_bytes = 0;
+  std::vector<int64_t> stage_gradient_bytes;
+  std::string skip = "1/3";
+  PlanRules rules;
+  bool unequal_exposure = false;
+  bool no_norm = false;
+  uint64_t seed = 0;
+  std::optional<int64_t> evaluations;
+  double seconds = 0;
+  int threads = 0;
+};
+
+// `options` must outlive the verb.
+void add_plan_options(CLI::App& verb, PlanOptions& options);
+
+// Reads network and model. Throws UsageError for options that contradict each other, ConfigError and FileError for what
+// they name.
+PlanRequest make_plan_request(PlanOptions options);
+
+}  // namespace skippipe
