@@ -1,59 +1,77 @@
-// The baseline: every microbatch visits all the stages in order, and a data node's microbatches share one chain.
+// The published baseline: stages as DT-FM places them (arXiv:2206.01288), every microbatch through all of them in
+// order, and one fixed chain of replicas for each data node.
+#include "base/error.h"
+#include "schedule/dtfm_placement.h"
+#include "schedule/paths.h"
+#include "schedule/ranking.h"
 #include "schedule/search.h"
 
 namespace skippipe {
 namespace {
 
-size_t data_node_of(const Plan& plan, size_t microbatch) { return microbatch % plan.stages[0].size(); }
+// A chain's node of each stage. A stage's replicas are dealt to the chains as evenly as possible, stage by stage, such
+// that the slowest chain so far, there and back, is as fast as possible.
+class ChainBuilder {
+ public:
+  ChainBuilder(const PlanRequest& request, const std::vector<std::vector<int>>& stages)
+      : request_(request), stages_(stages), so_far_s_(stages[0].size(), 0) {}
 
-// Data nodes take turns in the start order; a stage's replicas are dealt to the chains as evenly as possible.
-void lay_chains(Plan& plan) {
-  const size_t chains = plan.stages[0].size();
-  for (size_t m = 0; m < plan.microbatches.size(); ++m) {
-    const size_t chain = data_node_of(plan, m);
-    for (size_t s = 0; s < plan.stages.size(); ++s) {
-      const std::vector<int>& replicas = plan.stages[s];
-      plan.microbatches[m].visits[s].node = replicas[chain * replicas.size() / chains];
+  std::vector<std::vector<int>> run() {
+    std::vector<std::vector<int>> chains;
+    for (const int data_node : stages_[0]) chains.push_back({data_node});
+    for (size_t stage = 1; stage < stages_.size(); ++stage) extend(chains, stage);
+    return chains;
+  }
+
+ private:
+  void extend(std::vector<std::vector<int>>& chains, size_t stage) {
+    const std::vector<int>& replicas = stages_[stage];
+    CostMatrix costs(chains.size(), replicas.size());
+    for (size_t chain = 0; chain < chains.size(); ++chain)
+      for (size_t r = 0; r < replicas.size(); ++r)
+        costs(chain, r) = time_with_s(chains[chain], chain, replicas[r], stage);
+    const Matching matching = match_bottleneck(costs);
+    for (size_t chain = 0; chain < chains.size(); ++chain) {
+      const auto r = static_cast<size_t>(matching.column_of_row[chain]);
+      so_far_s_[chain] = costs(chain, r);
+      chains[chain].push_back(replicas[r]);
     }
   }
-}
 
-// Two chains exchange their replicas of one stage.
-bool exchange_between_chains(Plan& plan, Random& random) {
-  const size_t chains = plan.stages[0].size();
-  if (plan.stages.size() < 2 || chains < 2 || plan.microbatches.size() < chains) return false;
-  const size_t stage = 1 + random.below(plan.stages.size() - 1);
-  const size_t a = random.below(chains);
-  const size_t b = random.below(chains);
-  // The first microbatches in start order have one of each chain.
-  const int node_a = plan.microbatches[a].visits[stage].node;
-  const int node_b = plan.microbatches[b].visits[stage].node;
-  if (node_a == node_b) return false;
-  for (size_t m = 0; m < plan.microbatches.size(); ++m) {
-    int& node = plan.microbatches[m].visits[stage].node;
-    if (data_node_of(plan, m) == a) {
-      node = node_b;
-    } else if (data_node_of(plan, m) == b) {
-      node = node_a;
-    }
+  // The last node's messages also go to the data node, which computes the loss.
+  double time_with_s(const std::vector<int>& nodes, size_t chain, int node, size_t stage) const {
+    const double return_s = stage + 1 == stages_.size() ? round_trip_s(request_, node, nodes[0]) : 0;
+    return so_far_s_[chain] + round_trip_s(request_, nodes.back(), node) + forward_s(request_, node, stage) +
+           backward_s(request_, node, stage) + return_s;
   }
-  return true;
-}
+
+  const PlanRequest& request_;
+  const std::vector<std::vector<int>>& stages_;
+  std::vector<double> so_far_s_;  // of each chain
+};
 
 class FullPlanner : public Planner {
  public:
   PlanResult plan(const PlanRequest& request) const override {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
-    PlanRules rules = request.rules;
-    rules.skip_ratio = 0;
-    Random random(request.seed, {0});
-    Plan start = begin_plan(request, "full", rules, request.stage_count(), random);
-    lay_chains(start);
-    const bool may_place = request.stages.empty();
-    const Move move = [may_place](Plan& plan, Random& r) {
-      return r.below(2) == 0 ? exchange_between_chains(plan, r) : exchange_nodes(plan, r, may_place);
-    };
-    return search(request, std::move(start), move, random);
+    PlanRequest whole = request;
+    whole.rules.skip_ratio = 0;
+    BudgetMeter meter(whole);
+    Placement placement = place_stages(whole, meter);
+    if (!placement.why.empty()) return {.rule = "max-replica-delay", .why = placement.why};
+    whole.stages = std::move(placement.stages);
+    Random random(whole.seed, {0});
+    Plan plan = begin_plan(whole, "full", whole.rules, whole.stage_count(), random);
+    const std::vector<std::vector<int>> chains = ChainBuilder(whole, plan.stages).run();
+    // Data nodes take turns in the start order.
+    for (size_t m = 0; m < plan.microbatches.size(); ++m)
+      for (size_t s = 0; s < plan.stages.size(); ++s)
+        plan.microbatches[m].visits[s].node = chains[m % chains.size()][s];
+    Simulator simulator(whole.network);
+    // Visits in one order of stages can't wait in a circle.
+    SKP_CHECK(complete_plan(plan, simulator), "{}", simulator.describe_deadlock());
+    meter.found(plan.predicted.iteration_s);
+    return {.plan = std::move(plan)};
   }
 };
 

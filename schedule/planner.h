@@ -70,9 +70,12 @@ class Planner {
 // Their names, in the order in which they are told.
 const std::vector<std::string>& planning_methods();
 
-// "full": every path visits all the stages in order; a data node's microbatches share one chain of replicas.
-// "joint": each microbatch has a path of its own under C1-C4 (arXiv:2502.19913); placement and paths are searched together
-// on simulated time. Throws ConfigError for an unknown name.
+// "full": every path visits all the stages in order; a data node's microbatches share one chain of replicas. Stages are
+// placed as in DT-FM (arXiv:2206.01288), here and in the next three.
+// "random-skip": random paths under C1-C4.
+// "skippipe-no-collision", "skippipe": the published search for paths (arXiv:2502.19913), without and with T2.
+// "joint": each microbatch has a path of its own under C1-C4 (arXiv:2502.19913); placement and paths are searched
+// together on simulated time. Throws ConfigError for an unknown name.
 std::unique_ptr<Planner> make_planner(std::string_view method);
 
 }  // namespace skippipe

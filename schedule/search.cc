@@ -197,12 +197,16 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
 }
 
 const std::vector<std::string>& planning_methods() {
-  static const std::vector<std::string> kMethods = {"full", "joint"};
+  static const std::vector<std::string> kMethods = {"full", "random-skip", "skippipe-no-collision", "skippipe",
+                                                    "joint"};
   return kMethods;
 }
 
 std::unique_ptr<Planner> make_planner(std::string_view method) {
   if (method == "full") return make_full_planner();
+  if (method == "random-skip") return make_random_skip_planner();
+  if (method == "skippipe-no-collision") return make_skippipe_no_collision_planner();
+  if (method == "skippipe") return make_skippipe_planner();
   if (method == "joint") return make_joint_planner();
   throw ConfigError("planning method '{}', expected one of {}", method, fmt::join(planning_methods(), ", "));
 }

@@ -33,6 +33,9 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
 
 // One for each method.
 std::unique_ptr<Planner> make_full_planner();
+std::unique_ptr<Planner> make_random_skip_planner();
+std::unique_ptr<Planner> make_skippipe_no_collision_planner();
+std::unique_ptr<Planner> make_skippipe_planner();
 std::unique_ptr<Planner> make_joint_planner();
 
 }  // namespace skippipe

@@ -68,7 +68,7 @@ TEST(NetworkGenerator, EveryNetworkHasPlans) {
     request.microbatches = 8;
     request.seed = seed;
     request.budget.evaluations = 50;
-    for (const char* method : {"full", "joint"}) {
+    for (const std::string& method : planning_methods()) {
       const PlanResult result = make_planner(method)->plan(request);
       ASSERT_TRUE(result.plan) << method << ": " << result.why;
       EXPECT_THAT(validate(*result.plan, request.network), ::testing::IsEmpty());

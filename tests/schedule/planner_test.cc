@@ -47,7 +47,7 @@ TEST(Planner, EveryPlanIsValid) {
     PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
     request.rules.equal_exposure = random.below(3) > 0;
     request.rules.max_swaps = static_cast<int>(random.below(3));
-    for (const char* method : {"full", "joint"}) {
+    for (const std::string& method : planning_methods()) {
       const PlanResult result = make_planner(method)->plan(request);
       if (!result.plan) {
         EXPECT_FALSE(result.rule.empty());
@@ -93,7 +93,7 @@ TEST(Planner, FullVisitsAllStagesInOrder) {
 
 TEST(Planner, SameSeedSamePlan) {
   const PlanRequest request = make_request(5, 10, 4, 8);
-  for (const char* method : {"full", "joint"}) {
+  for (const std::string& method : planning_methods()) {
     const PlanResult a = make_planner(method)->plan(request);
     const PlanResult b = make_planner(method)->plan(request);
     ASSERT_TRUE(a.plan && b.plan);
@@ -120,7 +120,7 @@ TEST(Planner, SearchHelps) {
 TEST(Planner, KeepsGivenStages) {
   PlanRequest request = make_request(2, 6, 3, 6);
   request.stages = {{4, 1}, {0, 5}, {2, 3}};
-  for (const char* method : {"full", "joint"}) {
+  for (const std::string& method : planning_methods()) {
     const PlanResult result = make_planner(method)->plan(request);
     ASSERT_TRUE(result.plan.has_value());
     const std::vector<int> stage_of = result.plan->stage_of_nodes();

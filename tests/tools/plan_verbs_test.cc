@@ -25,7 +25,7 @@ class PlanVerbsTest : public VerbTest {
 };
 
 TEST_F(PlanVerbsTest, PlansAndSimulates) {
-  for (const std::string method : {"full", "joint"}) {
+  for (const std::string& method : planning_methods()) {
     const ProgramResult planned =
         run_skippipe(plan("--method " + method +
                           " --nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --activation-bytes 33554648 "
