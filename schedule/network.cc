@@ -17,6 +17,7 @@ constexpr size_t kMaxNodes = 1024;
 constexpr size_t kMaxNameBytes = 256;
 constexpr double kMaxSeconds = 1e6;
 constexpr int64_t kMaxBytes = int64_t{1} << 60;
+constexpr double kMaxMbitPerSecond = 1e12;
 constexpr double kBytesPerSecondOfMbit = 1e6 / 8;
 
 void check_format(const JsonReader& root) {
@@ -28,6 +29,15 @@ std::string read_name(const JsonReader& field) {
   std::string name = field.as_string();
   if (name.empty() || name.size() > kMaxNameBytes) field.fail(fmt::format("a name of 1 to {} bytes", kMaxNameBytes));
   return name;
+}
+
+// Bytes per second, more than 0; without the field 0.
+double read_bandwidth(const JsonReader& json, const char* key, const char* without) {
+  const auto field = json.find(key);
+  if (!field) return 0;
+  const double mbit_per_s = field->as_double(0, kMaxMbitPerSecond);
+  if (mbit_per_s == 0) field->fail(fmt::format("more than 0, or no such field: {}", without));
+  return mbit_per_s * kBytesPerSecondOfMbit;
 }
 
 NetworkNode read_node(const JsonReader& json) {
@@ -42,14 +52,13 @@ NetworkNode read_node(const JsonReader& json) {
   node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
   node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
   node.memory_bytes = json.get_int("memory_bytes", 0, 0, kMaxBytes);
+  node.uplink_bytes_per_s = read_bandwidth(json, "uplink_mbit_per_s", "not shared");
   return node;
 }
 
 Link read_link(const JsonReader& json) {
-  const auto bandwidth = json.find("bandwidth_mbit_per_s");
-  if (bandwidth && bandwidth->as_double(0, 1e12) == 0) bandwidth->fail("more than 0, or no such field: infinite");
   return {.latency_s = json.at("latency_ms").as_double(0, kMaxSeconds * 1e3) / 1e3,
-          .bandwidth_bytes_per_s = bandwidth ? bandwidth->as_double() * kBytesPerSecondOfMbit : 0,
+          .bandwidth_bytes_per_s = read_bandwidth(json, "bandwidth_mbit_per_s", "infinite"),
           .overhead_s = json.get_double("overhead_ms", 0, 0, kMaxSeconds * 1e3) / 1e3};
 }
 
@@ -123,6 +132,23 @@ void fill_links(Network& network, const LinkTable& by_node, const std::vector<Li
   }
 }
 
+nlohmann::ordered_json node_json(const NetworkNode& node) {
+  nlohmann::ordered_json json = {{"name", node.name},
+                                 {"region", node.region},
+                                 {"device", node.device},
+                                 {"forward_s", node.forward_s},
+                                 {"backward_over_forward", node.backward_over_forward}};
+  if (node.loss_s)
+    json["loss_s"] = *node.loss_s;
+  else
+    json["loss_over_forward"] = node.loss_over_forward;
+  json["step_s_per_byte"] = node.step_s_per_byte;
+  json["slots"] = node.slots;
+  json["memory_bytes"] = node.memory_bytes;
+  if (node.uplink_bytes_per_s > 0) json["uplink_mbit_per_s"] = node.uplink_bytes_per_s / kBytesPerSecondOfMbit;
+  return json;
+}
+
 nlohmann::ordered_json link_json(const std::string& from, const std::string& to, const Link& link) {
   nlohmann::ordered_json json = {{"from", from}, {"to", to}, {"latency_ms", link.latency_s * 1e3}};
   if (link.bandwidth_bytes_per_s > 0) json["bandwidth_mbit_per_s"] = link.bandwidth_bytes_per_s / kBytesPerSecondOfMbit;
@@ -170,21 +196,7 @@ Network read_network(const JsonReader& root) {
 
 void save_network(const Network& network, const std::filesystem::path& path) {
   std::vector<nlohmann::ordered_json> nodes, links;
-  for (const NetworkNode& node : network.nodes) {
-    nlohmann::ordered_json json = {{"name", node.name},
-                                   {"region", node.region},
-                                   {"device", node.device},
-                                   {"forward_s", node.forward_s},
-                                   {"backward_over_forward", node.backward_over_forward}};
-    if (node.loss_s)
-      json["loss_s"] = *node.loss_s;
-    else
-      json["loss_over_forward"] = node.loss_over_forward;
-    json["step_s_per_byte"] = node.step_s_per_byte;
-    json["slots"] = node.slots;
-    json["memory_bytes"] = node.memory_bytes;
-    nodes.push_back(std::move(json));
-  }
+  for (const NetworkNode& node : network.nodes) nodes.push_back(node_json(node));
   for (int from = 0; from < network.size(); ++from)
     for (int to = 0; to < network.size(); ++to)
       if (from != to)

@@ -26,11 +26,14 @@ struct NetworkNode {
   double step_s_per_byte = 0;
   // Microbatches whose activations the node holds at once (T1).
   int slots = 3;
+  // Shared by all that the node sends; 0: not shared, its links alone count.
+  double uplink_bytes_per_s = 0;
   // What the node's device had to give when it was measured; 0: not known. For people: plans go by slots.
   int64_t memory_bytes = 0;
 };
 
-// A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that.
+// A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that. Where the sender
+// has an uplink, it occupies that as well, from the same moment, and arrives latency + overhead after leaving both.
 struct Link {
   double latency_s = 0;
   double bandwidth_bytes_per_s = 0;  // 0: infinite

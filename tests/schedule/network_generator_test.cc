@@ -35,6 +35,8 @@ TEST(NetworkGenerator, DrawsWhatTheShapeSays) {
   }
   EXPECT_EQ(regions.size(), 4u);
   EXPECT_EQ(devices.size(), 2u);
+  EXPECT_EQ(network.nodes[5].uplink_bytes_per_s, 0);
+  EXPECT_EQ(generate_network({.uplink_mbit_per_s = 8}).nodes[5].uplink_bytes_per_s, 1e6);
   for (int from = 0; from < 12; ++from)
     for (int to = 0; to < 12; ++to) {
       if (from == to) continue;
@@ -87,6 +89,8 @@ TEST(NetworkGenerator, RefusesWhatMakesNoSense) {
   SKP_EXPECT_ERROR(generate_network({.classes = {0.5}}), ConfigError, "classes: found 0.5");
   SKP_EXPECT_ERROR(generate_network({.spread = 0.5}), ConfigError, "spread: found 0.5");
   SKP_EXPECT_ERROR(generate_network({.overhead_s = -1}), ConfigError, "overhead_s: found -1");
+  SKP_EXPECT_ERROR(generate_network({.uplink_mbit_per_s = -1}), ConfigError, "uplink_mbit_per_s: found -1");
+  SKP_EXPECT_ERROR(generate_network({.uplink_mbit_per_s = nan}), ConfigError, "uplink_mbit_per_s: found nan");
   SKP_EXPECT_ERROR(generate_network({.slots = 0}), ConfigError, "slots: found 0");
 }
 

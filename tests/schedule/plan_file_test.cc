@@ -41,7 +41,7 @@ class PlanFile : public testing::Test {
 
 const json kNetwork = json::parse(R"({
   "format": "skippipe-network", "version": 1,
-  "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2},
+  "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2, "uplink_mbit_per_s": 8},
             {"name": "b", "region": "east", "forward_s": 0.2, "memory_bytes": 123456789012, "loss_s": 0.03},
             {"name": "c", "region": "west", "forward_s": 0.3, "device": "cuda:0", "backward_over_forward": 2,
              "loss_over_forward": 0.5, "step_s_per_byte": 1e-9}],
@@ -59,6 +59,8 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(network.nodes[1].slots, 3);
   EXPECT_EQ(network.nodes[0].memory_bytes, 0);
   EXPECT_EQ(network.nodes[2].device, "cuda:0");
+  EXPECT_DOUBLE_EQ(network.nodes[0].uplink_bytes_per_s, 1e6);
+  EXPECT_EQ(network.nodes[1].uplink_bytes_per_s, 0) << "not shared";
   EXPECT_EQ(network.nodes[2].backward_over_forward, 2);
   EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.001);
   EXPECT_DOUBLE_EQ(network.link(0, 1).bandwidth_bytes_per_s, 1e8);
@@ -80,6 +82,8 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(again.nodes[2].loss_s, std::nullopt);
   EXPECT_EQ(again.nodes[2].loss_over_forward, 0.5);
   EXPECT_EQ(again.nodes[0].region, "east");
+  EXPECT_DOUBLE_EQ(again.nodes[0].uplink_bytes_per_s, 1e6);
+  EXPECT_EQ(again.nodes[1].uplink_bytes_per_s, 0);
   EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
 }
 
@@ -116,6 +120,10 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 0; }, {"nodes[1].slots"});
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 1e30; }, {"nodes[1].slots"});
   refuses_network([](json& n) { n["nodes"][1]["memory_bytes"] = -1; }, {"nodes[1].memory_bytes", "-1"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = 0; },
+                  {"nodes[1].uplink_mbit_per_s", "more than 0"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = -2; }, {"nodes[1].uplink_mbit_per_s", "-2"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = "nan"; }, {"nodes[1].uplink_mbit_per_s", "nan"});
   refuses_network([](json& n) { n["links"][0]["to"] = "z"; }, {"links[0].to", "\"z\""});
   refuses_network([](json& n) { n["links"][0]["latency_ms"] = "fast"; }, {"links[0].latency_ms", "fast"});
   refuses_network([](json& n) { n["links"].push_back(n["links"][0]); }, {"links[1]", "twice"});
