@@ -52,6 +52,7 @@ NetworkNode read_node(const JsonReader& json) {
   node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
   node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
   node.memory_bytes = json.get_int("memory_bytes", 0, 0, kMaxBytes);
+  node.slots_from_memory = node.memory_bytes > 0 && !json.find("slots");
   node.uplink_bytes_per_s = read_bandwidth(json, "uplink_mbit_per_s", "not shared");
   return node;
 }
@@ -143,7 +144,7 @@ nlohmann::ordered_json node_json(const NetworkNode& node) {
   else
     json["loss_over_forward"] = node.loss_over_forward;
   json["step_s_per_byte"] = node.step_s_per_byte;
-  json["slots"] = node.slots;
+  if (!node.slots_from_memory) json["slots"] = node.slots;
   json["memory_bytes"] = node.memory_bytes;
   if (node.uplink_bytes_per_s > 0) json["uplink_mbit_per_s"] = node.uplink_bytes_per_s / kBytesPerSecondOfMbit;
   return json;

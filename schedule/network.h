@@ -11,6 +11,10 @@ namespace skippipe {
 
 class JsonReader;
 
+// What a stage's slots and parameters may take of a node's memory. The rest is for the buffers of messages and of the
+// gradients' sum, for checkpoints being written, and for other programs.
+inline constexpr double kStageMemoryShare = 0.75;
+
 struct NetworkNode {
   std::string name;
   std::string region;
@@ -26,9 +30,12 @@ struct NetworkNode {
   double step_s_per_byte = 0;
   // Microbatches whose activations the node holds at once (T1).
   int slots = 3;
+  // Slots follow from memory_bytes and what the node's stage takes of it, wherever a workload says that
+  // (schedule/capacity.h).
+  bool slots_from_memory = false;
   // Shared by all that the node sends; 0: not shared, its links alone count.
   double uplink_bytes_per_s = 0;
-  // What the node's device had to give when it was measured; 0: not known. For people: plans go by slots.
+  // What the node's device had to give when it was measured; 0: not known.
   int64_t memory_bytes = 0;
 };
 

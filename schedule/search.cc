@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "schedule/capacity.h"
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
 
@@ -19,6 +20,9 @@ namespace {
 // %.
 constexpr int kBudgetOverLateness = 200;
 constexpr int kEvaluationsPerReport = 500;
+constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
+// A node that can't hold its stage weighs more than all the tasks that a deadlock leaves.
+constexpr int64_t kMisfit = int64_t{1} << 40;
 
 // Lower is better: first of all no deadlock.
 struct Cost {
@@ -32,6 +36,19 @@ struct Cost {
 void copy_paths(Plan& to, const Plan& from) {
   to.stages = from.stages;
   to.microbatches = from.microbatches;
+}
+
+void check_memory_lists(const PlanRequest& request) {
+  const Workload& workload = request.workload;
+  for (const auto& [list, name] : {std::pair(&workload.stage_state_bytes, "stage_state_bytes"),
+                                   {&workload.stage_slot_bytes, "stage_slot_bytes"}}) {
+    if (list->size() != workload.stage_slot_bytes.size() ||
+        (!list->empty() && list->size() != static_cast<size_t>(request.stage_count())))
+      throw ConfigError("{} of {} stages, expected {} or neither of state and slots", name, list->size(),
+                        request.stage_count());
+    for (const int64_t bytes : *list)
+      if (bytes < 0 || bytes > kMaxBytes) throw ConfigError("{}: found {}, expected 0 to {}", name, bytes, kMaxBytes);
+  }
 }
 
 void check_given_stages(const PlanRequest& request) {
@@ -101,6 +118,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   if (stages < 1) throw ConfigError("{} stages, expected at least 1", stages);
   if (request.workload.stage_gradient_bytes.size() != static_cast<size_t>(stages))
     throw ConfigError("gradient bytes of {} stages, expected {}", request.workload.stage_gradient_bytes.size(), stages);
+  check_memory_lists(request);
   if (request.microbatches < 1) throw ConfigError("{} microbatches, expected at least 1", request.microbatches);
   if (request.rules.skip_ratio < 0 || request.rules.skip_ratio > 1)
     throw ConfigError("skip ratio {}, expected 0 to 1", request.rules.skip_ratio);
@@ -117,7 +135,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   } else if (!request.nodes_per_stage.empty()) {
     check_nodes_per_stage(request);
   }
-  return std::nullopt;
+  return check_capacity(request);
 }
 
 int path_length(const PlanRequest& request) {
@@ -131,10 +149,7 @@ Plan begin_plan(const PlanRequest& request, const std::string& method, const Pla
   plan.seed = request.seed;
   plan.rules = rules;
   plan.workload = request.workload;
-  for (const NetworkNode& node : request.network.nodes) {
-    plan.node_names.push_back(node.name);
-    plan.node_slots.push_back(node.slots);
-  }
+  for (const NetworkNode& node : request.network.nodes) plan.node_names.push_back(node.name);
   plan.stages = request.stages.empty() ? random_stages(request, random) : request.stages;
   plan.microbatches.resize(static_cast<size_t>(request.microbatches));
   for (PlannedMicrobatch& microbatch : plan.microbatches) microbatch.visits.resize(static_cast<size_t>(length));
@@ -157,8 +172,9 @@ bool exchange_nodes(Plan& plan, Random& random, bool across_stages) {
 PlanResult search(const PlanRequest& request, Plan start, const Move& move, Random& random) {
   Simulator simulator(request.network);
   int evaluations = 0;
-  const auto evaluate = [&](const Plan& plan) {
+  const auto evaluate = [&](Plan& plan) {
     ++evaluations;
+    if (!assign_slots(request, plan)) return Cost{kMisfit * std::ranges::count(plan.node_slots, 0), 0};
     const Simulation& simulation = simulator.run(plan, {.admission = Admission::kAnySlot});
     return Cost{simulation.deadlock ? simulation.unfinished_tasks : 0, simulation.iteration_s};
   };
@@ -188,6 +204,8 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
           {.evaluations = evaluations,
            .best_s = best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds});
   }
+  if (!assign_slots(request, best))
+    return {.rule = "T1", .why = fmt::format("in all {} candidates a node can't hold its stage", evaluations)};
   if (!complete_plan(best, simulator))
     return {.rule = "T1",
             .why = fmt::format("all {} candidates deadlock on full slots; the best leaves {} tasks: more slots, fewer "

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "engine/model_config.h"
+#include "engine/slots.h"
 #include "schedule/planner.h"
 #include "schedule/validator.h"
 #include "tools/dtype_option.h"
@@ -148,6 +149,9 @@ void run(Options options) {
   request.rules = options.rules;
   request.rules.equal_exposure = !options.unequal_exposure;
   request.workload = make_workload(options);
+  if (!options.model.empty() && std::ranges::any_of(request.network.nodes, &NetworkNode::slots_from_memory))
+    describe_memory(request.workload, load_model_config(options.model), {options.samples, options.tokens},
+                    options.dtype);
   request.nodes_per_stage = options.nodes_per_stage;
   request.microbatches = all_microbatches(options, request.network.size());
   request.seed = options.seed;

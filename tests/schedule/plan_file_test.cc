@@ -58,6 +58,9 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(network.nodes[0].slots, 2);
   EXPECT_EQ(network.nodes[1].slots, 3);
   EXPECT_EQ(network.nodes[0].memory_bytes, 0);
+  EXPECT_FALSE(network.nodes[0].slots_from_memory);
+  EXPECT_TRUE(network.nodes[1].slots_from_memory);
+  EXPECT_FALSE(network.nodes[2].slots_from_memory) << "no memory is told";
   EXPECT_EQ(network.nodes[2].device, "cuda:0");
   EXPECT_DOUBLE_EQ(network.nodes[0].uplink_bytes_per_s, 1e6);
   EXPECT_EQ(network.nodes[1].uplink_bytes_per_s, 0) << "not shared";
@@ -85,6 +88,8 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_DOUBLE_EQ(again.nodes[0].uplink_bytes_per_s, 1e6);
   EXPECT_EQ(again.nodes[1].uplink_bytes_per_s, 0);
   EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
+  EXPECT_TRUE(again.nodes[1].slots_from_memory);
+  EXPECT_FALSE(again.nodes[0].slots_from_memory);
 }
 
 TEST_F(PlanFile, LinksMayBeAMatrixOfDelays) {
@@ -155,6 +160,23 @@ TEST_F(PlanFile, PlansSurviveARoundTrip) {
     EXPECT_EQ(again.rules.skip_ratio, c->plan.rules.skip_ratio);
     EXPECT_TRUE(validate(again, c->network).empty());
   }
+}
+
+TEST_F(PlanFile, PlansMayTellWhatStagesTakeOfMemory) {
+  Plan plan = test::small_case().plan;
+  save_plan(plan, path("plan.json"));
+  EXPECT_TRUE(load_plan(path("plan.json")).workload.stage_state_bytes.empty());
+  plan.workload.stage_state_bytes = {7, 8};
+  plan.workload.stage_slot_bytes = {1, 2};
+  save_plan(plan, path("plan.json"));
+  const Workload again = load_plan(path("plan.json")).workload;
+  EXPECT_EQ(again.stage_state_bytes, plan.workload.stage_state_bytes);
+  EXPECT_EQ(again.stage_slot_bytes, plan.workload.stage_slot_bytes);
+  json broken = json::parse(read_file(path("plan.json")));
+  broken["workload"]["stage_slot_bytes"][1] = -1;
+  refuses(load_plan, broken.dump(), {"workload.stage_slot_bytes[1]", "-1"});
+  broken["workload"].erase("stage_slot_bytes");
+  refuses(load_plan, broken.dump(), {"workload", "'stage_slot_bytes' or neither"});
 }
 
 TEST_F(PlanFile, RefusesWrongPlans) {
