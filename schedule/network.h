@@ -11,6 +11,9 @@ namespace skippipe {
 
 class JsonReader;
 
+// Of a network.
+inline constexpr int kMaxNodes = 4096;
+
 // What a stage's slots and parameters may take of a node's memory. The rest is for the buffers of messages and of the
 // gradients' sum, for checkpoints being written, and for other programs.
 inline constexpr double kStageMemoryShare = 0.75;
@@ -48,6 +51,7 @@ struct Link {
 
   double occupied_s(double bytes) const { return bandwidth_bytes_per_s > 0 ? bytes / bandwidth_bytes_per_s : 0; }
   double transfer_s(double bytes) const { return latency_s + overhead_s + occupied_s(bytes); }
+  bool operator==(const Link&) const = default;
 };
 
 struct Network {
@@ -61,7 +65,9 @@ struct Network {
   Link& link(int from, int to) { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
 };
 
-// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError.
+// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError. Links that are alike
+// between two regions are saved once; thousands of nodes whose links all differ make a file that is too large to be
+// read, which is refused.
 Network read_network(const JsonReader& root);
 Network load_network(const std::filesystem::path& path);
 void save_network(const Network& network, const std::filesystem::path& path);

@@ -16,7 +16,6 @@ constexpr double kMbitPerSecondMs = 8000;  // bandwidth x latency
 constexpr double kLocalMs = 1;
 constexpr double kLocalMbitPerSecond = 17180;  // 2 GiB/s
 constexpr double kBytesPerSecondOfMbit = 1e6 / 8;
-constexpr int kMaxNodes = 1024;
 
 struct Place {
   double x = 0, y = 0;
@@ -28,7 +27,8 @@ void require(bool fine, const char* field, double found, const char* expected) {
 }
 
 void check(const NetworkShape& shape) {
-  require(shape.nodes >= 1 && shape.nodes <= kMaxNodes, "nodes", shape.nodes, "1 to 1024");
+  require(shape.nodes >= 1 && shape.nodes <= kMaxNodes, "nodes", shape.nodes, "1 to 4096");
+  static_assert(kMaxNodes == 4096);
   require(shape.clusters >= 1 && shape.clusters <= shape.nodes, "clusters", shape.clusters, "1 to the number of nodes");
   require(shape.forward_s > 0 && shape.forward_s <= 1e6, "forward_s", shape.forward_s, "more than 0, at most 1e6");
   require(!shape.classes.empty(), "classes", 0, "at least one");

@@ -7,13 +7,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_reader.h"
+#include "schedule/network.h"
 
 namespace skippipe {
 namespace {
 
 constexpr const char* kFormat = "skippipe-plan";
 constexpr int kVersion = 2;
-constexpr size_t kMaxNodes = 1024;
 constexpr size_t kMaxMicrobatches = 65536;
 constexpr int64_t kMaxBytes = int64_t{1} << 50;
 constexpr double kMaxSeconds = 1e12;

@@ -101,7 +101,8 @@ void Simulator::prepare(const Plan& plan) {
     }
   }
   for (size_t node = 0; node < nodes; ++node) machines_[node].reset(configs_[node]);
-  for (LinkCost& cost : links_) cost.free_s = 0;
+  for (const size_t used : used_links_) links_[used].free_s = 0;  // of the run before
+  used_links_.clear();
   for (Uplink& uplink : uplinks_) uplink.free_s = 0;
   norm_arrival_s_.assign(nodes, 0);
   iteration_end_s_.assign(options_.iterations, 0);
@@ -258,7 +259,7 @@ void Simulator::exchange_norm(int node, uint32_t iteration) {
     if (costs_[static_cast<size_t>(peer)].stage < 0) continue;
     double arrival_s = now_;
     if (peer != node) {
-      const LinkCost& cost = link(node, peer);
+      const LinkCost& cost = links_[link_index(node, peer)];
       const double uplink_s = kNormMessageBytes * uplinks_[static_cast<size_t>(node)].s_per_byte;
       arrival_s = depart(node, peer, kNormMessageBytes * cost.s_per_byte, uplink_s).left_s + jittered(cost.fixed_s);
     }
@@ -288,7 +289,9 @@ double Simulator::jittered(double seconds) {
 }
 
 Simulator::Departure Simulator::depart(int from, int to, double link_s, double uplink_s) {
-  LinkCost& cost = link(from, to);
+  const size_t index = link_index(from, to);
+  LinkCost& cost = links_[index];
+  if (cost.free_s == 0) used_links_.push_back(index);
   Uplink& uplink = uplinks_[static_cast<size_t>(from)];
   const bool shared = uplink.s_per_byte > 0;
   const double free_s = shared ? std::max(cost.free_s, uplink.free_s) : cost.free_s;
@@ -301,7 +304,7 @@ Simulator::Departure Simulator::depart(int from, int to, double link_s, double u
 
 double Simulator::transfer(int from, int to, double bytes, uint32_t iteration, int microbatch,
                            SimulationRecord::Transfer::Kind kind) {
-  const LinkCost& cost = link(from, to);
+  const LinkCost& cost = links_[link_index(from, to)];
   const double uplink_s_per_byte = uplinks_[static_cast<size_t>(from)].s_per_byte;
   const double link_s = jittered(bytes * cost.s_per_byte);
   const double uplink_s = uplink_s_per_byte > 0 ? jittered(bytes * uplink_s_per_byte) : 0;

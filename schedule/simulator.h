@@ -145,8 +145,8 @@ class Simulator {
                uint32_t iteration);
   void push(double time_s, SimulatedEvent::Kind kind, int node, uint32_t iteration);
   void record_work(SimulationRecord::Work::Kind kind, int node, const Action& action, double start_s, double end_s);
-  LinkCost& link(int from, int to) {
-    return links_[static_cast<size_t>(from) * nodes_.size() + static_cast<size_t>(to)];
+  size_t link_index(int from, int to) const {
+    return static_cast<size_t>(from) * nodes_.size() + static_cast<size_t>(to);
   }
   const std::vector<int>& stage_nodes(int node) const {
     return plan_->stages[static_cast<size_t>(costs_[static_cast<size_t>(node)].stage)];
@@ -154,6 +154,7 @@ class Simulator {
 
   std::vector<NetworkNode> nodes_;
   std::vector<LinkCost> links_;
+  std::vector<size_t> used_links_;  // in this run: indices into links_
   std::vector<Uplink> uplinks_;
   std::vector<MachineConfig> configs_;
   std::vector<NodeMachine> machines_;

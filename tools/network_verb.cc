@@ -30,9 +30,9 @@ void add_network_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("network", "Draw a network at random, to plan for");
   auto options = std::make_shared<Options>();
   NetworkShape& shape = options->shape;
-  verb->add_option("--nodes", shape.nodes, "Nodes")->check(CLI::Range(1, 1024))->capture_default_str();
+  verb->add_option("--nodes", shape.nodes, "Nodes")->check(CLI::Range(1, kMaxNodes))->capture_default_str();
   verb->add_option("--clusters", shape.clusters, "Regions that they are in")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, kMaxNodes))
       ->capture_default_str();
   verb->add_option("--classes", shape.classes, "Device classes, by how many times the fastest's forward time: 1,2,4")
       ->delimiter(',')

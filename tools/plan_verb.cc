@@ -227,7 +227,7 @@ void add_plan_verb(CLI::App& app) {
   verb->add_option("--nodes-per-stage", options->nodes_per_stage,
                    "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
       ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
+      ->check(CLI::Range(1, kMaxNodes));
   add_workload_options(*verb, *options);
   add_rule_options(*verb, *options);
   verb->add_option("--seed", options->seed, "Of the search")->capture_default_str();

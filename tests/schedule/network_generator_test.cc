@@ -59,6 +59,24 @@ TEST(NetworkGenerator, TheSameShapeIsTheSameNetwork) {
   EXPECT_NE(text_of(shape_of(1)), text_of(shape_of(2)));
 }
 
+TEST(NetworkGenerator, ThousandsOfNodesMakeASmallFile) {
+  const TempFolder folder;
+  const NetworkShape shape = {.nodes = 1200, .clusters = 10};
+  const Network network = generate_network(shape);
+  save_network(network, folder / "network.json");
+  EXPECT_LT(std::filesystem::file_size(folder / "network.json"), 1200u * 300);
+  const Network again = load_network(folder / "network.json");
+  ASSERT_EQ(again.size(), 1200);
+  for (const auto& [from, to] : {std::pair(0, 1), {1, 0}, {3, 13}, {7, 1199}}) {
+    EXPECT_DOUBLE_EQ(again.link(from, to).latency_s, network.link(from, to).latency_s);
+    EXPECT_DOUBLE_EQ(again.link(from, to).transfer_s(1e6), network.link(from, to).transfer_s(1e6));
+  }
+  NetworkShape spread = shape;
+  spread.spread = 1.1;
+  SKP_EXPECT_ERROR(save_network(generate_network(spread), folder / "large.json"), PlanError,
+                   "1200 nodes whose links differ makes a file of more than 64 MiB");
+}
+
 TEST(NetworkGenerator, EveryNetworkHasPlans) {
   for (const uint64_t seed : test::seeds(40)) {
     SCOPED_TRACE(test::replay_command(seed));

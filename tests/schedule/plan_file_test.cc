@@ -92,6 +92,15 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_FALSE(again.nodes[0].slots_from_memory);
 }
 
+// Links that are alike between two regions are said once; the rest one by one.
+TEST_F(PlanFile, SavesAlikeLinksByRegion) {
+  folder_.write("network.json", kNetwork.dump());
+  save_network(load_network(path("network.json")), path("again.json"));
+  const json again = json::parse(read_file(path("again.json")));
+  EXPECT_EQ(again["links"].size(), 2u) << "a to b differs from b to a";
+  EXPECT_EQ(again["region_links"].size(), 2u) << "east to west and back; in the west there is one node only";
+}
+
 TEST_F(PlanFile, LinksMayBeAMatrixOfDelays) {
   json text = kNetwork;
   text["delay_s"] = {{0, 1, 2}, {3, 0, 4}, {5, 6, 0}};
