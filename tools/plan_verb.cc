@@ -165,6 +165,7 @@ void run(Options options) {
   if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", options.method, result.rule, result.why);
   require_valid(validate(*result.plan, request.network), "the new plan");
   print_plan(*result.plan);
+  print_floor(request, *result.plan);
   if (!options.out.empty()) {
     const auto folder = std::filesystem::absolute(options.out).parent_path();
     result.plan->network = std::filesystem::absolute(options.network).lexically_relative(folder).string();
