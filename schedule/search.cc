@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "schedule/capacity.h"
 #include "schedule/ranking.h"
+#include "schedule/request_values.h"
 #include "schedule/simulator.h"
 
 namespace skippipe {
@@ -20,7 +21,6 @@ namespace {
 // %.
 constexpr int kBudgetOverLateness = 200;
 constexpr int kEvaluationsPerReport = 500;
-constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 // A node that can't hold its stage weighs more than all the tasks that a deadlock leaves.
 constexpr int64_t kMisfit = int64_t{1} << 40;
 
@@ -36,19 +36,6 @@ struct Cost {
 void copy_paths(Plan& to, const Plan& from) {
   to.stages = from.stages;
   to.microbatches = from.microbatches;
-}
-
-void check_memory_lists(const PlanRequest& request) {
-  const Workload& workload = request.workload;
-  for (const auto& [list, name] : {std::pair(&workload.stage_state_bytes, "stage_state_bytes"),
-                                   {&workload.stage_slot_bytes, "stage_slot_bytes"}}) {
-    if (list->size() != workload.stage_slot_bytes.size() ||
-        (!list->empty() && list->size() != static_cast<size_t>(request.stage_count())))
-      throw ConfigError("{} of {} stages, expected {} or neither of state and slots", name, list->size(),
-                        request.stage_count());
-    for (const int64_t bytes : *list)
-      if (bytes < 0 || bytes > kMaxBytes) throw ConfigError("{}: found {}, expected 0 to {}", name, bytes, kMaxBytes);
-  }
 }
 
 void check_given_stages(const PlanRequest& request) {
@@ -116,12 +103,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   const int nodes = request.network.size();
   const int stages = request.stage_count();
   if (stages < 1) throw ConfigError("{} stages, expected at least 1", stages);
-  if (request.workload.stage_gradient_bytes.size() != static_cast<size_t>(stages))
-    throw ConfigError("gradient bytes of {} stages, expected {}", request.workload.stage_gradient_bytes.size(), stages);
-  check_memory_lists(request);
-  if (request.microbatches < 1) throw ConfigError("{} microbatches, expected at least 1", request.microbatches);
-  if (request.rules.skip_ratio < 0 || request.rules.skip_ratio > 1)
-    throw ConfigError("skip ratio {}, expected 0 to 1", request.rules.skip_ratio);
+  check_values(request);
   const SearchBudget& budget = request.budget;
   if (budget.evaluations < 0 || !(budget.seconds >= 0) || (budget.evaluations == 0 && budget.seconds == 0))
     throw ConfigError("a budget of {} evaluations and {} s, expected more of one of them", budget.evaluations,

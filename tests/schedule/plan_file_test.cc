@@ -147,6 +147,18 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 0; },
                   {"links[0].bandwidth_mbit_per_s", "more than 0"});
   refuses_network([](json& n) { n["region_links"].erase(1); }, {"no link from 'a' to 'c'"});
+  refuses_network([](json& n) { n["region_links"][1]["symmetric"] = false; }, {"no link from 'c' to 'a'"});
+  refuses_network([](json& n) { n["nodes"][2]["forward_s"] = 1e7; }, {"nodes[2].forward_s"});
+  refuses_network([](json& n) { n["nodes"][2]["backward_over_forward"] = -1; }, {"nodes[2].backward_over_forward"});
+  refuses_network([](json& n) { n["nodes"][2]["loss_over_forward"] = 1e4; }, {"nodes[2].loss_over_forward"});
+  refuses_network([](json& n) { n["nodes"][1]["loss_s"] = -1; }, {"nodes[1].loss_s"});
+  refuses_network([](json& n) { n["nodes"][2]["step_s_per_byte"] = 2; }, {"nodes[2].step_s_per_byte"});
+  refuses_network([](json& n) { n["links"][0]["overhead_ms"] = -1; }, {"links[0].overhead_ms"});
+  refuses_network([](json& n) { n["links"][0]["latency_ms"] = 1e300; }, {"links[0].latency_ms"});
+  refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 1e13; }, {"links[0].bandwidth_mbit_per_s"});
+  std::string not_a_number = kNetwork.dump();
+  not_a_number.replace(not_a_number.find("0.03"), 4, "NaN");
+  refuses(load_network, not_a_number, {"not valid JSON", "loss_s"});
   refuses(load_network, kNetwork.dump().substr(0, 200), {"not valid JSON"});
   refuses(load_network, "", {"not valid JSON"});
   EXPECT_THROW(load_network(path("absent.json")), FileError);
@@ -213,6 +225,8 @@ TEST_F(PlanFile, RefusesWrongPlans) {
   refuses_plan([](json& p) { p["microbatches"][2]["ranks"][0] = 1 << 30; }, {"microbatches[2].ranks[0]"});
   refuses_plan([](json& p) { p["microbatches"][0]["loss_priority"] = 1ll << 40; }, {"microbatches[0].loss_priority"});
   refuses_plan([](json& p) { p["rules"]["skip_ratio"] = 2; }, {"rules.skip_ratio"});
+  refuses_plan([](json& p) { p["rules"]["skip_ratio"] = -0.1; }, {"rules.skip_ratio", "-0.1"});
+  refuses_plan([](json& p) { p["rules"]["max_jump"] = 0; }, {"rules.max_jump"});
   refuses_plan([](json& p) { p["predicted"]["iteration_s"] = nullptr; }, {"predicted.iteration_s"});
   refuses_plan([](json& p) { p["nodes"][0]["slots"] = 0; }, {"nodes[0].slots"});
   for (size_t length = 0; length + 2 < text.size(); length += 37)
