@@ -17,8 +17,9 @@ Clock::duration to_duration(double seconds) {
 
 }  // namespace
 
-ShapedTransport::ShapedTransport(Transport& inner, std::vector<LinkShape> links)
-    : inner_(inner), next_ticket_(kFirstSendTicket) {
+ShapedTransport::ShapedTransport(Transport& inner, std::vector<LinkShape> links, double uplink_bytes_per_s)
+    : inner_(inner), uplink_bytes_per_s_(uplink_bytes_per_s), next_ticket_(kFirstSendTicket) {
+  SKP_CHECK(uplink_bytes_per_s >= 0 && std::isfinite(uplink_bytes_per_s), "uplink of {} bytes/s", uplink_bytes_per_s);
   SKP_CHECK(links.size() == static_cast<size_t>(inner.node_count()), "{} links for {} nodes", links.size(),
             inner.node_count());
   for (const LinkShape& shape : links) {
@@ -35,12 +36,19 @@ ShapedTransport::~ShapedTransport() { inner_.set_listener(nullptr); }
 Ticket ShapedTransport::send(const MessageHeader& header, std::span<const std::byte> payload) {
   SKP_CHECK(header.destination < links_.size(), "node {} of {}", header.destination, links_.size());
   Link& link = links_[header.destination];
-  const double bandwidth = link.shape.bandwidth_bytes_per_s;
-  const double occupied_s = bandwidth > 0 ? static_cast<double>(payload.size()) / bandwidth : 0;
-  link.free_at = std::max(Clock::now(), link.free_at) + to_duration(occupied_s);
+  const Clock::time_point left = occupy(link, static_cast<double>(payload.size()));
   const Ticket ticket = next_ticket_++;
-  link.queue.push_back({link.free_at + to_duration(link.shape.latency_s), ticket, header, payload});
+  link.queue.push_back({left + to_duration(link.shape.latency_s), ticket, header, payload});
   return ticket;
+}
+
+Clock::time_point ShapedTransport::occupy(Link& link, double bytes) {
+  const double bandwidth = link.shape.bandwidth_bytes_per_s;
+  const auto start = std::max({Clock::now(), link.free_at, uplink_free_at_});
+  link.free_at = start + to_duration(bandwidth > 0 ? bytes / bandwidth : 0);
+  if (uplink_bytes_per_s_ == 0) return link.free_at;
+  uplink_free_at_ = start + to_duration(bytes / uplink_bytes_per_s_);
+  return std::max(link.free_at, uplink_free_at_);
 }
 
 void ShapedTransport::release_due(Clock::time_point now) {

@@ -20,8 +20,10 @@ struct LinkShape {
 // Accurate to about a millisecond, without busy polling; run_once may return early with nothing to report.
 class ShapedTransport final : public Transport, private TransportListener {
  public:
-  // links[d] is the link from this node to node d. Throws InternalError unless there is one per node, finite and >= 0.
-  ShapedTransport(Transport& inner, std::vector<LinkShape> links);
+  // links[d] is the link from this node to node d; an uplink of more than 0 is shared by them all: a message starts
+  // when its link and the uplink are free, occupies both, and arrives latency_s after it has left both. Throws
+  // InternalError unless there is one link per node and all is finite and >= 0.
+  ShapedTransport(Transport& inner, std::vector<LinkShape> links, double uplink_bytes_per_s = 0);
   ~ShapedTransport() override;
 
   int node() const override { return inner_.node(); }
@@ -56,12 +58,15 @@ class ShapedTransport final : public Transport, private TransportListener {
   void on_peer_failed(int node, const Status& status) override;
   void on_peer_left(int node) override;
 
+  Clock::time_point occupy(Link& link, double bytes);  // when a message that is sent now has left
   void release_due(Clock::time_point now);
   Clock::time_point next_release() const;  // time_point::max() if nothing waits
 
   Transport& inner_;
   TransportListener* listener_ = nullptr;
   std::vector<Link> links_;
+  const double uplink_bytes_per_s_;
+  Clock::time_point uplink_free_at_ = Clock::time_point::min();
   std::vector<InFlight> in_flight_;  // with the inner transport
   Ticket next_ticket_;
 };

@@ -1,14 +1,14 @@
 // A network file's links as delays of what a node sends: one machine behaves like the network.
 #pragma once
 
-#include <vector>
+#include <optional>
 
 #include "comm/shaped_transport.h"
 #include "schedule/network.h"
 
 namespace skippipe {
 
-// From `node` to each node of the network.
-std::vector<LinkShape> outgoing_links(const Network& network, int node);
+// Puts the links of `node`, and its uplink if it has one, around `inner`.
+void emulate_links(std::optional<ShapedTransport>& shaped, Transport& inner, const Network& network, int node);
 
 }  // namespace skippipe

@@ -108,6 +108,7 @@ void apply(NetworkNode& node, const ProbeResult& result) {
   node.step_s_per_byte = result.step_s_per_byte;
   node.memory_bytes = result.memory_bytes;
   node.slots = result.slots;
+  node.slots_from_memory = false;
 }
 
 }  // namespace skippipe

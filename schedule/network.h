@@ -11,6 +11,13 @@ namespace skippipe {
 
 class JsonReader;
 
+// Of a network.
+inline constexpr int kMaxNodes = 4096;
+
+// What a stage's slots and parameters may take of a node's memory. The rest is for the buffers of messages and of the
+// gradients' sum, for checkpoints being written, and for other programs.
+inline constexpr double kStageMemoryShare = 0.75;
+
 struct NetworkNode {
   std::string name;
   std::string region;
@@ -26,11 +33,17 @@ struct NetworkNode {
   double step_s_per_byte = 0;
   // Microbatches whose activations the node holds at once (T1).
   int slots = 3;
-  // What the node's device had to give when it was measured; 0: not known. For people: plans go by slots.
+  // Slots follow from memory_bytes and what the node's stage takes of it, wherever a workload says that
+  // (schedule/capacity.h).
+  bool slots_from_memory = false;
+  // Shared by all that the node sends; 0: not shared, its links alone count.
+  double uplink_bytes_per_s = 0;
+  // What the node's device had to give when it was measured; 0: not known.
   int64_t memory_bytes = 0;
 };
 
-// A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that.
+// A message of n bytes occupies the link for n / bandwidth, and arrives latency + overhead after that. Where the sender
+// has an uplink, it occupies that as well, from the same moment, and arrives latency + overhead after leaving both.
 struct Link {
   double latency_s = 0;
   double bandwidth_bytes_per_s = 0;  // 0: infinite
@@ -38,6 +51,7 @@ struct Link {
 
   double occupied_s(double bytes) const { return bandwidth_bytes_per_s > 0 ? bytes / bandwidth_bytes_per_s : 0; }
   double transfer_s(double bytes) const { return latency_s + overhead_s + occupied_s(bytes); }
+  bool operator==(const Link&) const = default;
 };
 
 struct Network {
@@ -51,7 +65,9 @@ struct Network {
   Link& link(int from, int to) { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
 };
 
-// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError.
+// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError. Links that are alike
+// between two regions are saved once; thousands of nodes whose links all differ make a file that is too large to be
+// read, which is refused.
 Network read_network(const JsonReader& root);
 Network load_network(const std::filesystem::path& path);
 void save_network(const Network& network, const std::filesystem::path& path);

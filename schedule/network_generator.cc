@@ -15,7 +15,7 @@ constexpr double kLeastMs = 2;             // between regions
 constexpr double kMbitPerSecondMs = 8000;  // bandwidth x latency
 constexpr double kLocalMs = 1;
 constexpr double kLocalMbitPerSecond = 17180;  // 2 GiB/s
-constexpr int kMaxNodes = 1024;
+constexpr double kBytesPerSecondOfMbit = 1e6 / 8;
 
 struct Place {
   double x = 0, y = 0;
@@ -27,7 +27,8 @@ void require(bool fine, const char* field, double found, const char* expected) {
 }
 
 void check(const NetworkShape& shape) {
-  require(shape.nodes >= 1 && shape.nodes <= kMaxNodes, "nodes", shape.nodes, "1 to 1024");
+  require(shape.nodes >= 1 && shape.nodes <= kMaxNodes, "nodes", shape.nodes, "1 to 4096");
+  static_assert(kMaxNodes == 4096);
   require(shape.clusters >= 1 && shape.clusters <= shape.nodes, "clusters", shape.clusters, "1 to the number of nodes");
   require(shape.forward_s > 0 && shape.forward_s <= 1e6, "forward_s", shape.forward_s, "more than 0, at most 1e6");
   require(!shape.classes.empty(), "classes", 0, "at least one");
@@ -35,6 +36,8 @@ void check(const NetworkShape& shape) {
     require(factor >= 1 && factor <= 1000, "classes", factor, "times of the fastest, 1 to 1000");
   require(shape.spread >= 1 && shape.spread <= 1000, "spread", shape.spread, "1 to 1000");
   require(shape.overhead_s >= 0 && shape.overhead_s <= 1e6, "overhead_s", shape.overhead_s, "0 to 1e6");
+  require(shape.uplink_mbit_per_s >= 0 && shape.uplink_mbit_per_s <= 1e12, "uplink_mbit_per_s", shape.uplink_mbit_per_s,
+          "more than 0, at most 1e12, or 0: not shared");
   require(shape.slots >= 1 && shape.slots <= 4096, "slots", shape.slots, "1 to 4096");
 }
 
@@ -56,7 +59,8 @@ Network generate_network(const NetworkShape& shape) {
                              .region = fmt::format("region-{}", region),
                              .device = fmt::format("class-{}", device_class),
                              .forward_s = shape.forward_s * shape.classes[device_class] * spread(),
-                             .slots = shape.slots});
+                             .slots = shape.slots,
+                             .uplink_bytes_per_s = shape.uplink_mbit_per_s * kBytesPerSecondOfMbit});
   }
   network.links.resize(network.nodes.size() * network.nodes.size());
   for (int from = 0; from < shape.nodes; ++from)
@@ -69,7 +73,7 @@ Network generate_network(const NetworkShape& shape) {
       const double latency_ms = (local ? kLocalMs : distance_ms) * spread();
       const double mbit_per_s = (local ? kLocalMbitPerSecond : kMbitPerSecondMs / distance_ms) * spread();
       network.link(from, to) = {.latency_s = latency_ms * 1e-3,
-                                .bandwidth_bytes_per_s = mbit_per_s * 1e6 / 8,
+                                .bandwidth_bytes_per_s = mbit_per_s * kBytesPerSecondOfMbit,
                                 .overhead_s = shape.overhead_s};
     }
   return network;

@@ -17,7 +17,8 @@ struct NetworkShape {
   // Speeds within a class, and links besides, differ by up to this factor either way (uniform in the logarithm), links
   // in each direction for itself.
   double spread = 1;
-  double overhead_s = 0.02;  // of every message
+  double overhead_s = 0.02;      // of every message
+  double uplink_mbit_per_s = 0;  // of every node; 0: not shared
   int slots = 3;
   uint64_t seed = 0;
 };

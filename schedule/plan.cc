@@ -7,13 +7,13 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_reader.h"
+#include "schedule/network.h"
 
 namespace skippipe {
 namespace {
 
 constexpr const char* kFormat = "skippipe-plan";
 constexpr int kVersion = 2;
-constexpr size_t kMaxNodes = 1024;
 constexpr size_t kMaxMicrobatches = 65536;
 constexpr int64_t kMaxBytes = int64_t{1} << 50;
 constexpr double kMaxSeconds = 1e12;
@@ -44,6 +44,14 @@ PlanRules read_rules(const JsonReader& json) {
   return rules;
 }
 
+// One number per stage; empty without the field.
+std::vector<int64_t> read_stage_bytes(const JsonReader& json, const char* key, size_t stages) {
+  std::vector<int64_t> bytes;
+  if (const auto field = json.find(key))
+    for (const JsonReader& item : list_of(*field, stages, stages)) bytes.push_back(item.as_int(0, kMaxBytes));
+  return bytes;
+}
+
 Workload read_workload(const JsonReader& json, size_t stages) {
   Workload workload;
   workload.samples = static_cast<int>(json.at("samples").as_int(1, 1 << 20));
@@ -53,6 +61,10 @@ Workload read_workload(const JsonReader& json, size_t stages) {
   for (const JsonReader& item : list_of(json.at("stage_gradient_bytes"), stages, stages))
     workload.stage_gradient_bytes.push_back(item.as_int(0, kMaxBytes));
   workload.exchange_norm = json.at("exchange_norm").as_bool();
+  workload.stage_state_bytes = read_stage_bytes(json, "stage_state_bytes", stages);
+  workload.stage_slot_bytes = read_stage_bytes(json, "stage_slot_bytes", stages);
+  if (workload.stage_state_bytes.size() != workload.stage_slot_bytes.size())
+    json.fail("both of 'stage_state_bytes' and 'stage_slot_bytes' or neither");
   return workload;
 }
 
@@ -96,11 +108,15 @@ nlohmann::ordered_json rules_json(const PlanRules& rules) {
 }
 
 nlohmann::ordered_json workload_json(const Workload& workload) {
-  return {{"samples", workload.samples},
-          {"activation_bytes", workload.activation_bytes},
-          {"stage_layers", workload.stage_layers},
-          {"stage_gradient_bytes", workload.stage_gradient_bytes},
-          {"exchange_norm", workload.exchange_norm}};
+  nlohmann::ordered_json json = {{"samples", workload.samples},
+                                 {"activation_bytes", workload.activation_bytes},
+                                 {"stage_layers", workload.stage_layers},
+                                 {"stage_gradient_bytes", workload.stage_gradient_bytes},
+                                 {"exchange_norm", workload.exchange_norm}};
+  if (workload.stage_slot_bytes.empty()) return json;
+  json["stage_state_bytes"] = workload.stage_state_bytes;
+  json["stage_slot_bytes"] = workload.stage_slot_bytes;
+  return json;
 }
 
 nlohmann::ordered_json prediction_json(const Prediction& predicted) {

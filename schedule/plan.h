@@ -26,6 +26,10 @@ struct Workload {
   std::vector<int> stage_layers;  // transformer layers per stage
   std::vector<int64_t> stage_gradient_bytes;
   bool exchange_norm = true;  // gradient clipping: a round of small messages between all nodes
+  // Of a node's memory: what each stage takes whatever its slots (weights, gradients, optimizer state, scratch), and
+  // what one slot takes. Both empty: not known.
+  std::vector<int64_t> stage_state_bytes = {};
+  std::vector<int64_t> stage_slot_bytes = {};
 };
 
 struct PlannedVisit {

@@ -8,7 +8,9 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "schedule/capacity.h"
 #include "schedule/ranking.h"
+#include "schedule/request_values.h"
 #include "schedule/simulator.h"
 
 namespace skippipe {
@@ -19,6 +21,8 @@ namespace {
 // %.
 constexpr int kBudgetOverLateness = 200;
 constexpr int kEvaluationsPerReport = 500;
+// A node that can't hold its stage weighs more than all the tasks that a deadlock leaves.
+constexpr int64_t kMisfit = int64_t{1} << 40;
 
 // Lower is better: first of all no deadlock.
 struct Cost {
@@ -99,11 +103,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   const int nodes = request.network.size();
   const int stages = request.stage_count();
   if (stages < 1) throw ConfigError("{} stages, expected at least 1", stages);
-  if (request.workload.stage_gradient_bytes.size() != static_cast<size_t>(stages))
-    throw ConfigError("gradient bytes of {} stages, expected {}", request.workload.stage_gradient_bytes.size(), stages);
-  if (request.microbatches < 1) throw ConfigError("{} microbatches, expected at least 1", request.microbatches);
-  if (request.rules.skip_ratio < 0 || request.rules.skip_ratio > 1)
-    throw ConfigError("skip ratio {}, expected 0 to 1", request.rules.skip_ratio);
+  check_values(request);
   const SearchBudget& budget = request.budget;
   if (budget.evaluations < 0 || !(budget.seconds >= 0) || (budget.evaluations == 0 && budget.seconds == 0))
     throw ConfigError("a budget of {} evaluations and {} s, expected more of one of them", budget.evaluations,
@@ -117,7 +117,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   } else if (!request.nodes_per_stage.empty()) {
     check_nodes_per_stage(request);
   }
-  return std::nullopt;
+  return check_capacity(request);
 }
 
 int path_length(const PlanRequest& request) {
@@ -131,10 +131,7 @@ Plan begin_plan(const PlanRequest& request, const std::string& method, const Pla
   plan.seed = request.seed;
   plan.rules = rules;
   plan.workload = request.workload;
-  for (const NetworkNode& node : request.network.nodes) {
-    plan.node_names.push_back(node.name);
-    plan.node_slots.push_back(node.slots);
-  }
+  for (const NetworkNode& node : request.network.nodes) plan.node_names.push_back(node.name);
   plan.stages = request.stages.empty() ? random_stages(request, random) : request.stages;
   plan.microbatches.resize(static_cast<size_t>(request.microbatches));
   for (PlannedMicrobatch& microbatch : plan.microbatches) microbatch.visits.resize(static_cast<size_t>(length));
@@ -157,8 +154,9 @@ bool exchange_nodes(Plan& plan, Random& random, bool across_stages) {
 PlanResult search(const PlanRequest& request, Plan start, const Move& move, Random& random) {
   Simulator simulator(request.network);
   int evaluations = 0;
-  const auto evaluate = [&](const Plan& plan) {
+  const auto evaluate = [&](Plan& plan) {
     ++evaluations;
+    if (!assign_slots(request, plan)) return Cost{kMisfit * std::ranges::count(plan.node_slots, 0), 0};
     const Simulation& simulation = simulator.run(plan, {.admission = Admission::kAnySlot});
     return Cost{simulation.deadlock ? simulation.unfinished_tasks : 0, simulation.iteration_s};
   };
@@ -188,6 +186,8 @@ PlanResult search(const PlanRequest& request, Plan start, const Move& move, Rand
           {.evaluations = evaluations,
            .best_s = best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds});
   }
+  if (!assign_slots(request, best))
+    return {.rule = "T1", .why = fmt::format("in all {} candidates a node can't hold its stage", evaluations)};
   if (!complete_plan(best, simulator))
     return {.rule = "T1",
             .why = fmt::format("all {} candidates deadlock on full slots; the best leaves {} tasks: more slots, fewer "

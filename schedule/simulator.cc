@@ -23,6 +23,8 @@ Simulator::Simulator(const Network& network) : nodes_(network.nodes), actions_(0
   links_.reserve(network.links.size());
   for (const Link& link : network.links)
     links_.push_back({.fixed_s = link.latency_s + link.overhead_s, .s_per_byte = link.occupied_s(1)});
+  for (const NetworkNode& node : nodes_)
+    uplinks_.push_back({.s_per_byte = node.uplink_bytes_per_s > 0 ? 1 / node.uplink_bytes_per_s : 0});
   configs_.resize(nodes_.size());
   costs_.resize(nodes_.size());
   norm_arrival_s_.resize(nodes_.size());
@@ -94,7 +96,9 @@ void Simulator::prepare(const Plan& plan) {
     }
   }
   for (size_t node = 0; node < nodes; ++node) machines_[node].reset(configs_[node]);
-  for (LinkCost& cost : links_) cost.free_s = 0;
+  for (const size_t used : used_links_) links_[used].free_s = 0;  // of the run before
+  used_links_.clear();
+  for (Uplink& uplink : uplinks_) uplink.free_s = 0;
   norm_arrival_s_.assign(nodes, 0);
   iteration_end_s_.assign(options_.iterations, 0);
   stage_reduction_start_s_.assign(stages, 0);
@@ -247,12 +251,14 @@ void Simulator::finish_reduction(int node, uint32_t iteration) {
 
 void Simulator::exchange_norm(int node, uint32_t iteration) {
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
+    if (costs_[static_cast<size_t>(peer)].stage < 0) continue;
     double start_s = now_, arrival_s = now_;
     if (peer != node) {
-      LinkCost& cost = link(node, peer);
-      start_s = std::max(now_, cost.free_s);
-      cost.free_s = start_s + kNormMessageBytes * cost.s_per_byte;
-      arrival_s = cost.free_s + jittered(cost.fixed_s);
+      const LinkCost& cost = links_[link_index(node, peer)];
+      const double uplink_s = kNormMessageBytes * uplinks_[static_cast<size_t>(node)].s_per_byte;
+      const Departure departure = depart(node, peer, kNormMessageBytes * cost.s_per_byte, uplink_s);
+      start_s = departure.start_s;
+      arrival_s = departure.left_s + jittered(cost.fixed_s);
     }
     double& last_s = norm_arrival_s_[static_cast<size_t>(peer)];
     if (options_.record && arrival_s >= last_s)
@@ -283,12 +289,28 @@ double Simulator::jittered(double seconds) {
   return log_jitter_ > 0 ? seconds * std::exp(random_.uniform(-log_jitter_, log_jitter_)) : seconds;
 }
 
+Simulator::Departure Simulator::depart(int from, int to, double link_s, double uplink_s) {
+  const size_t index = link_index(from, to);
+  LinkCost& cost = links_[index];
+  if (cost.free_s == 0) used_links_.push_back(index);
+  Uplink& uplink = uplinks_[static_cast<size_t>(from)];
+  const bool shared = uplink.s_per_byte > 0;
+  const double free_s = shared ? std::max(cost.free_s, uplink.free_s) : cost.free_s;
+  const double start_s = std::max(now_, free_s);
+  cost.free_s = start_s + link_s;
+  if (!shared) return {start_s, cost.free_s};
+  uplink.free_s = start_s + uplink_s;
+  return {start_s, std::max(cost.free_s, uplink.free_s)};
+}
+
 double Simulator::transfer(int from, int to, double bytes, uint32_t iteration, int microbatch,
                            SimulationRecord::Transfer::Kind kind) {
-  LinkCost& cost = link(from, to);
-  const double start_s = std::max(now_, cost.free_s);
-  cost.free_s = start_s + jittered(bytes * cost.s_per_byte);
-  const double arrival_s = cost.free_s + jittered(cost.fixed_s);
+  const LinkCost& cost = links_[link_index(from, to)];
+  const double uplink_s_per_byte = uplinks_[static_cast<size_t>(from)].s_per_byte;
+  const double link_s = jittered(bytes * cost.s_per_byte);
+  const double uplink_s = uplink_s_per_byte > 0 ? jittered(bytes * uplink_s_per_byte) : 0;
+  const auto [start_s, left_s] = depart(from, to, link_s, uplink_s);
+  const double arrival_s = left_s + jittered(cost.fixed_s);
   if (iteration == 0) result_.bytes_sent += bytes;
   if (options_.record)
     options_.record->transfers.push_back({kind, from, to, microbatch, iteration, start_s, arrival_s});

@@ -71,10 +71,11 @@ struct Simulation {
 //
 // Cost model: forward = forward_s x layers of the stage x samples, backward and loss by the node's ratios. A message
 // waits until its directed link is free, occupies it for bytes / bandwidth, and is announced latency + overhead later;
-// letting it in takes no time. Reduction: every replica sends each of the others its shard (gradient bytes / replicas),
-// sums its own shard when all have come, and sends the sum to all; done when all sums have come. Gradients of no bytes
-// take no messages. Norms: 64 bytes from
-// every node to every other. Step = step_s_per_byte x gradient bytes.
+// letting it in takes no time. Where the sender has an uplink, the message waits until both are free, occupies them
+// from then on, each for bytes / its own bandwidth, and is announced latency + overhead after it has left both.
+// Reduction: every replica sends each of the others its shard (gradient bytes / replicas), sums its own shard when all
+// have come, and sends the sum to all; done when all sums have come. Gradients of no bytes take no messages. Norms: 64
+// bytes from every node to every other. Step = step_s_per_byte x gradient bytes.
 class Simulator {
  public:
   explicit Simulator(const Network& network);
@@ -98,6 +99,16 @@ class Simulator {
     double fixed_s = 0;  // latency and overhead
     double s_per_byte = 0;
     double free_s = 0;  // when the last message has left
+  };
+  // Of a node; of no cost where it is not shared.
+  struct Uplink {
+    double s_per_byte = 0;
+    double free_s = 0;
+  };
+  // When a message starts, and when it has left link and uplink.
+  struct Departure {
+    double start_s = 0;
+    double left_s = 0;
   };
   // How many of the messages that a node waits for are sent, and when the last of these arrives.
   struct Gathering {
@@ -126,6 +137,8 @@ class Simulator {
   void summarize();
 
   double jittered(double seconds);
+  // Occupies the link, and the sender's uplink if it has one.
+  Departure depart(int from, int to, double link_s, double uplink_s);
   double transfer(int from, int to, double bytes, uint32_t iteration, int microbatch,
                   SimulationRecord::Transfer::Kind kind);
   // One more message sent that arrives at `arrival_s`; with the last of `expected`, pushes the event.
@@ -133,8 +146,8 @@ class Simulator {
                uint32_t iteration);
   void push(double time_s, SimulatedEvent::Kind kind, int node, uint32_t iteration);
   void record_work(SimulationRecord::Work::Kind kind, int node, const Action& action, double start_s, double end_s);
-  LinkCost& link(int from, int to) {
-    return links_[static_cast<size_t>(from) * nodes_.size() + static_cast<size_t>(to)];
+  size_t link_index(int from, int to) const {
+    return static_cast<size_t>(from) * nodes_.size() + static_cast<size_t>(to);
   }
   const std::vector<int>& stage_nodes(int node) const {
     return plan_->stages[static_cast<size_t>(costs_[static_cast<size_t>(node)].stage)];
@@ -142,6 +155,8 @@ class Simulator {
 
   std::vector<NetworkNode> nodes_;
   std::vector<LinkCost> links_;
+  std::vector<size_t> used_links_;  // in this run: indices into links_
+  std::vector<Uplink> uplinks_;
   std::vector<MachineConfig> configs_;
   std::vector<NodeMachine> machines_;
   std::vector<NodeCost> costs_;

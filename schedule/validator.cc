@@ -45,6 +45,9 @@ class Checker {
     if (plan_.workload.stage_layers.size() != stages || plan_.workload.stage_gradient_bytes.size() != stages)
       report("shape", "{} stages, but layers of {} and gradient bytes of {}", stages,
              plan_.workload.stage_layers.size(), plan_.workload.stage_gradient_bytes.size());
+    const size_t states = plan_.workload.stage_state_bytes.size(), slots = plan_.workload.stage_slot_bytes.size();
+    if (states != slots || (slots != 0 && slots != stages))
+      report("shape", "{} stages, but state bytes of {} and slot bytes of {}", stages, states, slots);
     stage_of_.assign(nodes, -1);
     for (size_t s = 0; s < stages; ++s) {
       if (plan_.stages[s].empty()) report("shape", "stage {} has no node", s);
@@ -242,6 +245,19 @@ class Checker {
   std::vector<Violation> found_;
 };
 
+void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_t stage,
+                  std::vector<Violation>& found) {
+  const double state_bytes = static_cast<double>(plan.workload.stage_state_bytes[stage]);
+  const double slot_bytes = static_cast<double>(plan.workload.stage_slot_bytes[stage]);
+  const double taken_bytes = state_bytes + plan.node_slots[index] * slot_bytes;
+  const double room_bytes = kStageMemoryShare * static_cast<double>(node.memory_bytes);
+  if (taken_bytes > room_bytes)
+    found.push_back(
+        {"T1", fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
+                           "has {:.0f} of its {} for it",
+                           index, plan.node_slots[index], stage, taken_bytes, room_bytes, node.memory_bytes)});
+}
+
 }  // namespace
 
 std::vector<Violation> validate(const Plan& plan) { return Checker(plan).run(); }
@@ -253,12 +269,17 @@ std::vector<Violation> validate(const Plan& plan, const Network& network) {
                                             network.nodes.size())});
     return found;
   }
+  const bool sound = std::none_of(found.begin(), found.end(), [](const Violation& v) { return v.rule == "shape"; });
+  const std::vector<int> stage_of = plan.stage_of_nodes();
   for (size_t i = 0; i < network.nodes.size(); ++i) {
     const NetworkNode& node = network.nodes[i];
     if (plan.node_names[i] != node.name)
       found.push_back({"network", fmt::format("node {} is '{}' in the plan and '{}' in the network", i,
                                               plan.node_names[i], node.name)});
-    if (i < plan.node_slots.size() && plan.node_slots[i] != node.slots)
+    if (!sound) continue;
+    if (node.slots_from_memory && !plan.workload.stage_slot_bytes.empty() && stage_of[i] >= 0)
+      check_memory(plan, node, i, static_cast<size_t>(stage_of[i]), found);
+    else if (plan.node_slots[i] != node.slots)
       found.push_back({"T1", fmt::format("node {} has {} slots in the plan and {} in the network", i,
                                          plan.node_slots[i], node.slots)});
   }

@@ -17,7 +17,8 @@ struct Violation {
 // Every rule that the plan breaks; empty: it is valid, and no timing can make it deadlock. A plan of broken shape
 // (indices out of range, lists of wrong length) is checked for nothing else.
 std::vector<Violation> validate(const Plan& plan);
-// Also that the plan is for this network: the same nodes, the same slots.
+// Also that the plan is for this network: the same nodes, and the same slots, or, where they follow from memory, no
+// more than it has room for.
 std::vector<Violation> validate(const Plan& plan, const Network& network);
 
 // Throws PlanError with the first violation, and the number of others.

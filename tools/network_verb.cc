@@ -30,9 +30,9 @@ void add_network_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("network", "Draw a network at random, to plan for");
   auto options = std::make_shared<Options>();
   NetworkShape& shape = options->shape;
-  verb->add_option("--nodes", shape.nodes, "Nodes")->check(CLI::Range(1, 1024))->capture_default_str();
+  verb->add_option("--nodes", shape.nodes, "Nodes")->check(CLI::Range(1, kMaxNodes))->capture_default_str();
   verb->add_option("--clusters", shape.clusters, "Regions that they are in")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(1, kMaxNodes))
       ->capture_default_str();
   verb->add_option("--classes", shape.classes, "Device classes, by how many times the fastest's forward time: 1,2,4")
       ->delimiter(',')
@@ -46,6 +46,9 @@ void add_network_verb(CLI::App& app) {
   verb->add_option("--overhead-ms", options->overhead_ms, "Of every message")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
+  verb->add_option("--uplink-mbit-per-s", shape.uplink_mbit_per_s,
+                   "Of every node, shared by all that it sends; default: messages share their links only")
+      ->check(CLI::Range(1e-6, 1e12));
   verb->add_option("--slots", shape.slots, "Slots of every node")->check(CLI::Range(1, 4096))->capture_default_str();
   verb->add_option("--seed", shape.seed, "Of the draw")->capture_default_str();
   verb->add_option("--out", options->out, "The network file to write (JSON)")->required();

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "engine/model_config.h"
+#include "engine/slots.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"
 
@@ -185,7 +186,7 @@ void add_plan_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--nodes-per-stage", options.nodes_per_stage,
                   "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
       ->delimiter(',')
-      ->check(CLI::Range(1, 1024));
+      ->check(CLI::Range(1, kMaxNodes));
   add_workload_options(verb, options);
   add_rule_options(verb, options);
   add_search_options(verb, options);
@@ -199,6 +200,9 @@ PlanRequest make_plan_request(PlanOptions options) {
   request.rules = options.rules;
   request.rules.equal_exposure = !options.unequal_exposure;
   request.workload = make_workload(options);
+  if (!options.model.empty() && std::ranges::any_of(request.network.nodes, &NetworkNode::slots_from_memory))
+    describe_memory(request.workload, load_model_config(options.model), {options.samples, options.tokens},
+                    options.dtype);
   request.nodes_per_stage = options.nodes_per_stage;
   request.microbatches = all_microbatches(options, request.network.size());
   request.seed = options.seed;

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "schedule/explanation.h"
+#include "schedule/lower_bound.h"
 #include "schedule/plan_map.h"
 #include "schedule/simulator.h"
 #include "schedule/svg.h"
@@ -62,6 +63,18 @@ void print_plan(const Plan& plan) {
       fmt::print("  {:<{}}  {:>5}  {:>5}  {:>6}  {:>4.0f} %\n", plan.node_names[i], width, stage, plan.node_slots[i],
                  visits[i], predicted.busy_share[i] * 100);
     }
+}
+
+void print_floor(PlanRequest request, const Plan& plan) {
+  request.rules = plan.rules;
+  const auto print = [&](const char* where, const LowerBound& bound) {
+    if (bound.seconds <= 0) return;
+    fmt::print("  floor      {:.4g} s {}, which the plan exceeds by {:.1f} %: {}\n", bound.seconds, where,
+               (plan.predicted.iteration_s / bound.seconds - 1) * 100, bound.what);
+  };
+  fmt::print("\n");
+  print("on these stages", lower_bound(request, plan.stages));
+  if (request.stages.empty()) print("on any stages", lower_bound(request));
 }
 
 void add_view_options(CLI::App& verb, PlanViews& views) {

@@ -34,6 +34,7 @@ void run(const Options& options) {
   const PlanRequest request = make_plan_request(options.plan);
   Plan plan = options.compare ? compare_methods(request, options.comparison) : plan_by(options.method, request);
   print_plan(plan);
+  print_floor(request, plan);
   if (!options.out.empty()) {
     const auto folder = std::filesystem::absolute(options.out).parent_path();
     plan.network = std::filesystem::absolute(options.plan.network).lexically_relative(folder).string();

@@ -149,7 +149,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   const std::unique_ptr<Transport> transport =
       join_nodes(std::move(ucx), options.node, options.addresses, options.listen_fd);
   std::optional<ShapedTransport> shaped;
-  if (emulated) shaped.emplace(*transport, outgoing_links(*emulated, options.node));
+  if (emulated) emulate_links(shaped, *transport, *emulated, options.node);
   Transport& used = shaped ? static_cast<Transport&>(*shaped) : *transport;
 
   std::optional<Progress> progress;

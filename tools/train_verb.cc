@@ -174,7 +174,7 @@ void train(const Options& options) {
   const std::unique_ptr<Transport> transport =
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
   std::optional<ShapedTransport> shaped;
-  if (run.file.emulate_links) shaped.emplace(*transport, outgoing_links(run.network, options.node));
+  if (run.file.emulate_links) emulate_links(shaped, *transport, run.network, options.node);
   Transport& links = shaped ? static_cast<Transport&>(*shaped) : *transport;
   std::filesystem::remove(trace_part_file(run.file.output, options.node));  // of another run
   std::optional<NodeTrace> trace;

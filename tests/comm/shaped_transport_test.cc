@@ -48,6 +48,21 @@ TEST(ShapedTransport, AFastLinkOvertakesASlowOneAndKeepsItsOwnOrder) {
   for (uint32_t i = 0; i < 10; ++i) EXPECT_EQ(fast.incoming[i]->header.microbatch, i);
 }
 
+// Two links of their own, each fast: what they share takes 10 ms a message.
+TEST(ShapedTransport, LinksShareTheUplink) {
+  InProcessNetwork network(3, 1);
+  ShapedTransport shaped(network.transport(0), {{}, {.latency_s = 0.02, .bandwidth_bytes_per_s = 1e9}, {}}, 1e7);
+  Recorder sender(shaped), one(network.transport(1)), two(network.transport(2));
+  std::thread to_one([&] { EXPECT_TRUE(one.run_until([&] { return one.received_count() == 2; })); });
+  std::thread to_two([&] { EXPECT_TRUE(two.run_until([&] { return two.received_count() == 2; })); });
+  const auto start = Clock::now();
+  for (uint32_t i = 0; i < 4; ++i) shaped.send(message_to(1 + i % 2, payload.size(), i), payload);
+  ASSERT_TRUE(sender.run_until([&] { return sender.sent.size() == 4; }));
+  to_one.join();
+  to_two.join();
+  EXPECT_GE(seconds_since(start), 0.04) << "four messages";
+}
+
 TEST(ShapedTransport, CloseFlushesTheLinks) {
   InProcessNetwork network(2, 1);
   ShapedTransport shaped(network.transport(0), {{}, {.latency_s = 0.02, .bandwidth_bytes_per_s = 0}});
@@ -75,6 +90,7 @@ TEST(ShapedTransport, SenselessLinksAreRefused) {
                InternalError);
   EXPECT_THROW(ShapedTransport(network.transport(0), {{}, {.latency_s = 0, .bandwidth_bytes_per_s = 0.0 / 0.0}}),
                InternalError);
+  EXPECT_THROW(ShapedTransport(network.transport(0), {{}, {}}, -1), InternalError);
 }
 
 }  // namespace

@@ -92,6 +92,20 @@ TEST(Slots, AsManyAsFitBelowTheReserve) {
   SKP_EXPECT_ERROR(fitting_slots(spec, context, memory_for(bytes_of(1)) - 2, 8), MemoryError, "a stage with one slot");
 }
 
+TEST(Slots, AWorkloadTellsWhatItsStagesTake) {
+  const auto backend = make_cpu_backend();
+  Context context;
+  context.backend = backend.get();
+  Workload workload;
+  workload.stage_layers = {1, 2};
+  describe_memory(workload, tiny_config(3), {2, 16}, Dtype::kF32);
+  ASSERT_EQ(workload.stage_state_bytes.size(), 2u);
+  MemoryPlan plan;
+  Stage::plan_memory(plan, {.config = tiny_config(3), .layout = {1, 1, 2}, .batch = {2, 16}, .slots = 5}, context);
+  EXPECT_EQ(workload.stage_state_bytes[1] + 5 * workload.stage_slot_bytes[1], plan.total_bytes());
+  EXPECT_GT(workload.stage_state_bytes[0], 0);
+}
+
 TEST(DeviceWaves, HaveOneNodeOfEveryMachine) {
   EXPECT_EQ(device_waves({"a", "b", "a", "c", "b", "a"}), (std::vector<std::vector<int>>{{0, 1, 3}, {2, 4}, {5}}));
 }

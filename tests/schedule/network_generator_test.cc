@@ -35,6 +35,8 @@ TEST(NetworkGenerator, DrawsWhatTheShapeSays) {
   }
   EXPECT_EQ(regions.size(), 4u);
   EXPECT_EQ(devices.size(), 2u);
+  EXPECT_EQ(network.nodes[5].uplink_bytes_per_s, 0);
+  EXPECT_EQ(generate_network({.uplink_mbit_per_s = 8}).nodes[5].uplink_bytes_per_s, 1e6);
   for (int from = 0; from < 12; ++from)
     for (int to = 0; to < 12; ++to) {
       if (from == to) continue;
@@ -55,6 +57,24 @@ TEST(NetworkGenerator, TheSameShapeIsTheSameNetwork) {
   };
   EXPECT_EQ(text_of(shape_of(1)), text_of(shape_of(1)));
   EXPECT_NE(text_of(shape_of(1)), text_of(shape_of(2)));
+}
+
+TEST(NetworkGenerator, ThousandsOfNodesMakeASmallFile) {
+  const TempFolder folder;
+  const NetworkShape shape = {.nodes = 1200, .clusters = 10};
+  const Network network = generate_network(shape);
+  save_network(network, folder / "network.json");
+  EXPECT_LT(std::filesystem::file_size(folder / "network.json"), 1200u * 300);
+  const Network again = load_network(folder / "network.json");
+  ASSERT_EQ(again.size(), 1200);
+  for (const auto& [from, to] : {std::pair(0, 1), {1, 0}, {3, 13}, {7, 1199}}) {
+    EXPECT_DOUBLE_EQ(again.link(from, to).latency_s, network.link(from, to).latency_s);
+    EXPECT_DOUBLE_EQ(again.link(from, to).transfer_s(1e6), network.link(from, to).transfer_s(1e6));
+  }
+  NetworkShape spread = shape;
+  spread.spread = 1.1;
+  SKP_EXPECT_ERROR(save_network(generate_network(spread), folder / "large.json"), PlanError,
+                   "1200 nodes whose links differ makes a file of more than 64 MiB");
 }
 
 TEST(NetworkGenerator, EveryNetworkHasPlans) {
@@ -87,6 +107,8 @@ TEST(NetworkGenerator, RefusesWhatMakesNoSense) {
   SKP_EXPECT_ERROR(generate_network({.classes = {0.5}}), ConfigError, "classes: found 0.5");
   SKP_EXPECT_ERROR(generate_network({.spread = 0.5}), ConfigError, "spread: found 0.5");
   SKP_EXPECT_ERROR(generate_network({.overhead_s = -1}), ConfigError, "overhead_s: found -1");
+  SKP_EXPECT_ERROR(generate_network({.uplink_mbit_per_s = -1}), ConfigError, "uplink_mbit_per_s: found -1");
+  SKP_EXPECT_ERROR(generate_network({.uplink_mbit_per_s = nan}), ConfigError, "uplink_mbit_per_s: found nan");
   SKP_EXPECT_ERROR(generate_network({.slots = 0}), ConfigError, "slots: found 0");
 }
 

@@ -41,7 +41,7 @@ class PlanFile : public testing::Test {
 
 const json kNetwork = json::parse(R"({
   "format": "skippipe-network", "version": 1,
-  "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2},
+  "nodes": [{"name": "a", "region": "east", "forward_s": 0.1, "slots": 2, "uplink_mbit_per_s": 8},
             {"name": "b", "region": "east", "forward_s": 0.2, "memory_bytes": 123456789012, "loss_s": 0.03},
             {"name": "c", "region": "west", "forward_s": 0.3, "device": "cuda:0", "backward_over_forward": 2,
              "loss_over_forward": 0.5, "step_s_per_byte": 1e-9}],
@@ -58,7 +58,12 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(network.nodes[0].slots, 2);
   EXPECT_EQ(network.nodes[1].slots, 3);
   EXPECT_EQ(network.nodes[0].memory_bytes, 0);
+  EXPECT_FALSE(network.nodes[0].slots_from_memory);
+  EXPECT_TRUE(network.nodes[1].slots_from_memory);
+  EXPECT_FALSE(network.nodes[2].slots_from_memory) << "no memory is told";
   EXPECT_EQ(network.nodes[2].device, "cuda:0");
+  EXPECT_DOUBLE_EQ(network.nodes[0].uplink_bytes_per_s, 1e6);
+  EXPECT_EQ(network.nodes[1].uplink_bytes_per_s, 0) << "not shared";
   EXPECT_EQ(network.nodes[2].backward_over_forward, 2);
   EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.001);
   EXPECT_DOUBLE_EQ(network.link(0, 1).bandwidth_bytes_per_s, 1e8);
@@ -80,7 +85,20 @@ TEST_F(PlanFile, ReadsNetworks) {
   EXPECT_EQ(again.nodes[2].loss_s, std::nullopt);
   EXPECT_EQ(again.nodes[2].loss_over_forward, 0.5);
   EXPECT_EQ(again.nodes[0].region, "east");
+  EXPECT_DOUBLE_EQ(again.nodes[0].uplink_bytes_per_s, 1e6);
+  EXPECT_EQ(again.nodes[1].uplink_bytes_per_s, 0);
   EXPECT_EQ(again.nodes[1].memory_bytes, 123456789012);
+  EXPECT_TRUE(again.nodes[1].slots_from_memory);
+  EXPECT_FALSE(again.nodes[0].slots_from_memory);
+}
+
+// Links that are alike between two regions are said once; the rest one by one.
+TEST_F(PlanFile, SavesAlikeLinksByRegion) {
+  folder_.write("network.json", kNetwork.dump());
+  save_network(load_network(path("network.json")), path("again.json"));
+  const json again = json::parse(read_file(path("again.json")));
+  EXPECT_EQ(again["links"].size(), 2u) << "a to b differs from b to a";
+  EXPECT_EQ(again["region_links"].size(), 2u) << "east to west and back; in the west there is one node only";
 }
 
 TEST_F(PlanFile, LinksMayBeAMatrixOfDelays) {
@@ -116,6 +134,10 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 0; }, {"nodes[1].slots"});
   refuses_network([](json& n) { n["nodes"][1]["slots"] = 1e30; }, {"nodes[1].slots"});
   refuses_network([](json& n) { n["nodes"][1]["memory_bytes"] = -1; }, {"nodes[1].memory_bytes", "-1"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = 0; },
+                  {"nodes[1].uplink_mbit_per_s", "more than 0"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = -2; }, {"nodes[1].uplink_mbit_per_s", "-2"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbit_per_s"] = "nan"; }, {"nodes[1].uplink_mbit_per_s", "nan"});
   refuses_network([](json& n) { n["links"][0]["to"] = "z"; }, {"links[0].to", "\"z\""});
   refuses_network([](json& n) { n["links"][0]["latency_ms"] = "fast"; }, {"links[0].latency_ms", "fast"});
   refuses_network([](json& n) { n["links"].push_back(n["links"][0]); }, {"links[1]", "twice"});
@@ -125,6 +147,18 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 0; },
                   {"links[0].bandwidth_mbit_per_s", "more than 0"});
   refuses_network([](json& n) { n["region_links"].erase(1); }, {"no link from 'a' to 'c'"});
+  refuses_network([](json& n) { n["region_links"][1]["symmetric"] = false; }, {"no link from 'c' to 'a'"});
+  refuses_network([](json& n) { n["nodes"][2]["forward_s"] = 1e7; }, {"nodes[2].forward_s"});
+  refuses_network([](json& n) { n["nodes"][2]["backward_over_forward"] = -1; }, {"nodes[2].backward_over_forward"});
+  refuses_network([](json& n) { n["nodes"][2]["loss_over_forward"] = 1e4; }, {"nodes[2].loss_over_forward"});
+  refuses_network([](json& n) { n["nodes"][1]["loss_s"] = -1; }, {"nodes[1].loss_s"});
+  refuses_network([](json& n) { n["nodes"][2]["step_s_per_byte"] = 2; }, {"nodes[2].step_s_per_byte"});
+  refuses_network([](json& n) { n["links"][0]["overhead_ms"] = -1; }, {"links[0].overhead_ms"});
+  refuses_network([](json& n) { n["links"][0]["latency_ms"] = 1e300; }, {"links[0].latency_ms"});
+  refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 1e13; }, {"links[0].bandwidth_mbit_per_s"});
+  std::string not_a_number = kNetwork.dump();
+  not_a_number.replace(not_a_number.find("0.03"), 4, "NaN");
+  refuses(load_network, not_a_number, {"not valid JSON", "loss_s"});
   refuses(load_network, kNetwork.dump().substr(0, 200), {"not valid JSON"});
   refuses(load_network, "", {"not valid JSON"});
   EXPECT_THROW(load_network(path("absent.json")), FileError);
@@ -147,6 +181,23 @@ TEST_F(PlanFile, PlansSurviveARoundTrip) {
     EXPECT_EQ(again.rules.skip_ratio, c->plan.rules.skip_ratio);
     EXPECT_TRUE(validate(again, c->network).empty());
   }
+}
+
+TEST_F(PlanFile, PlansMayTellWhatStagesTakeOfMemory) {
+  Plan plan = test::small_case().plan;
+  save_plan(plan, path("plan.json"));
+  EXPECT_TRUE(load_plan(path("plan.json")).workload.stage_state_bytes.empty());
+  plan.workload.stage_state_bytes = {7, 8};
+  plan.workload.stage_slot_bytes = {1, 2};
+  save_plan(plan, path("plan.json"));
+  const Workload again = load_plan(path("plan.json")).workload;
+  EXPECT_EQ(again.stage_state_bytes, plan.workload.stage_state_bytes);
+  EXPECT_EQ(again.stage_slot_bytes, plan.workload.stage_slot_bytes);
+  json broken = json::parse(read_file(path("plan.json")));
+  broken["workload"]["stage_slot_bytes"][1] = -1;
+  refuses(load_plan, broken.dump(), {"workload.stage_slot_bytes[1]", "-1"});
+  broken["workload"].erase("stage_slot_bytes");
+  refuses(load_plan, broken.dump(), {"workload", "'stage_slot_bytes' or neither"});
 }
 
 TEST_F(PlanFile, RefusesWrongPlans) {
@@ -174,6 +225,8 @@ TEST_F(PlanFile, RefusesWrongPlans) {
   refuses_plan([](json& p) { p["microbatches"][2]["ranks"][0] = 1 << 30; }, {"microbatches[2].ranks[0]"});
   refuses_plan([](json& p) { p["microbatches"][0]["loss_priority"] = 1ll << 40; }, {"microbatches[0].loss_priority"});
   refuses_plan([](json& p) { p["rules"]["skip_ratio"] = 2; }, {"rules.skip_ratio"});
+  refuses_plan([](json& p) { p["rules"]["skip_ratio"] = -0.1; }, {"rules.skip_ratio", "-0.1"});
+  refuses_plan([](json& p) { p["rules"]["max_jump"] = 0; }, {"rules.max_jump"});
   refuses_plan([](json& p) { p["predicted"]["iteration_s"] = nullptr; }, {"predicted.iteration_s"});
   refuses_plan([](json& p) { p["nodes"][0]["slots"] = 0; }, {"nodes[0].slots"});
   for (size_t length = 0; length + 2 < text.size(); length += 37)

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -16,6 +17,7 @@
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
+#include "tests/expect_error.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -171,6 +173,49 @@ TEST(Planner, RefusesRequestsThatMakeNoSense) {
   refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {1}}; });
   refuses([](PlanRequest& r) { r.stages = {{0}, {1}, {6}}; });
   EXPECT_THROW(make_planner("fastest"), ConfigError);
+}
+
+TEST(Planner, NamesTheFieldThatMakesNoSense) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto names = [](const std::string& part, const std::function<void(PlanRequest&)>& change) {
+    PlanRequest request = make_request(1, 6, 3, 4);
+    change(request);
+    for (const char* method : {"full", "joint"})
+      SKP_EXPECT_ERROR((void)make_planner(method)->plan(request), ConfigError, part);
+  };
+  names("skip_ratio: found -0.5, expected 0 to 1", [](PlanRequest& r) { r.rules.skip_ratio = -0.5; });  // P > S
+  names("skip_ratio: found nan", [&](PlanRequest& r) { r.rules.skip_ratio = nan; });
+  names("max_swaps: found -1", [](PlanRequest& r) { r.rules.max_swaps = -1; });
+  names("max_swap_distance: found -1", [](PlanRequest& r) { r.rules.max_swap_distance = -1; });
+  names("max_jump: found 0", [](PlanRequest& r) { r.rules.max_jump = 0; });
+  names("microbatches: found 0", [](PlanRequest& r) { r.microbatches = 0; });
+  names("samples: found 0", [](PlanRequest& r) { r.workload.samples = 0; });
+  names("activation_bytes: found -1", [](PlanRequest& r) { r.workload.activation_bytes = -1; });
+  names("stage_layers: found 0", [](PlanRequest& r) { r.workload.stage_layers[2] = 0; });
+  names("stage_gradient_bytes: found -7", [](PlanRequest& r) { r.workload.stage_gradient_bytes[1] = -7; });
+  names("max_replica_delay_s: found nan", [&](PlanRequest& r) { r.max_replica_delay_s = nan; });
+  names("node 'node-2': forward_s: found nan", [&](PlanRequest& r) { r.network.nodes[2].forward_s = nan; });
+  names("node 'node-2': loss_s: found -1", [](PlanRequest& r) { r.network.nodes[2].loss_s = -1; });
+  names("node 'node-3': uplink_bytes_per_s: found inf",
+        [](PlanRequest& r) { r.network.nodes[3].uplink_bytes_per_s = INFINITY; });
+  names("node 'node-3': slots: found 0", [](PlanRequest& r) { r.network.nodes[3].slots = 0; });
+  names("latency_s of a link: found nan", [&](PlanRequest& r) { r.network.link(1, 2).latency_s = nan; });
+  names("links: found 35, expected one for each pair of 6 nodes", [](PlanRequest& r) { r.network.links.pop_back(); });
+}
+
+// However few the slots are: paths whose visits keep the order of stages never deadlock.
+TEST(Planner, OneSlotEverywhereIsEnough) {
+  for (const uint64_t seed : test::seeds(10)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    PlanRequest request = make_request(seed, 8, 4, 9);
+    request.rules.skip_ratio = 0.25;
+    for (NetworkNode& node : request.network.nodes) node.slots = 1;
+    for (const char* method : {"full", "joint"}) {
+      const PlanResult result = make_planner(method)->plan(request);
+      ASSERT_TRUE(result.plan) << method << ": " << result.why;
+      EXPECT_THAT(validate(*result.plan, request.network), testing::IsEmpty());
+    }
+  }
 }
 
 // All paths of 2 of 3 stages behind given stages, for all microbatches: what is the best the objective can be?

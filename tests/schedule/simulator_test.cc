@@ -92,6 +92,79 @@ TEST(Simulator, MessagesQueueForTheirLink) {
   EXPECT_EQ(starts, (std::vector<double>{0.125, 0.625, 1.125}));
 }
 
+// Node 0 sends two microbatches over two links of 0.5 s each.
+Case fan() {
+  Case c = chain();
+  c.network.nodes.push_back(c.network.nodes[1]);
+  c.network.links.assign(9, c.network.links[0]);
+  c.plan.node_names.push_back("node-2");
+  c.plan.node_slots = {3, 3, 3};
+  c.plan.stages = {{0}, {1, 2}};
+  c.plan.workload.stage_gradient_bytes = {0, 0};
+  c.plan.microbatches = {{.visits = {{.node = 0}, {.node = 1}}}, {.visits = {{.node = 0}, {.node = 2}}}};
+  assign_priorities(c.plan);
+  return c;
+}
+
+struct Sent {
+  double start_s, end_s;
+};
+std::vector<Sent> sent_forward(const Case& c) {
+  Simulator simulator(c.network);
+  SimulationRecord record;
+  simulator.run(c.plan, {.admission = Admission::kAnySlot, .record = &record});
+  std::vector<Sent> sent;
+  for (const auto& t : record.transfers)
+    if (t.from == 0 && t.kind == SimulationRecord::Transfer::Kind::kForward) sent.push_back({t.start_s, t.end_s});
+  return sent;
+}
+
+TEST(Simulator, MessagesQueueForTheUplinkOfTheirSender) {
+  Case c = fan();
+  c.network.nodes[0].forward_s = 0.125;
+  std::vector<Sent> sent = sent_forward(c);
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_DOUBLE_EQ(sent[1].start_s, 0.25) << "each link is its own";
+  // 100 bytes take 2 s of the uplink, more than the link's 0.5 s: both hold a message back, and the slower one
+  // delivers.
+  c.network.nodes[0].uplink_bytes_per_s = 50;
+  sent = sent_forward(c);
+  EXPECT_DOUBLE_EQ(sent[0].start_s, 0.125);
+  EXPECT_DOUBLE_EQ(sent[0].end_s, 0.125 + 2 + 0.25);
+  EXPECT_DOUBLE_EQ(sent[1].start_s, 2.125);
+  EXPECT_DOUBLE_EQ(sent[1].end_s, 4.125 + 0.25);
+  // A fast one is free after 0.1 s, while each link still needs 0.5 s.
+  c.network.nodes[0].uplink_bytes_per_s = 1000;
+  sent = sent_forward(c);
+  EXPECT_DOUBLE_EQ(sent[0].end_s, 0.125 + 0.5 + 0.25);
+  EXPECT_DOUBLE_EQ(sent[1].start_s, 0.25) << "its forward pass ends later than the uplink is free";
+  // What others send does not matter.
+  c.network.nodes[0].uplink_bytes_per_s = 0;
+  c.network.nodes[1].uplink_bytes_per_s = 1;
+  EXPECT_DOUBLE_EQ(sent_forward(c)[1].end_s, 0.25 + 0.75);
+}
+
+TEST(Simulator, ShardsAndNormsShareTheUplink) {
+  // Three replicas of the only stage, of which node 0 alone has a visit: two shards of 100 bytes from each, twice.
+  Case c = fan();
+  c.plan.stages = {{0, 1, 2}};
+  c.plan.workload = {.stage_layers = {1}, .stage_gradient_bytes = {300}, .exchange_norm = false};
+  c.plan.microbatches = {{.visits = {{.node = 0, .backward_rank = 1}}}};
+  assign_priorities(c.plan);
+  c.network.nodes[0].uplink_bytes_per_s = 50;
+  const double backward_s = 1 + 0.25 + 1.5, step_s = 0.3;
+  // Node 0's shards leave its uplink one after the other, and its sums right behind its last shard; node 2's sum, made
+  // when node 0's second shard has come, takes no longer than node 0's second sum.
+  const double shards_s = backward_s + 4 + 0.25;
+  const double sums_s = backward_s + 4 + 4 + 0.25;
+  EXPECT_NEAR(Simulator(c.network).run(c.plan).iteration_s, std::max(shards_s + 0.75, sums_s) + step_s, 1e-12);
+
+  // 64 bytes to each of two: the second leaves after 2 x 1.28 s.
+  c.plan.workload.stage_gradient_bytes = {0};
+  c.plan.workload.exchange_norm = true;
+  EXPECT_NEAR(Simulator(c.network).run(c.plan).iteration_s, backward_s + 2 * 64.0 / 50 + 0.25, 1e-12);
+}
+
 TEST(Simulator, TheLastNormToArriveCounts) {
   // Node 1 has no visit: its norm leaves at once, but takes longer than all that node 0 does.
   Case c = chain();

@@ -1,4 +1,6 @@
 // network, plan and simulate, as a user calls them.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <limits>
@@ -69,9 +71,37 @@ TEST_F(PlanVerbsTest, TakesSizesFromTheModel) {
   expect_refused(plan("--stages 2 --layers 3,3" + model), "--layers sum to 6");
 }
 
+// Without `slots` in the network, they follow from the memory that the model leaves.
+TEST_F(PlanVerbsTest, TakesSlotsFromTheMemory) {
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  const auto network_of = [&](int64_t memory_bytes) {
+    folder_.write("memory.json", fmt::format(R"({{"format": "skippipe-network", "version": 1, "nodes": [
+      {{"name": "a", "forward_s": 1, "memory_bytes": {0}}}, {{"name": "b", "forward_s": 1, "memory_bytes": {0}}},
+      {{"name": "c", "forward_s": 1, "slots": 2}}],
+      "region_links": [{{"from": "", "to": "", "latency_ms": 1}}]}})",
+                                             memory_bytes));
+  };
+  const std::string arguments =
+      "plan --network @/memory.json --stages 3 --skip 0 --microbatches 5 --evaluations 100 --samples 2 --tokens 32 "
+      "--model @/config.json --out @/memory-plan.json";
+  network_of(1'000'000'000);
+  expect_ok(arguments, "floor");
+  const Plan found = load_plan(path("memory-plan.json"));
+  EXPECT_EQ(found.node_slots, (std::vector<int>{5, 5, 2})) << "one for each microbatch, and its own number";
+  EXPECT_EQ(found.workload.stage_slot_bytes.size(), 3u);
+  EXPECT_TRUE(validate(found, load_network(path("memory.json"))).empty());
+  network_of(1'000'000);
+  expect_refused(arguments, "rule T1 can't be met: 1 nodes can hold stage");
+}
+
 TEST_F(PlanVerbsTest, DrawsNetworks) {
-  expect_ok("network --nodes 9 --clusters 3 --classes 1,4 --spread 2 --seed 5 --out @/drawn.json",
-            "9 nodes in 3 regions");
+  expect_ok(
+      "network --nodes 9 --clusters 3 --classes 1,4 --spread 2 --seed 5 --uplink-mbit-per-s 40 --out @/drawn.json",
+      "9 nodes in 3 regions");
+  EXPECT_DOUBLE_EQ(load_network(path("drawn.json")).nodes[8].uplink_bytes_per_s, 5e6);
+  EXPECT_EQ(run("network --uplink-mbit-per-s 0 --out @/none.json").exit_code, 2);
   expect_ok("plan --network @/drawn.json --stages 3 --microbatches 6 --stage-gradient-bytes 1000 --evaluations 50",
             "s per iteration");
   expect_refused("network --nodes 2 --clusters 3 --out @/none.json", "clusters: found 3");

@@ -1,0 +1,112 @@
+#include "schedule/capacity.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace skippipe {
+namespace {
+
+constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
+
+bool follows_from_memory(const PlanRequest& request, const NetworkNode& node) {
+  return node.slots_from_memory && !request.workload.stage_slot_bytes.empty();
+}
+
+int64_t stage_memory(const NetworkNode& node) {
+  return static_cast<int64_t>(kStageMemoryShare * static_cast<double>(node.memory_bytes));
+}
+
+// What a stage takes with one slot.
+int64_t least_bytes(const Workload& workload, size_t stage) {
+  return workload.stage_state_bytes[stage] + workload.stage_slot_bytes[stage];
+}
+
+std::string gigabytes(int64_t bytes) { return fmt::format("{:.3g} GB", static_cast<double>(bytes) * 1e-9); }
+
+std::string needs(const Workload& workload, size_t stage) {
+  return fmt::format("it needs {} of state and {} per slot", gigabytes(workload.stage_state_bytes[stage]),
+                     gigabytes(workload.stage_slot_bytes[stage]));
+}
+
+std::optional<PlanResult> check_given(const PlanRequest& request) {
+  for (size_t stage = 0; stage < request.stages.size(); ++stage)
+    for (const int node : request.stages[stage]) {
+      if (slots_in_stage(request, node, static_cast<int>(stage)) > 0) continue;
+      const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
+      return PlanResult{.rule = "T1",
+                        .why = fmt::format("node '{}' can't hold stage {}: {}, the node has {} for both", found.name,
+                                           stage, needs(request.workload, stage), gigabytes(stage_memory(found)))};
+    }
+  return std::nullopt;
+}
+
+// What each node has for a stage, the most first.
+std::vector<int64_t> memories(const PlanRequest& request) {
+  std::vector<int64_t> bytes;
+  for (const NetworkNode& node : request.network.nodes)
+    bytes.push_back(follows_from_memory(request, node) ? stage_memory(node) : kUnbounded);
+  std::sort(bytes.rbegin(), bytes.rend());
+  return bytes;
+}
+
+}  // namespace
+
+int slots_in_stage(const PlanRequest& request, int node, int stage) {
+  const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
+  if (!follows_from_memory(request, found)) return found.slots;
+  const auto s = static_cast<size_t>(stage);
+  const int64_t left = stage_memory(found) - request.workload.stage_state_bytes[s];
+  if (left < 0) return 0;
+  const int64_t slot_bytes = std::max<int64_t>(1, request.workload.stage_slot_bytes[s]);
+  return static_cast<int>(std::min({left / slot_bytes, int64_t{request.microbatches}, int64_t{kMaxSlots}}));
+}
+
+bool assign_slots(const PlanRequest& request, Plan& plan) {
+  plan.node_slots.clear();
+  for (const NetworkNode& node : request.network.nodes) plan.node_slots.push_back(node.slots);
+  bool all_fit = true;
+  for (size_t stage = 0; stage < plan.stages.size(); ++stage)
+    for (const int node : plan.stages[stage]) {
+      int& slots = plan.node_slots[static_cast<size_t>(node)];
+      slots = slots_in_stage(request, node, static_cast<int>(stage));
+      all_fit = all_fit && slots > 0;
+    }
+  return all_fit;
+}
+
+// A node that can hold a stage can hold all that take less; so nodes suffice for all stages if they do for the
+// greediest one, the greediest two, and so on.
+std::optional<PlanResult> check_capacity(const PlanRequest& request) {
+  const Workload& workload = request.workload;
+  if (workload.stage_slot_bytes.empty()) return std::nullopt;
+  if (!request.stages.empty()) return check_given(request);
+  const std::vector<int64_t> memory = memories(request);
+  const std::vector<int> counts = request.nodes_per_stage.empty()
+                                      ? split_evenly(request.network.size(), request.stage_count())
+                                      : request.nodes_per_stage;
+  std::vector<size_t> greediest(counts.size());
+  std::iota(greediest.begin(), greediest.end(), size_t{0});
+  std::stable_sort(greediest.begin(), greediest.end(),
+                   [&](size_t a, size_t b) { return least_bytes(workload, a) > least_bytes(workload, b); });
+  size_t taken = 0;
+  for (const size_t stage : greediest) {
+    const int64_t least = least_bytes(workload, stage);
+    if (memory.front() < least)
+      return PlanResult{.rule = "T1",
+                        .why = fmt::format("no node can hold stage {}: {}, the largest node has {} for both", stage,
+                                           needs(workload, stage), gigabytes(memory.front()))};
+    taken += static_cast<size_t>(counts[stage]);
+    if (taken > memory.size() || memory[taken - 1] < least)
+      return PlanResult{
+          .rule = "T1",
+          .why = fmt::format("{} nodes can hold stage {} ({}), expected {} for it and those that need more",
+                             std::count_if(memory.begin(), memory.end(), [&](int64_t m) { return m >= least; }), stage,
+                             needs(workload, stage), taken)};
+  }
+  return std::nullopt;
+}
+
+}  // namespace skippipe

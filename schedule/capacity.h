@@ -1,0 +1,24 @@
+// How many microbatches a node can hold at once (T1), in the stage that it is given.
+#pragma once
+
+#include <optional>
+
+#include "schedule/planner.h"
+
+namespace skippipe {
+
+// More than this a node never has; also the most that network and plan files may say.
+inline constexpr int kMaxSlots = 4096;
+
+// The node's own number; or, where its slots follow from its memory and the workload says what stages take, what
+// kStageMemoryShare of it leaves beside the stage's state, at most one for each microbatch. 0: the stage does not fit.
+int slots_in_stage(const PlanRequest& request, int node, int stage);
+
+// plan.node_slots from plan.stages; a node of no stage gets its own number. False: a node can't hold its stage, and has
+// 0 slots.
+bool assign_slots(const PlanRequest& request, Plan& plan);
+
+// Whether nodes can be found for all stages, of the given or even sizes; else why not, with the numbers.
+std::optional<PlanResult> check_capacity(const PlanRequest& request);
+
+}  // namespace skippipe
