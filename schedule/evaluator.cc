@@ -1,9 +1,10 @@
 #include "schedule/evaluator.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
-#include "schedule/cost_model.h"
+#include "schedule/capacity.h"
 
 namespace skippipe {
 namespace {
@@ -11,7 +12,9 @@ namespace {
 constexpr std::ptrdiff_t kShortWay = 16;  // events to pass one by one
 constexpr size_t kManyOver = 1024;
 // More snapshots save more events and cost more copies.
-constexpr int kSnapshots = 16;
+constexpr int kSnapshots = 32;
+// A node that can't be in its stage is worse than any deadlock.
+constexpr int64_t kMisfit = int64_t{1} << 32;
 constexpr int32_t kNever = -1;
 // Of sums of seconds in another order.
 constexpr double kRounding = 1e-12;
@@ -71,6 +74,12 @@ Evaluator::Evaluator(const PlanRequest& request) : request_(request), node_count
     s_per_byte_.push_back(link.occupied_s(1));
     if (s_per_byte_.back() > 0) links_fill_ = true;
   }
+  for (const NetworkNode& node : network.nodes) {
+    uplink_s_per_byte_.push_back(node.uplink_bytes_per_s > 0 ? 1 / node.uplink_bytes_per_s : 0);
+    if (uplink_s_per_byte_.back() > 0) links_fill_ = true;
+  }
+  link_free_s_.resize(network.links.size());
+  link_run_.resize(network.links.size(), 0);
   costs_.resize(network.nodes.size());
   reduced_s_.resize(network.nodes.size());
   arrived_s_.resize(network.nodes.size());
@@ -93,6 +102,9 @@ void Evaluator::shape(const Candidate& candidate) {
     }
   tasks_.assign(tasks, Task{});
   base_tasks_.assign(tasks, Task{});
+  trial_.finish.assign(tasks, kNever);
+  trial_.admission.assign(static_cast<size_t>(microbatches_), kNever);
+  base_ = trial_;
   changed_.clear();
   const int events = microbatches_ * (length_ > 1 ? 4 * length_ + 1 : steps_);
   snapshot_every_ = events / kSnapshots + 1;
@@ -102,7 +114,7 @@ void Evaluator::shape(const Candidate& candidate) {
 
 double Evaluator::duration_s(int node, int step) const {
   const NodeCost& cost = at(costs_, node);
-  return step < length_ ? cost.forward_s : step == length_ ? cost.loss_s : cost.backward_s;
+  return step < length_ ? cost.seconds.forward_s : step == length_ ? cost.seconds.loss_s : cost.seconds.backward_s;
 }
 
 // Backwards from its last task.
@@ -112,6 +124,7 @@ void Evaluator::describe_tasks(int microbatch) {
   for (int step = steps_ - 1; step >= 0; --step) {
     Task& task = tasks[step];
     task.node = nodes_[row + static_cast<size_t>(at(position_, step))];
+    task.microbatch = microbatch;
     task.step = step;
     task.duration_s = duration_s(task.node, step);
     task.fixed_s = task.remaining_s = 0;
@@ -135,26 +148,38 @@ void Evaluator::restore_rows() {
   changed_.clear();
 }
 
-// The candidate's stages and rows; fills changed_ with the rows that are not those of the base.
-void Evaluator::take(const Candidate& candidate) {
-  if (candidate.stages != stages_) {
-    stages_ = candidate.stages;
-    for (NodeCost& cost : costs_) cost = NodeCost{};
-    for (size_t stage = 0; stage < stages_.size(); ++stage)
-      for (const int node : stages_[stage]) {
-        const NetworkNode& speed = at(request_.network.nodes, node);
-        const TaskSeconds seconds = task_seconds(speed, request_.workload, stage);
-        at(costs_, node) = {.slots = speed.slots,
-                            .forward_s = seconds.forward_s,
-                            .loss_s = seconds.loss_s,
-                            .backward_s = seconds.backward_s,
-                            .step_s = seconds.step_s};
-      }
+void Evaluator::take_stages(const std::vector<std::vector<int>>& stages) {
+  given_stages_ = stages_ = stages;
+  std::ranges::fill(costs_, NodeCost{});
+  used_nodes_.clear();
+  misfits_ = 0;
+  for (size_t stage = 0; stage < stages_.size(); ++stage) {
+    std::ranges::sort(stages_[stage]);
+    for (const int node : stages_[stage]) {
+      const int slots = slots_in_stage(request_, node, static_cast<int>(stage));
+      at(costs_, node) = {slots, task_seconds(at(request_.network.nodes, node), request_.workload, stage)};
+      used_nodes_.push_back(node);
+      misfits_ += slots < 1 ? 1 : 0;
+    }
+    misfits_ += count_slow_pairs(stages_[stage]);
   }
-  for (NodeCost& cost : costs_) cost.visits = 0;
-  for (const int node : candidate.nodes) ++at(costs_, node).visits;
+  std::ranges::sort(used_nodes_);
+}
+
+int Evaluator::count_slow_pairs(const std::vector<int>& replicas) const {
+  if (std::isinf(request_.max_replica_delay_s)) return 0;
+  int count = 0;
+  for (const int a : replicas)
+    for (const int b : replicas)
+      if (a != b && request_.network.link(a, b).transfer_s(activation_bytes_) > request_.max_replica_delay_s) ++count;
+  return count;
+}
+
+// The candidate's rows; fills changed_ with those that are not the base's.
+void Evaluator::take_rows(const Candidate& candidate) {
   if (!has_base_) {
     nodes_ = candidate.nodes;
+    changed_.clear();
     for (int m = 0; m < microbatches_; ++m) describe_tasks(m);
     return;
   }
@@ -176,34 +201,38 @@ int Evaluator::first_difference() {
     int position = 0;
     while (nodes_[row + static_cast<size_t>(position)] == base_nodes_[row + static_cast<size_t>(position)]) ++position;
     if (position > 0) {
-      first = std::min(first, base_finish_event_[first_task(m) + static_cast<size_t>(position) - 1]);
+      first = std::min(first, base_.finish[first_task(m) + static_cast<size_t>(position) - 1]);
       continue;
     }
     // The old data node would have let it in; the new one does where it let in a later one, or none.
     const int data_node = nodes_[row];
-    first = std::min({first, at(base_admission_event_, m), at(base_idle_event_, data_node)});
+    first = std::min({first, at(base_.admission, m), at(base_idle_event_, data_node)});
     for (int later = m + 1; later < microbatches_; ++later)
       if (base_nodes_[static_cast<size_t>(later) * static_cast<size_t>(length_)] == data_node)
-        first = std::min(first, at(base_admission_event_, later));
+        first = std::min(first, at(base_.admission, later));
   }
   return std::max(0, first);
 }
 
 void Evaluator::restart() {
   state_.nodes.assign(static_cast<size_t>(node_count_), NodeState{});
-  const auto tasks = static_cast<size_t>(microbatches_) * static_cast<size_t>(steps_);
-  state_.next.assign(tasks, -1);
-  state_.finish_event.assign(tasks, kNever);
-  state_.admission_event.assign(static_cast<size_t>(microbatches_), 0);
-  state_.end_s.assign(static_cast<size_t>(microbatches_), 0);
-  if (links_fill_)
-    state_.link_free_s.assign(fixed_s_.size(), 0);
-  else
-    state_.link_free_s.clear();
+  state_.next.assign(static_cast<size_t>(microbatches_), -1);
+  state_.busy_links.clear();
   state_.events.clear();
-  state_.event = 0;
+  state_.event = state_.finished = 0;
   state_.now_s = 0;
-  for (NodeState& node : state_.nodes) node.idle_event = std::numeric_limits<int32_t>::max();
+  ++run_;
+  std::ranges::fill(trial_.finish, kNever);
+  std::ranges::fill(trial_.admission, kNever);
+  trial_from_ = 0;
+}
+
+void Evaluator::resume(const State& snapshot) {
+  state_ = snapshot;
+  ++run_;
+  for (const BusyLink& busy : state_.busy_links) occupy(busy.link, busy.free_s);
+  trial_from_ = state_.event;
+  move_waiting(state_);
 }
 
 // Of a data node that stays the same, waiting microbatches are where they were; others move.
@@ -212,8 +241,8 @@ void Evaluator::move_waiting(State& state) {
     const int from = data_node(base_nodes_, m);
     if (from == data_node(nodes_, m)) continue;
     int32_t* at_task = &at(state.nodes, from).waiting;
-    while (*at_task != static_cast<int32_t>(first_task(m))) at_task = &at(state.next, *at_task);
-    *at_task = at(state.next, *at_task);
+    while (*at_task != static_cast<int32_t>(first_task(m))) at_task = &next(state, *at_task);
+    *at_task = next(state, *at_task);
   }
   for (const int m : changed_)
     if (data_node(base_nodes_, m) != data_node(nodes_, m))
@@ -225,11 +254,11 @@ void Evaluator::start_nodes() {
     const int task = static_cast<int>(first_task(m));
     insert(state_, at(state_.nodes, at(tasks_, task).node).waiting, task);
   }
-  for (int node = 0; node < node_count_; ++node) {
+  for (const int node : used_nodes_) {
     NodeState& state = at(state_.nodes, node);
     while (state.waiting >= 0 && state.open < at(costs_, node).slots) {
       const int task = state.waiting;
-      state.waiting = at(state_.next, task);
+      state.waiting = next(state_, task);
       ++state.open;
       insert(state_, state.ready, task);
     }
@@ -240,13 +269,14 @@ void Evaluator::start_nodes() {
 
 Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
   if (candidate.microbatches() != microbatches_ || candidate.length != length_) shape(candidate);
-  take(candidate);
+  if (candidate.stages != given_stages_) take_stages(candidate.stages);
+  if (misfits_ > 0) return {.unfinished = kMisfit * misfits_};
+  take_rows(candidate);
   const int from = has_base_ ? first_difference() / snapshot_every_ : 0;
   if (from > 0) {
     const int latest = std::min(from, kSnapshots - 1);
-    state_ = at(snapshots_, latest);
+    resume(at(snapshots_, latest));
     first_trial_snapshot_ = latest + 1;
-    move_waiting(state_);
   } else {
     restart();
     first_trial_snapshot_ = 1;
@@ -257,7 +287,7 @@ Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
   const bool ended = run(limit_s);
   events_handled_ += state_.event - before;
   if (!ended) return Cost::infinite();
-  const int64_t unfinished = std::ranges::count(state_.finish_event, kNever);
+  const int64_t unfinished = static_cast<int64_t>(tasks_.size()) - state_.finished;
   if (unfinished > 0) return {.unfinished = unfinished, .seconds = 0};
   return {.unfinished = 0, .seconds = after_reduction()};
 }
@@ -265,6 +295,10 @@ Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
 void Evaluator::accept() {
   if (has_base_)
     for (int i = 1; i < first_trial_snapshot_; ++i) move_waiting(at(snapshots_, i));
+  if (misfits_ > 0) {
+    has_base_ = false;
+    return;
+  }
   std::swap_ranges(snapshots_.begin() + first_trial_snapshot_, snapshots_.end(),
                    trial_snapshots_.begin() + first_trial_snapshot_);
   if (!has_base_) {
@@ -278,12 +312,21 @@ void Evaluator::accept() {
     std::copy_n(tasks_.begin() + tasks, steps_, base_tasks_.begin() + tasks);
   }
   changed_.clear();
-  has_base_ = true;
+  remember();
   base_last_event_ = std::max(0, state_.event - 1);
-  base_finish_event_ = state_.finish_event;
-  base_admission_event_ = state_.admission_event;
   base_idle_event_.resize(state_.nodes.size());
   for (size_t node = 0; node < state_.nodes.size(); ++node) base_idle_event_[node] = state_.nodes[node].idle_event;
+  has_base_ = true;
+}
+
+// What happened before trial_from_ happened as in the base's run.
+void Evaluator::remember() {
+  const auto merge = [&](std::vector<int32_t>& base, const std::vector<int32_t>& trial) {
+    for (size_t i = 0; i < trial.size(); ++i)
+      if (base[i] == kNever || base[i] >= trial_from_) base[i] = trial[i];
+  };
+  merge(base_.finish, trial_.finish);
+  merge(base_.admission, trial_.admission);
 }
 
 // False: some microbatch is certain to end after `limit_s`.
@@ -292,6 +335,7 @@ bool Evaluator::run(double limit_s) {
   int next_snapshot = first_trial_snapshot_ * snapshot_every_;
   while (!state_.events.empty()) {
     if (state_.event == next_snapshot) {
+      std::erase_if(state_.busy_links, [&](const BusyLink& busy) { return busy.free_s <= state_.now_s; });
       at(trial_snapshots_, next_snapshot / snapshot_every_) = state_;
       next_snapshot += snapshot_every_;
     }
@@ -315,32 +359,32 @@ void Evaluator::finish(int task) {
   const Task& ended = at(tasks_, task);
   NodeState& node = at(state_.nodes, ended.node);
   node.running = -1;
-  at(state_.finish_event, task) = state_.event - 1;
-  if (ended.step + 1 == steps_)
-    at(state_.end_s, task / steps_) = state_.now_s;
-  else if (length_ > 1)
-    send(task);
-  else
-    insert(state_, node.ready, task + 1);
+  at(trial_.finish, task) = state_.event - 1;
+  ++state_.finished;
+  if (ended.step + 1 < steps_) {
+    if (length_ > 1)
+      send(task);
+    else
+      insert(state_, node.ready, task + 1);
+  }
   run_next(node, ended.step > length_ ? end_visit(node) : -1);
 }
 
 // Lets the next microbatch in. Returns its forward task if it is let in only after the node's next task is chosen: a
 // message.
 int Evaluator::end_visit(NodeState& node) {
-  ++node.ended;
   --node.open;
   node.last_end_s = state_.now_s;
-  const int next = node.waiting;
-  if (next < 0) {
+  const int first = node.waiting;
+  if (first < 0) {
     node.idle_event = std::min(node.idle_event, state_.event - 1);
     return -1;
   }
-  node.waiting = at(state_.next, next);
+  node.waiting = next(state_, first);
   ++node.open;
-  if (at(tasks_, next).step > 0) return next;
-  at(state_.admission_event, next / steps_) = state_.event - 1;
-  insert(state_, node.ready, next);
+  if (at(tasks_, first).step > 0) return first;
+  at(trial_.admission, at(tasks_, first).microbatch) = state_.event - 1;
+  insert(state_, node.ready, first);
   return -1;
 }
 
@@ -357,8 +401,8 @@ void Evaluator::arrive(int task) {
 
 void Evaluator::insert(State& state, int32_t& list, int task) {
   int32_t* place = &list;
-  while (*place >= 0 && at(key_, *place) < at(key_, task)) place = &at(state.next, *place);
-  at(state.next, task) = *place;
+  while (*place >= 0 && at(key_, *place) < at(key_, task)) place = &next(state, *place);
+  next(state, task) = *place;
   *place = task;
 }
 
@@ -366,7 +410,7 @@ void Evaluator::run_next(NodeState& node, int let_in_late) {
   if (node.running < 0) {
     if (node.ready >= 0) {
       node.running = node.ready;
-      node.ready = at(state_.next, node.ready);
+      node.ready = next(state_, node.ready);
     } else {
       node.running = let_in_late;
       let_in_late = -1;
@@ -389,9 +433,26 @@ void Evaluator::send(int task) {
 double Evaluator::transfer(double now_s, int from, int to, double bytes) {
   const size_t l = link(from, to);
   if (!links_fill_) return now_s + fixed_s_[l];
-  double& free_s = state_.link_free_s[l];
-  free_s = std::max(now_s, free_s) + bytes * s_per_byte_[l];
-  return free_s + fixed_s_[l];
+  double start_s = link_run_[l] == run_ ? std::max(now_s, link_free_s_[l]) : now_s;
+  const double uplink_s_per_byte = at(uplink_s_per_byte_, from);
+  if (uplink_s_per_byte == 0) {
+    const double free_s = start_s + bytes * s_per_byte_[l];
+    occupy(l, free_s);
+    state_.busy_links.push_back({l, free_s});
+    return free_s + fixed_s_[l];
+  }
+  double& uplink_free_s = at(state_.nodes, from).uplink_free_s;
+  start_s = std::max(start_s, uplink_free_s);
+  const double free_s = start_s + bytes * s_per_byte_[l];
+  occupy(l, free_s);
+  state_.busy_links.push_back({l, free_s});
+  uplink_free_s = start_s + bytes * uplink_s_per_byte;
+  return std::max(free_s, uplink_free_s) + fixed_s_[l];
+}
+
+void Evaluator::occupy(size_t link, double free_s) {
+  link_free_s_[link] = free_s;
+  link_run_[link] = run_;
 }
 
 // When the last node has stepped. After its last backward pass a node sends nothing but its part of the reduction and
@@ -400,8 +461,7 @@ double Evaluator::after_reduction() {
   for (size_t stage = 0; stage < stages_.size(); ++stage) reduce_stage(stages_[stage], stage);
   if (request_.workload.exchange_norm) exchange_norms();
   double end_s = 0;
-  for (const std::vector<int>& replicas : stages_)
-    for (const int node : replicas) end_s = std::max(end_s, at(reduced_s_, node) + at(costs_, node).step_s);
+  for (const int node : used_nodes_) end_s = std::max(end_s, at(reduced_s_, node) + at(costs_, node).seconds.step_s);
   return end_s;
 }
 
@@ -426,12 +486,10 @@ void Evaluator::reduce_stage(const std::vector<int>& replicas, size_t stage) {
 
 void Evaluator::exchange_norms() {
   arrived_s_ = reduced_s_;
-  for (const std::vector<int>& replicas : stages_)
-    for (const int from : replicas)
-      for (int to = 0; to < node_count_; ++to)
-        if (to != from)
-          at(arrived_s_, to) =
-              std::max(at(arrived_s_, to), transfer(at(reduced_s_, from), from, to, kNormMessageBytes));
+  for (const int from : used_nodes_)
+    for (const int to : used_nodes_)
+      if (to != from)
+        at(arrived_s_, to) = std::max(at(arrived_s_, to), transfer(at(reduced_s_, from), from, to, kNormMessageBytes));
   reduced_s_ = arrived_s_;
 }
 

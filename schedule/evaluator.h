@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "schedule/cost_model.h"
 #include "schedule/planner.h"
 
 namespace skippipe {
@@ -29,9 +30,9 @@ struct Candidate {
   size_t offset(int microbatch) const { return static_cast<size_t>(microbatch) * size(); }
 };
 
-// Lower is better: first of all no deadlock.
+// Lower is better: first of all every node can hold its stage, then no deadlock.
 struct Cost {
-  int64_t unfinished = 0;  // tasks, when deadlocked
+  int64_t unfinished = 0;  // tasks, when deadlocked; more than any number of them for each node that is misplaced
   double seconds = 0;      // of the first iteration
 
   auto operator<=>(const Cost&) const = default;
@@ -51,14 +52,6 @@ class Evaluator {
   // with. Nothing accepted yet: evaluations begin at the start.
   void accept();
 
-  // When the last evaluated candidate's microbatch ended its last backward pass, seconds. For moves that aim at the
-  // latest.
-  double end_s(int microbatch) const { return state_.end_s[static_cast<size_t>(microbatch)]; }
-  // Seconds without any waiting from the start of a microbatch to its end.
-  double unhindered_s(int microbatch) const {
-    const Task& first = tasks_[first_task(microbatch)];
-    return first.duration_s + first.remaining_s;
-  }
   int64_t events() const { return events_handled_; }  // since construction
 
  private:
@@ -92,28 +85,35 @@ class Evaluator {
   struct NodeState {
     int32_t running = -1;
     int32_t open = 0;
-    int32_t ended = 0;
     int32_t ready = -1;       // list of tasks, first to run first
     int32_t waiting = -1;     // list of forward tasks that are not let in, likewise
     int32_t idle_event = -1;  // when a slot was first free while nobody waited
     double last_end_s = 0;
     double uplink_free_s = 0;
   };
-  // All that changes while a candidate runs. Copied for snapshots.
+  struct BusyLink {
+    size_t link;
+    double free_s;
+  };
+  // All that changes while a candidate runs and that what comes depends on. Copied for snapshots.
   struct State {
     std::vector<NodeState> nodes;
-    std::vector<int32_t> next;             // by task: in the list that it is in
-    std::vector<int32_t> finish_event;     // by task: the event at which it ended
-    std::vector<int32_t> admission_event;  // by microbatch: when its data node let it in
-    std::vector<double> end_s;             // by microbatch
-    std::vector<double> link_free_s;       // by link; empty if messages never occupy links
+    std::vector<int32_t> next;         // by microbatch, whose task is in a list: the task behind it there
+    std::vector<BusyLink> busy_links;  // where a message may still wait; may name a link again, the last one counts
     EventLine events;
     int32_t event = 0;
+    int32_t finished = 0;  // tasks
     double now_s = 0;
+  };
+  // When things happened in a run, by number of the event. kNever where they did not.
+  struct History {
+    std::vector<int32_t> finish;     // by task
+    std::vector<int32_t> admission;  // by microbatch: its data node let it in
   };
   // One of a microbatch's tasks: forward along its path, loss, backward against it.
   struct Task {
     int32_t node = 0;
+    int32_t microbatch = 0;
     int32_t step = 0;  // among its microbatch's tasks
     double duration_s = 0;
     double fixed_s = 0;      // of the message to the next one's node
@@ -121,11 +121,7 @@ class Evaluator {
   };
   struct NodeCost {
     int32_t slots = 0;
-    int32_t visits = 0;
-    double forward_s = 0;
-    double loss_s = 0;
-    double backward_s = 0;
-    double step_s = 0;
+    TaskSeconds seconds;
   };
 
   size_t first_task(int microbatch) const { return static_cast<size_t>(microbatch) * static_cast<size_t>(steps_); }
@@ -133,16 +129,24 @@ class Evaluator {
     return nodes[static_cast<size_t>(microbatch) * static_cast<size_t>(length_)];
   }
   double duration_s(int node, int step) const;
+  int32_t& next(State& state, int task) const {
+    return state.next[static_cast<size_t>(tasks_[static_cast<size_t>(task)].microbatch)];
+  }
   size_t link(int from, int to) const {
     return static_cast<size_t>(from) * static_cast<size_t>(node_count_) + static_cast<size_t>(to);
   }
 
   void shape(const Candidate& candidate);
-  void take(const Candidate& candidate);
+  void take_stages(const std::vector<std::vector<int>>& stages);
+  int count_slow_pairs(const std::vector<int>& replicas) const;
+  void take_rows(const Candidate& candidate);
   void restore_rows();
   void describe_tasks(int microbatch);
   int first_difference();
+  void remember();
   void restart();
+  void resume(const State& snapshot);
+  void occupy(size_t link, double free_s);
   void move_waiting(State& state);
   void start_nodes();
   bool run(double limit_s);
@@ -171,14 +175,22 @@ class Evaluator {
   std::vector<int> nodes_;       // of the candidate under evaluation
   std::vector<int> base_nodes_;  // of the accepted one
   std::vector<NodeCost> costs_;
-  std::vector<std::vector<int>> stages_;
+  std::vector<std::vector<int>> given_stages_, stages_;  // of the candidate; sorted, as in plans
+  std::vector<int> used_nodes_;
+  int64_t misfits_ = 0;  // nodes that can't hold their stage, and pairs of replicas that are too far apart
   std::vector<Task> tasks_, base_tasks_;
   std::vector<int> changed_;                   // rows of nodes_ that differ from base_nodes_
   std::vector<double> reduced_s_, arrived_s_;  // by node
   bool has_base_ = false;
 
   State state_;
-  std::vector<int32_t> base_finish_event_, base_admission_event_, base_idle_event_;
+  // free_s of links, as far as stamped with the run's number. Outside of State as few links are busy at a time.
+  std::vector<double> link_free_s_;
+  std::vector<uint32_t> link_run_;
+  uint32_t run_ = 0;
+  History trial_, base_;  // trial_ holds what happened from event trial_from_ on
+  int32_t trial_from_ = 0;
+  std::vector<int32_t> base_idle_event_;
   int base_last_event_ = 0;
   std::vector<State> snapshots_, trial_snapshots_;
   int snapshot_every_ = 0;

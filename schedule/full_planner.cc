@@ -60,8 +60,7 @@ class FullPlanner : public Planner {
     Placement placement = place_stages(whole, meter);
     if (!placement.why.empty()) return {.rule = "max-replica-delay", .why = placement.why};
     whole.stages = std::move(placement.stages);
-    Random random(whole.seed, {0});
-    Plan plan = begin_plan(whole, "full", whole.rules, whole.stage_count(), random);
+    Plan plan = begin_plan(whole, "full", whole.rules, whole.stage_count());
     const std::vector<std::vector<int>> chains = ChainBuilder(whole, plan.stages).run();
     // Data nodes take turns in the start order.
     for (size_t m = 0; m < plan.microbatches.size(); ++m)

@@ -70,7 +70,7 @@ class RandomSkipPlanner : public Planner {
     PlanRequest placed = request;
     placed.stages = std::move(placement.stages);
     Random random(request.seed, {3});
-    Plan plan = begin_plan(placed, "random-skip", request.rules, length, random);
+    Plan plan = begin_plan(placed, "random-skip", request.rules, length);
     Simulator simulator(request.network);
     for (int draw = 0; draw < kDraws; ++draw) {
       auto paths = draw_stages(request, plan.microbatches.size(), length, random);

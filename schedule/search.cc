@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -15,28 +14,6 @@
 
 namespace skippipe {
 namespace {
-
-// A candidate must beat the current plan or that of budget / 200 steps ago. Of the divisors 20, 50, 200, 500 and 2,000
-// this one gave the best full plans of the published example at budgets of 2,000 and 20,000, and skipping ones within 3
-// %.
-constexpr int kBudgetOverLateness = 200;
-constexpr int kEvaluationsPerReport = 500;
-// A node that can't hold its stage weighs more than all the tasks that a deadlock leaves.
-constexpr int64_t kMisfit = int64_t{1} << 40;
-
-// Lower is better: first of all no deadlock.
-struct Cost {
-  int64_t unfinished = 0;
-  double seconds = 0;
-
-  auto operator<=>(const Cost&) const = default;
-};
-
-// The parts of a plan that moves change; copied without allocation once capacities have settled.
-void copy_paths(Plan& to, const Plan& from) {
-  to.stages = from.stages;
-  to.microbatches = from.microbatches;
-}
 
 void check_given_stages(const PlanRequest& request) {
   if (request.stages.size() != static_cast<size_t>(request.stage_count()))
@@ -66,6 +43,32 @@ void check_nodes_per_stage(const PlanRequest& request) {
     throw ConfigError("the stages have {} nodes in all, expected the network's {}", sum, request.network.size());
 }
 
+// Two replicas that are further apart than the request allows.
+std::optional<std::string> slow_pair(const PlanRequest& request, const std::vector<std::vector<int>>& stages) {
+  const auto bytes = static_cast<double>(request.workload.activation_bytes);
+  for (size_t s = 0; s < stages.size(); ++s)
+    for (const int a : stages[s])
+      for (const int b : stages[s]) {
+        const double delay_s = a == b ? 0 : request.network.link(a, b).transfer_s(bytes);
+        if (delay_s > request.max_replica_delay_s)
+          return fmt::format(
+              "no placement found: '{}' and '{}' in stage {} are {:.4g} s apart, at most {:.4g} s allowed",
+              request.network.nodes[static_cast<size_t>(a)].name, request.network.nodes[static_cast<size_t>(b)].name, s,
+              delay_s, request.max_replica_delay_s);
+      }
+  return std::nullopt;
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+}  // namespace
+
+std::vector<int> split_evenly(int count, int stages) {
+  std::vector<int> counts;
+  for (int s = 0; s < stages; ++s) counts.push_back(count / stages + (s < count % stages ? 1 : 0));
+  return counts;
+}
+
 std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random) {
   std::vector<int> nodes(request.network.nodes.size());
   std::iota(nodes.begin(), nodes.end(), 0);
@@ -81,22 +84,6 @@ std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& 
     next += count;
   }
   return stages;
-}
-
-void exchange(int& node, int a, int b) {
-  if (node == a) {
-    node = b;
-  } else if (node == b) {
-    node = a;
-  }
-}
-
-}  // namespace
-
-std::vector<int> split_evenly(int count, int stages) {
-  std::vector<int> counts;
-  for (int s = 0; s < stages; ++s) counts.push_back(count / stages + (s < count % stages ? 1 : 0));
-  return counts;
 }
 
 std::optional<PlanResult> check_request(const PlanRequest& request) {
@@ -124,76 +111,34 @@ int path_length(const PlanRequest& request) {
   return request.stage_count() - static_cast<int>(std::lround(request.rules.skip_ratio * request.stage_count()));
 }
 
-Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length,
-                Random& random) {
+Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length) {
   Plan plan;
   plan.method = method;
   plan.seed = request.seed;
   plan.rules = rules;
   plan.workload = request.workload;
   for (const NetworkNode& node : request.network.nodes) plan.node_names.push_back(node.name);
-  plan.stages = request.stages.empty() ? random_stages(request, random) : request.stages;
+  plan.stages = request.stages;
   plan.microbatches.resize(static_cast<size_t>(request.microbatches));
   for (PlannedMicrobatch& microbatch : plan.microbatches) microbatch.visits.resize(static_cast<size_t>(length));
   assign_priorities(plan);
+  (void)assign_slots(request, plan);  // finish_plan judges
   return plan;
 }
 
-bool exchange_nodes(Plan& plan, Random& random, bool across_stages) {
-  const size_t stage_a = random.below(plan.stages.size());
-  const size_t stage_b = across_stages ? random.below(plan.stages.size()) : stage_a;
-  int& a = plan.stages[stage_a][random.below(plan.stages[stage_a].size())];
-  int& b = plan.stages[stage_b][random.below(plan.stages[stage_b].size())];
-  if (a == b) return false;
-  for (PlannedMicrobatch& microbatch : plan.microbatches)
-    for (PlannedVisit& visit : microbatch.visits) exchange(visit.node, a, b);
-  std::swap(a, b);
-  return true;
-}
-
-PlanResult search(const PlanRequest& request, Plan start, const Move& move, Random& random) {
-  Simulator simulator(request.network);
-  int evaluations = 0;
-  const auto evaluate = [&](Plan& plan) {
-    ++evaluations;
-    if (!assign_slots(request, plan)) return Cost{kMisfit * std::ranges::count(plan.node_slots, 0), 0};
-    const Simulation& simulation = simulator.run(plan, {.admission = Admission::kAnySlot});
-    return Cost{simulation.deadlock ? simulation.unfinished_tasks : 0, simulation.iteration_s};
-  };
-  Plan current = std::move(start);
-  Cost current_cost = evaluate(current);
-  Plan candidate = current, best = current;
-  Cost best_cost = current_cost;
-  std::vector<Cost> history(static_cast<size_t>(1 + request.budget.evaluations / kBudgetOverLateness), current_cost);
-  // A move that finds nothing to change counts as a step, so that the search ends on tiny instances.
-  for (int step = 0; evaluations < request.budget.evaluations && step < 4 * request.budget.evaluations; ++step) {
-    copy_paths(candidate, current);
-    if (!move(candidate, random)) continue;
-    const Cost cost = evaluate(candidate);
-    Cost& late = history[static_cast<size_t>(step) % history.size()];
-    if (cost <= current_cost || cost <= late) {
-      std::swap(current.stages, candidate.stages);
-      std::swap(current.microbatches, candidate.microbatches);
-      current_cost = cost;
-      if (cost < best_cost) {
-        best_cost = cost;
-        copy_paths(best, current);
-      }
-    }
-    late = std::min(late, current_cost);
-    if (request.progress && evaluations % kEvaluationsPerReport == 0)
-      request.progress(
-          {.evaluations = evaluations,
-           .best_s = best_cost.unfinished > 0 ? std::numeric_limits<double>::infinity() : best_cost.seconds});
-  }
-  if (!assign_slots(request, best))
-    return {.rule = "T1", .why = fmt::format("in all {} candidates a node can't hold its stage", evaluations)};
-  if (!complete_plan(best, simulator))
+PlanResult finish_plan(const PlanRequest& request, Plan plan) {
+  if (!assign_slots(request, plan)) {
+    const auto node = static_cast<size_t>(std::ranges::find(plan.node_slots, 0) - plan.node_slots.begin());
     return {.rule = "T1",
-            .why = fmt::format("all {} candidates deadlock on full slots; the best leaves {} tasks: more slots, fewer "
-                               "swaps or fewer microbatches are needed",
-                               evaluations, best_cost.unfinished)};
-  return {.plan = std::move(best)};
+            .why = fmt::format("no placement found: node '{}' can't hold its stage", plan.node_names[node])};
+  }
+  if (auto why = slow_pair(request, plan.stages)) return {.rule = "max-replica-delay", .why = *std::move(why)};
+  Simulator simulator(request.network);
+  if (complete_plan(plan, simulator)) return {.plan = std::move(plan)};
+  return {.rule = "T1",
+          .why = fmt::format("every candidate deadlocks on full slots, the best with {}; more slots, fewer swaps or "
+                             "fewer microbatches are needed",
+                             first_line(simulator.describe_deadlock()))};
 }
 
 const std::vector<std::string>& planning_methods() {

@@ -1,7 +1,6 @@
-// What planners share: the plan that a request begins with, and a local search on simulated time.
+// What planners share: how a request is checked, how a plan begins and ends.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 
@@ -16,20 +15,15 @@ std::optional<PlanResult> check_request(const PlanRequest& request);
 // Stages per P = S - round(r * S).
 int path_length(const PlanRequest& request);
 
-// Everything but the paths: rules, workload, nodes, stages (given, or random ones of even size), and microbatches of
-// `length` visits with priorities.
-Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length,
-                Random& random);
+// The network's nodes at random, in stages of the sizes that the request says, else even ones.
+std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random);
 
-// Changes stages or the nodes of visits, and keeps the rules; false: it found nothing to change.
-using Move = std::function<bool(Plan& plan, Random& random)>;
+// Everything but the paths: rules, workload, nodes, the request's stages, and microbatches of `length` visits with
+// priorities.
+Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length);
 
-// Exchanges two random nodes everywhere: also their stages if `across_stages`.
-bool exchange_nodes(Plan& plan, Random& random, bool across_stages);
-
-// Late acceptance hill climbing (Burke and Bykov 2017) from `start` for request.evaluations simulations, deadlocked
-// candidates being worse the more tasks they leave; then ranks and predictions for the best.
-PlanResult search(const PlanRequest& request, Plan start, const Move& move, Random& random);
+// From stages and paths: slots, ranks and predictions, or which of the request's limits they break.
+PlanResult finish_plan(const PlanRequest& request, Plan plan);
 
 // One for each method.
 std::unique_ptr<Planner> make_full_planner();

@@ -136,7 +136,7 @@ class SkippipePlanner : public Planner {
     Random random(request.seed, {4});
     const auto stages = draw_stages(request, assignment.agents.size(), length, random);
     if (!stages) return no_paths(request, length);
-    Plan plan = begin_plan(request, method_, request.rules, length, random);
+    Plan plan = begin_plan(request, method_, request.rules, length);
     std::optional<Plan> best;
     Simulator simulator(request.network);
     const auto consider = [&](const Paths& paths) {

@@ -21,6 +21,7 @@ Plan plan_of(const PlanRequest& request, const Candidate& candidate) {
     plan.node_slots.push_back(node.slots);
   }
   plan.stages = candidate.stages;
+  for (std::vector<int>& stage : plan.stages) std::ranges::sort(stage);
   for (int m = 0; m < candidate.microbatches(); ++m) {
     plan.microbatches.emplace_back();
     for (const int node : candidate.path(m)) plan.microbatches.back().visits.push_back({.node = node});
@@ -62,8 +63,10 @@ Drawn draw(uint64_t seed) {
   request.network = test::random_network(seed, nodes);
   const bool ties = random.below(2) == 0;
   const bool instant_links = random.below(2) == 0;
-  for (NetworkNode& node : request.network.nodes)
+  for (NetworkNode& node : request.network.nodes) {
+    if (random.below(4) == 0) node.uplink_bytes_per_s = random.uniform(1e6, 1e8);
     if (ties) node.forward_s = 0.25 * static_cast<double>(1 + random.below(2));
+  }
   for (Link& link : request.network.links) {
     if (ties) link = {.latency_s = 0.25 * static_cast<double>(random.below(3))};
     if (instant_links) link.bandwidth_bytes_per_s = 0;

@@ -1,0 +1,53 @@
+// What a search may change in a candidate, at random, while C1-C4 and the request's placement hold.
+#pragma once
+
+#include <vector>
+
+#include "base/random.h"
+#include "schedule/evaluator.h"
+#include "schedule/paths.h"
+#include "schedule/planner.h"
+
+namespace skippipe {
+
+// Owned by one thread. Keeps a reference to the request.
+class Moves {
+ public:
+  explicit Moves(const PlanRequest& request);
+
+  // One small change; false: what was tried changes nothing or is against a rule, and the candidate may be broken.
+  [[nodiscard]] bool change(Candidate& candidate, Random& random);
+
+ private:
+  int stage_of(int node) const { return stage_of_[static_cast<size_t>(node)]; }
+  int random_row(const Candidate& candidate, Random& random) const;
+  const PathStages& stages_of(std::span<const int> path, PathStages& scratch) const;
+  bool settle(std::span<int> path);
+  bool may_join(const std::vector<int>& stage, int node, int except) const;
+
+  bool exchange_nodes(Candidate& candidate, Random& random);
+  bool resize(Candidate& candidate, Random& random);
+  void leave(Candidate& candidate, int node, Random& random);
+  void join(Candidate& candidate, int node, int stage, Random& random);
+  bool exchange_rows(Candidate& candidate, Random& random);
+  bool move_row(Candidate& candidate, Random& random);
+  bool reorder(Candidate& candidate, Random& random);
+  bool change_replica(Candidate& candidate, Random& random);
+  bool exchange_replicas(Candidate& candidate, Random& random);
+  bool exchange_stages(Candidate& candidate, Random& random);
+  bool replace_stage(Candidate& candidate, Random& random);
+
+  struct Weighted {
+    bool (Moves::*move)(Candidate&, Random&);
+    int weight;
+  };
+
+  const PlanRequest& request_;
+  std::vector<Weighted> moves_;
+  int weights_ = 0;
+  std::vector<int> stage_of_;  // by node, -1: unused
+  std::vector<int> served_;    // by stage; scratch, like the following
+  PathStages stages_a_, stages_b_;
+};
+
+}  // namespace skippipe
