@@ -113,7 +113,7 @@ class Annealing {
  private:
   void step() {
     candidate_ = current_;
-    if (!moves_.change(candidate_, random_)) {
+    if (!moves_.change(candidate_, cost_.seconds > 0 ? cost_.seconds : 1, random_)) {
       ++idle_;
       return;
     }

@@ -12,19 +12,31 @@ int& random_node(std::vector<int>& stage, Random& random) { return stage[random.
 
 }  // namespace
 
-Moves::Moves(const PlanRequest& request) : request_(request) {
+Moves::Moves(const PlanRequest& request) : request_(request), router_(request) {
   const bool may_place = request.stages.empty();
-  moves_ = {{&Moves::exchange_rows, 2},  {&Moves::move_row, 1},          {&Moves::reorder, 2},
-            {&Moves::change_replica, 4}, {&Moves::exchange_replicas, 2}, {&Moves::exchange_stages, 4}};
+  static const auto env = [](const char* n, int f) {
+    const char* t = std::getenv(n);
+    return t ? atoi(t) : f;
+  };
+  moves_ = {{&Moves::exchange_rows, 2},
+            {&Moves::move_row, 1},
+            {&Moves::reorder, 2},
+            {&Moves::change_replica, 4},
+            {&Moves::exchange_replicas, 2},
+            {&Moves::exchange_stages, 4},
+            {&Moves::reroute, env("W1", 4)},
+            {&Moves::exchange_stages_and_reroute, env("W2", 2)}};
   const bool divides = request.rules.equal_exposure && request.stage_count() > 1 &&
                        request.microbatches * (path_length(request) - 1) % (request.stage_count() - 1) == 0;
   if (!divides) moves_.push_back({&Moves::replace_stage, 2});
-  if (may_place) moves_.push_back({&Moves::exchange_nodes, 2});
+  if (may_place) moves_.push_back({&Moves::exchange_nodes, env("W4", 2)});
+  if (may_place) moves_.push_back({&Moves::exchange_nodes_and_reroute, env("W3", 2)});
   if (may_place && request.nodes_per_stage.empty()) moves_.push_back({&Moves::resize, 1});
   for (const Weighted& move : moves_) weights_ += move.weight;
 }
 
-bool Moves::change(Candidate& candidate, Random& random) {
+bool Moves::change(Candidate& candidate, double iteration_s, Random& random) {
+  iteration_s_ = iteration_s;
   stage_of_.assign(request_.network.nodes.size(), -1);
   for (size_t stage = 0; stage < candidate.stages.size(); ++stage)
     for (const int node : candidate.stages[stage]) stage_of_[static_cast<size_t>(node)] = static_cast<int>(stage);
@@ -185,6 +197,59 @@ bool Moves::replace_stage(Candidate& candidate, Random& random) {
   }
   node = random_node(candidate.stages[static_cast<size_t>(stage)], random);
   return settle(path);
+}
+
+void Moves::measure(const Candidate& candidate, Random& random) {
+  router_.measure(candidate, iteration_s_, std::exp(random.uniform(std::log(0.1), std::log(10))));
+}
+
+// The replicas of one path by how busy they are.
+bool Moves::reroute(Candidate& candidate, Random& random) {
+  const std::span<int> path = candidate.path(random_row(candidate, random));
+  if (random.below(4) == 0) path[0] = random_node(candidate.stages[0], random);
+  measure(candidate, random);
+  const std::vector<int> before(path.begin(), path.end());
+  router_.reroute(candidate, path);
+  return !std::ranges::equal(before, path);
+}
+
+bool Moves::exchange_stages_and_reroute(Candidate& candidate, Random& random) {
+  const std::span<int> a = candidate.path(random_row(candidate, random));
+  const std::span<int> b = candidate.path(random_row(candidate, random));
+  stages_of(a, stages_a_);
+  stages_of(b, stages_b_);
+  const int i = random_difference(stages_a_, stages_b_, random);
+  const int j = random_difference(stages_b_, stages_a_, random);
+  if (i < 0 || j < 0) return false;
+  std::swap(a[static_cast<size_t>(i) + 1], b[static_cast<size_t>(j) + 1]);
+  if (!settle(a) || !settle(b)) return false;
+  measure(candidate, random);
+  router_.reroute(candidate, a);
+  router_.reroute(candidate, b);
+  return true;
+}
+
+// Those that visit either node look for new ways.
+bool Moves::exchange_nodes_and_reroute(Candidate& candidate, Random& random) {
+  const auto a = static_cast<int>(random.below(request_.network.nodes.size()));
+  const auto b = static_cast<int>(random.below(request_.network.nodes.size()));
+  const int stage_a = stage_of(a), stage_b = stage_of(b);
+  if (stage_a < 0 || stage_b < 0 || stage_a == stage_b) return false;
+  *std::ranges::find(candidate.stages[static_cast<size_t>(stage_a)], a) = b;
+  *std::ranges::find(candidate.stages[static_cast<size_t>(stage_b)], b) = a;
+  std::vector<int> touched;
+  for (int m = 0; m < candidate.microbatches(); ++m) {
+    bool found = false;
+    for (int& node : candidate.path(m)) {
+      if (node != a && node != b) continue;
+      node = node == a ? b : a;
+      found = true;
+    }
+    if (found) touched.push_back(m);
+  }
+  measure(candidate, random);
+  for (const int m : touched) router_.reroute(candidate, candidate.path(m));
+  return true;
 }
 
 }  // namespace skippipe

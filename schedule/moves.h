@@ -7,6 +7,7 @@
 #include "schedule/evaluator.h"
 #include "schedule/paths.h"
 #include "schedule/planner.h"
+#include "schedule/router.h"
 
 namespace skippipe {
 
@@ -16,7 +17,8 @@ class Moves {
   explicit Moves(const PlanRequest& request);
 
   // One small change; false: what was tried changes nothing or is against a rule, and the candidate may be broken.
-  [[nodiscard]] bool change(Candidate& candidate, Random& random);
+  // `iteration_s` is about what the candidate takes.
+  [[nodiscard]] bool change(Candidate& candidate, double iteration_s, Random& random);
 
  private:
   int stage_of(int node) const { return stage_of_[static_cast<size_t>(node)]; }
@@ -36,6 +38,10 @@ class Moves {
   bool exchange_replicas(Candidate& candidate, Random& random);
   bool exchange_stages(Candidate& candidate, Random& random);
   bool replace_stage(Candidate& candidate, Random& random);
+  bool reroute(Candidate& candidate, Random& random);
+  bool exchange_stages_and_reroute(Candidate& candidate, Random& random);
+  bool exchange_nodes_and_reroute(Candidate& candidate, Random& random);
+  void measure(const Candidate& candidate, Random& random);
 
   struct Weighted {
     bool (Moves::*move)(Candidate&, Random&);
@@ -43,6 +49,8 @@ class Moves {
   };
 
   const PlanRequest& request_;
+  Router router_;
+  double iteration_s_ = 0;
   std::vector<Weighted> moves_;
   int weights_ = 0;
   std::vector<int> stage_of_;  // by node, -1: unused
