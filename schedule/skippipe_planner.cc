@@ -133,6 +133,7 @@ class SkippipePlanner : public Planner {
     for (size_t i = 0; i < placements.best_first.size(); ++i) {
       const double tried = static_cast<double>(i + 1) / static_cast<double>(placements.best_first.size());
       meter.allow(kPlacementShare + (1 - kPlacementShare) * tried);
+      if (best.plan && !meter.left()) continue;
       placed.stages = placements.best_first[i].stages;
       PlanResult result = plan_paths(placed, length, meter);
       if (!result.plan) return result;
