@@ -196,7 +196,7 @@ TEST_F(ConflictSearchTest, PathsDoNotMeet) {
 }
 
 TEST(SkippipePlanner, OnePathPerDataNodeWhereExposureAllows) {
-  // 4 data nodes x 3 visits over 3 stages... of 4 behind the first: 12 visits, 3 for each.
+  // 4 data nodes, each a path of 3 visits behind it: 12 visits, 3 for each of 4 stages.
   PlanRequest request = make_request(2, {4, 3, 3, 3, 3});
   request.rules.skip_ratio = 0.2;
   request.microbatches = 16;
