@@ -35,9 +35,13 @@ class BudgetMeter {
   static constexpr int64_t kEvaluationsPerReport = 500;
 
   double elapsed_s() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  // A step that costs several evaluations may end beyond the budget.
   void report() const {
+    const int64_t most = request_.budget.evaluations;
     if (request_.progress)
-      request_.progress({.evaluations = evaluations_, .elapsed_s = elapsed_s(), .best_s = best_s_});
+      request_.progress({.evaluations = most > 0 ? std::min(most, evaluations_) : evaluations_,
+                         .elapsed_s = elapsed_s(),
+                         .best_s = best_s_});
   }
 
   const PlanRequest& request_;

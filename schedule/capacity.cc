@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -31,14 +32,35 @@ std::string needs(const Workload& workload, size_t stage) {
                      gigabytes(workload.stage_slot_bytes[stage]));
 }
 
-std::optional<PlanResult> check_given(const PlanRequest& request) {
-  for (size_t stage = 0; stage < request.stages.size(); ++stage)
-    for (const int node : request.stages[stage]) {
-      if (slots_in_stage(request, node, static_cast<int>(stage)) > 0) continue;
-      const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
-      return PlanResult{.rule = "T1",
-                        .why = fmt::format("node '{}' can't hold stage {}: {}, the node has {} for both", found.name,
-                                           stage, needs(request.workload, stage), gigabytes(stage_memory(found)))};
+bool are_slow(const PlanRequest& request, int a, int b) {
+  const auto bytes = static_cast<double>(request.workload.activation_bytes);
+  return request.network.link(a, b).transfer_s(bytes) > request.max_replica_delay_s;
+}
+
+std::optional<PlanResult> check_memory(const PlanRequest& request, const std::vector<int>& replicas, int stage) {
+  for (const int node : replicas) {
+    if (slots_in_stage(request, node, stage) > 0) continue;
+    const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
+    return PlanResult{
+        .rule = "T1",
+        .why = fmt::format("node '{}' can't hold stage {}: {}, the node has {} for both", found.name, stage,
+                           needs(request.workload, static_cast<size_t>(stage)), gigabytes(stage_memory(found)))};
+  }
+  return std::nullopt;
+}
+
+std::optional<PlanResult> check_delays(const PlanRequest& request, const std::vector<int>& replicas, int stage) {
+  for (const int a : replicas)
+    for (const int b : replicas) {
+      if (a == b || !are_slow(request, a, b)) continue;
+      const auto bytes = static_cast<double>(request.workload.activation_bytes);
+      return PlanResult{
+          .rule = "max-replica-delay",
+          .why = fmt::format("a message of activations takes {:.3f} s from node '{}' to '{}' of stage {}, "
+                             "at most {:.3f} s is allowed between replicas",
+                             request.network.link(a, b).transfer_s(bytes),
+                             request.network.nodes[static_cast<size_t>(a)].name,
+                             request.network.nodes[static_cast<size_t>(b)].name, stage, request.max_replica_delay_s)};
     }
   return std::nullopt;
 }
@@ -77,12 +99,29 @@ bool assign_slots(const PlanRequest& request, Plan& plan) {
   return all_fit;
 }
 
+int count_misfits(const PlanRequest& request, const std::vector<int>& replicas, int stage) {
+  auto count = static_cast<int>(
+      std::ranges::count_if(replicas, [&](int node) { return slots_in_stage(request, node, stage) < 1; }));
+  if (std::isinf(request.max_replica_delay_s)) return count;
+  for (const int a : replicas)
+    for (const int b : replicas) count += a != b && are_slow(request, a, b) ? 1 : 0;
+  return count;
+}
+
+std::optional<PlanResult> check_placement(const PlanRequest& request, const std::vector<std::vector<int>>& stages) {
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    if (auto misfit = check_memory(request, stages[stage], static_cast<int>(stage))) return misfit;
+    if (auto slow = check_delays(request, stages[stage], static_cast<int>(stage))) return slow;
+  }
+  return std::nullopt;
+}
+
 // A node that can hold a stage can hold all that take less; so nodes suffice for all stages if they do for the
 // greediest one, the greediest two, and so on.
 std::optional<PlanResult> check_capacity(const PlanRequest& request) {
   const Workload& workload = request.workload;
   if (workload.stage_slot_bytes.empty()) return std::nullopt;
-  if (!request.stages.empty()) return check_given(request);
+  if (!request.stages.empty()) return check_placement(request, request.stages);
   const std::vector<int64_t> memory = memories(request);
   const std::vector<int> counts = request.nodes_per_stage.empty()
                                       ? split_evenly(request.network.size(), request.stage_count())

@@ -18,6 +18,12 @@ int slots_in_stage(const PlanRequest& request, int node, int stage);
 // 0 slots.
 bool assign_slots(const PlanRequest& request, Plan& plan);
 
+// Replicas of a stage that can't be: nodes with 0 slots there, and pairs, in either direction, that exchange messages
+// slower than request.max_replica_delay_s.
+int count_misfits(const PlanRequest& request, const std::vector<int>& replicas, int stage);
+// The first of them, with its numbers.
+std::optional<PlanResult> check_placement(const PlanRequest& request, const std::vector<std::vector<int>>& stages);
+
 // Whether nodes can be found for all stages, of the given or even sizes; else why not, with the numbers.
 std::optional<PlanResult> check_capacity(const PlanRequest& request);
 

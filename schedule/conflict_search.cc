@@ -64,11 +64,22 @@ ConflictSearch::ConflictSearch(const PlanRequest& request, int length, std::vect
 std::vector<std::vector<TimedPath>> ConflictSearch::run() {
   // More than any path can save by a conflict.
   double price_s = 1;
-  for (const PathAgent& agent : agents_)
-    if (const auto path = paths_.run(agent.start, {}, {})) price_s = std::max(price_s, path->end_s);
+  for (size_t agent = 0; agent < agents_.size(); ++agent) {
+    auto path = plan(agent, {}, {});
+    if (!path) return {};
+    price_s = std::max(price_s, path->end_s);
+    alone_.push_back(std::make_shared<AgentPath>(AgentPath{.limits = {}, .path = *std::move(path)}));
+  }
   run_once({.price_s = price_s, .suboptimality = kInfinite, .patience = kGreedyPatience, .solutions = 2});
   run_once({.price_s = 0, .suboptimality = kSuboptimality, .patience = kFocalPatience, .solutions = kMostSolutions});
   return std::move(kept_);
+}
+
+std::optional<TimedPath> ConflictSearch::plan(size_t agent, const PathLimits& limits,
+                                              const std::vector<double>& prices) {
+  auto path = paths_.run(agents_[agent].start, limits, prices);
+  for (int spent = 0; spent <= paths_.expansions(); spent += kExpansionsPerEvaluation) meter_.spend();
+  return path;
 }
 
 void ConflictSearch::run_once(const Run& run) {
@@ -111,31 +122,24 @@ void ConflictSearch::run_once(const Run& run) {
       failures = 0;
       continue;
     }
-    meter_.spend();
     for (const Limit& limit : examine(*current)) add(branch(*current, limit, run));
   }
 }
 
 std::shared_ptr<ConflictSearch::Branch> ConflictSearch::root(const Run& run) {
   auto root = std::make_shared<Branch>();
-  root->agents.resize(agents_.size());
+  root->agents = alone_;
+  if (run.price_s == 0) return root;
   std::vector<size_t> order(agents_.size());
   std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return alone_[a]->path.end_s > alone_[b]->path.end_s; });
   Usage usage{.stages = std::vector<int>(request_.stages.size(), 0),
               .nodes = {waves_, std::vector<int>(stage_of_.size(), 0)}};
-  for (size_t agent = 0; agent < agents_.size(); ++agent) {
-    auto path = paths_.run(agents_[agent].start, {}, {});
-    if (!path) return nullptr;
+  for (const size_t agent : order) {
+    auto path = plan(agent, {}, prices(usage, agent, run.price_s));
+    add(usage, agent, *path, 1);
     root->agents[agent] = std::make_shared<AgentPath>(AgentPath{.limits = {}, .path = *std::move(path)});
-  }
-  if (run.price_s > 0) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return root->agents[a]->path.end_s > root->agents[b]->path.end_s; });
-    for (const size_t agent : order) {
-      auto path = paths_.run(agents_[agent].start, {}, prices(usage, agent, run.price_s));
-      add(usage, agent, *path, 1);
-      root->agents[agent] = std::make_shared<AgentPath>(AgentPath{.limits = {}, .path = *std::move(path)});
-    }
   }
   return root;
 }
@@ -163,7 +167,7 @@ std::shared_ptr<ConflictSearch::Branch> ConflictSearch::branch(const Branch& par
     add(others, limit.agent, parent.agents[limit.agent]->path, -1);
     price = prices(others, limit.agent, run.price_s);
   }
-  auto path = paths_.run(agents_[limit.agent].start, changed.limits, price);
+  auto path = plan(limit.agent, changed.limits, price);
   if (!path) return nullptr;
   changed.path = *std::move(path);
   auto child = std::make_shared<Branch>(parent);

@@ -8,17 +8,18 @@
 //       more because its stage has too few slots in all may have its even share;
 //   T2  two paths compute on one node at once: one of them may not while the other does.
 //
-// Bounded. Two runs share the budget, one evaluation per branching. The first goes for few conflicts and finds a
-// solution soon: paths are planned one after another, slowest first, and pay for every conflict with those before; of
-// the branches it takes those of fewest conflicts (greedy, Barer et al. 2014). The second plans every path as if alone,
-// as published, and follows the branches with the fewest conflicts among those whose slowest path ends within
-// kSuboptimality of the least (focal search). A conflict of many paths branches over the kMostBranches that end first
-// only, as they have most time to lose.
+// Bounded. Two runs share the budget, one evaluation per path planned (more for one that takes long). The first goes
+// for few conflicts and finds a solution soon: paths are planned one after another, slowest first, and pay for every
+// conflict with those before; of the branches it takes those of fewest conflicts (greedy, Barer et al. 2014). The
+// second plans every path as if alone, as published, and follows the branches with the fewest conflicts among those
+// whose slowest path ends within kSuboptimality of the least (focal search). A conflict of many paths branches over the
+// kMostBranches that end first only, as they have most time to lose.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -50,6 +51,7 @@ class ConflictSearch {
   static constexpr double kSuboptimality = 1.05;
   static constexpr size_t kMostBranches = 4;
   static constexpr size_t kMostSolutions = 8;
+  static constexpr int kExpansionsPerEvaluation = 100;
   static constexpr int kGreedyPatience = 200;  // branchings without progress that end a run
   static constexpr int kFocalPatience = 2000;
 
@@ -90,6 +92,7 @@ class ConflictSearch {
     std::vector<std::vector<int>> nodes;  // by wave
   };
 
+  std::optional<TimedPath> plan(size_t agent, const PathLimits& limits, const std::vector<double>& prices);
   void run_once(const Run& run);
   std::shared_ptr<Branch> root(const Run& run);
   std::shared_ptr<Branch> branch(const Branch& parent, const Limit& limit, const Run& run);
@@ -115,7 +118,8 @@ class ConflictSearch {
   int length_;
   size_t waves_ = 0;
   std::vector<int> stage_of_;
-  std::vector<std::vector<int>> capacity_;  // of nodes, by wave, in microbatches in flight
+  std::vector<std::vector<int>> capacity_;               // of nodes, by wave, in microbatches in flight
+  std::vector<std::shared_ptr<const AgentPath>> alone_;  // paths without limits and prices
   Conflicts fewest_{};
   std::vector<std::vector<TimedPath>> kept_;
 };

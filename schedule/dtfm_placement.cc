@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "schedule/capacity.h"
 #include "schedule/paths.h"
 #include "schedule/search.h"
 
@@ -19,6 +20,7 @@ constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr size_t kMostExactGroups = 12;
 constexpr size_t kPopulation = 16;
 constexpr int kFailuresPerNode = 4;  // exchanges in a row without gain that end a local search
+constexpr int kStaleChildren = 400;  // in a row that do not beat the best end the search
 
 // Perfect matchings under a limit (Kuhn's augmenting paths).
 class LimitedMatcher {
@@ -27,10 +29,9 @@ class LimitedMatcher {
 
   bool match(double limit) {
     row_of_column_.assign(costs_.columns(), -1);
-    for (size_t row = 0; row < costs_.rows(); ++row) {
-      seen_.assign(costs_.columns(), false);
-      if (!augment(row, limit)) return false;
-    }
+    seen_in_.assign(costs_.columns(), -1);
+    for (search_ = 0; search_ < static_cast<int>(costs_.rows()); ++search_)
+      if (!augment(static_cast<size_t>(search_), limit)) return false;
     return true;
   }
   const std::vector<int>& row_of_column() const { return row_of_column_; }
@@ -38,8 +39,8 @@ class LimitedMatcher {
  private:
   bool augment(size_t row, double limit) {
     for (size_t column = 0; column < costs_.columns(); ++column) {
-      if (seen_[column] || costs_(row, column) > limit) continue;
-      seen_[column] = true;
+      if (seen_in_[column] == search_ || costs_(row, column) > limit) continue;
+      seen_in_[column] = search_;
       const int other = row_of_column_[column];
       if (other >= 0 && !augment(static_cast<size_t>(other), limit)) continue;
       row_of_column_[column] = static_cast<int>(row);
@@ -50,7 +51,8 @@ class LimitedMatcher {
 
   const CostMatrix& costs_;
   std::vector<int> row_of_column_;
-  std::vector<bool> seen_;
+  std::vector<int> seen_in_;  // the last search that came to a column
+  int search_ = 0;
 };
 
 // A square matrix with a column for every time that one of `costs` may be dealt. The last of them may stay without a
@@ -71,21 +73,35 @@ CostMatrix deal_square(const CostMatrix& costs) {
   return square;
 }
 
-std::vector<double> limits_to_try(const CostMatrix& costs) {
-  std::vector<double> values;
+// No row has a cheaper pair.
+double least_limit(const CostMatrix& costs) {
   double least = 0;
   for (size_t row = 0; row < costs.rows(); ++row) {
     double cheapest = kInfinite;
-    for (size_t column = 0; column < costs.columns(); ++column) {
-      cheapest = std::min(cheapest, costs(row, column));
-      if (std::isfinite(costs(row, column))) values.push_back(costs(row, column));
-    }
+    for (size_t column = 0; column < costs.columns(); ++column) cheapest = std::min(cheapest, costs(row, column));
     least = std::max(least, cheapest);
   }
-  std::erase_if(values, [&](double value) { return value < least; });
-  std::sort(values.begin(), values.end());
-  values.erase(std::unique(values.begin(), values.end()), values.end());
-  return values;
+  return least;
+}
+
+std::vector<double> limits_from(double least, const CostMatrix& costs) {
+  std::vector<double> limits;
+  for (size_t row = 0; row < costs.rows(); ++row)
+    for (size_t column = 0; column < costs.columns(); ++column)
+      if (costs(row, column) >= least && std::isfinite(costs(row, column))) limits.push_back(costs(row, column));
+  std::sort(limits.begin(), limits.end());
+  limits.erase(std::unique(limits.begin(), limits.end()), limits.end());
+  return limits;
+}
+
+// Leaves the matching in `matcher`.
+double bottleneck_of(const CostMatrix& costs, LimitedMatcher& matcher) {
+  const double least = least_limit(costs);
+  if (matcher.match(least)) return least;
+  const std::vector<double> limits = limits_from(least, costs);
+  const auto limit = std::partition_point(limits.begin(), limits.end(), [&](double l) { return !matcher.match(l); });
+  SKP_CHECK(limit != limits.end() && matcher.match(*limit), "costs that are not finite");
+  return *limit;
 }
 
 double tour_cost(const std::vector<int>& order, const CostMatrix& links, const CostMatrix& places) {
@@ -155,7 +171,7 @@ std::vector<int> order_by_exchanges(const CostMatrix& links, const CostMatrix& p
 // Groups of nodes in the order of their stages, and what they cost.
 struct Partition {
   struct Cost {
-    int slow_pairs = 0;  // replicas that exchange messages too slowly
+    int misfits = 0;
     double seconds = 0;
 
     auto operator<=>(const Cost&) const = default;
@@ -185,39 +201,28 @@ class PlacementSearch {
     visits_[0] = request.microbatches;
   }
 
-  Partition run() {
-    if (!request_.stages.empty()) return given();
+  // Best first.
+  std::vector<Partition> run() {
+    if (!request_.stages.empty()) return {given()};
     std::vector<Partition> population;
     do {
       population.push_back(improved(random_partition()));
     } while (stages_ > 1 && population.size() < kPopulation && meter_.left());
-    while (stages_ > 1 && meter_.left()) {
+    const auto cheaper = [](const Partition& x, const Partition& y) { return x.cost < y.cost; };
+    std::stable_sort(population.begin(), population.end(), cheaper);
+    for (int stale = 0; stages_ > 1 && stale < kStaleChildren && meter_.left(); ++stale) {
       const Partition& a = population[random_.below(population.size())];
       const Partition& b = population[random_.below(population.size())];
       Partition child = improved(crossed(a, b));
-      const auto worst = std::max_element(population.begin(), population.end(),
-                                          [](const Partition& x, const Partition& y) { return x.cost < y.cost; });
-      if (child.cost < worst->cost && !known(population, child)) *worst = std::move(child);
+      if (!(child.cost < population.back().cost) || known(population, child)) continue;
+      if (child.cost < population.front().cost) stale = 0;
+      population.pop_back();
+      population.insert(std::upper_bound(population.begin(), population.end(), child, cheaper), std::move(child));
     }
-    return *std::min_element(population.begin(), population.end(),
-                             [](const Partition& x, const Partition& y) { return x.cost < y.cost; });
+    return population;
   }
 
   // One of the pairs of replicas that exchange messages too slowly.
-  std::string describe_slow_pair(const Partition& partition) const {
-    for (size_t s = 0; s < stages_; ++s)
-      for (const int a : partition.groups[s])
-        for (const int b : partition.groups[s]) {
-          if (a >= b || !is_slow(a, b)) continue;
-          return fmt::format(
-              "nodes '{}' and '{}' of stage {} exchange a message of activations within {:.3f} s, at most {:.3f} s is "
-              "allowed; so do {} pairs of replicas",
-              request_.network.nodes[static_cast<size_t>(a)].name, request_.network.nodes[static_cast<size_t>(b)].name,
-              s, std::max(message_s(request_, a, b), message_s(request_, b, a)), request_.max_replica_delay_s,
-              partition.cost.slow_pairs);
-        }
-    return {};
-  }
 
  private:
   Partition given() {
@@ -324,9 +329,9 @@ class PlacementSearch {
     return match_bottleneck(costs).bottleneck;
   }
 
-  // Puts the groups in order, and says what they cost. One evaluation.
+  // Puts the groups in order, and says what they cost.
   void settle(Partition& partition) {
-    meter_.spend();
+    if (++partitions_ % kPartitionsPerEvaluation == 0) meter_.spend();
     CostMatrix places(stages_, stages_);
     for (size_t g = 0; g < stages_; ++g)
       for (size_t s = 0; s < stages_; ++s)
@@ -353,7 +358,7 @@ class PlacementSearch {
       way_s += computing_s + (stages_ > 1 ? partition.links(s, (s + 1) % stages_) : 0);
       busiest_s = std::max(busiest_s, std::max(0.0, visits_each - 1) * computing_s);
       reduction_s = std::max(reduction_s, group_reduction_s(group, s));
-      cost.slow_pairs += slow_pairs(group);
+      cost.misfits += count_misfits(request_, group, static_cast<int>(s));
     }
     cost.seconds = way_s + busiest_s + reduction_s;
     return cost;
@@ -390,18 +395,6 @@ class PlacementSearch {
     return done;
   }
 
-  bool is_slow(int a, int b) const {
-    return std::max(message_s(request_, a, b), message_s(request_, b, a)) > request_.max_replica_delay_s;
-  }
-
-  int slow_pairs(const std::vector<int>& group) const {
-    if (!std::isfinite(request_.max_replica_delay_s)) return 0;
-    int count = 0;
-    for (size_t i = 0; i < group.size(); ++i)
-      for (size_t j = 0; j < i; ++j) count += is_slow(group[i], group[j]) ? 1 : 0;
-    return count;
-  }
-
   const PlanRequest& request_;
   BudgetMeter& meter_;
   Random random_;
@@ -410,6 +403,7 @@ class PlacementSearch {
   CostMatrix round_trips_;
   std::vector<int> sizes_;
   std::vector<double> visits_;  // of a stage, in an iteration
+  int64_t partitions_ = 0;      // that were costed
 };
 
 }  // namespace
@@ -418,11 +412,8 @@ Matching match_bottleneck(const CostMatrix& costs) {
   SKP_CHECK(costs.rows() > 0 && costs.columns() > 0, "nothing to match");
   const bool square_already = costs.rows() == costs.columns();
   const CostMatrix square = square_already ? costs : deal_square(costs);
-  const std::vector<double> limits = limits_to_try(square);
   LimitedMatcher matcher(square);
-  const auto limit = std::partition_point(limits.begin(), limits.end(), [&](double l) { return !matcher.match(l); });
-  SKP_CHECK(limit != limits.end() && matcher.match(*limit), "costs that are not finite");
-  Matching matching{.column_of_row = std::vector<int>(costs.rows()), .bottleneck = *limit};
+  Matching matching{.column_of_row = std::vector<int>(costs.rows()), .bottleneck = bottleneck_of(square, matcher)};
   for (size_t column = 0; column < square.columns(); ++column) {
     const auto row = static_cast<size_t>(matcher.row_of_column()[column]);
     if (row < costs.rows()) matching.column_of_row[row] = static_cast<int>(column % costs.columns());
@@ -435,13 +426,18 @@ std::vector<int> order_groups(const CostMatrix& links, const CostMatrix& places)
   return links.rows() <= kMostExactGroups ? order_exactly(links, places) : order_by_exchanges(links, places);
 }
 
-Placement place_stages(const PlanRequest& request, BudgetMeter& meter) {
+Placements place_stages(const PlanRequest& request, BudgetMeter& meter) {
   PlacementSearch search(request, meter);
-  Partition best = search.run();
-  if (best.cost.slow_pairs > 0) return {.stages = {}, .cost_s = 0, .why = search.describe_slow_pair(best)};
-  if (request.stages.empty())
-    for (std::vector<int>& group : best.groups) std::sort(group.begin(), group.end());
-  return {.stages = std::move(best.groups), .cost_s = best.cost.seconds, .why = {}};
+  std::vector<Partition> partitions = search.run();
+  Placements placements;
+  if (partitions.front().cost.misfits > 0) placements.why = *check_placement(request, partitions.front().groups);
+  for (Partition& partition : partitions) {
+    if (partition.cost.misfits > 0) break;
+    if (request.stages.empty())
+      for (std::vector<int>& group : partition.groups) std::sort(group.begin(), group.end());
+    placements.best_first.push_back({.stages = std::move(partition.groups), .cost_s = partition.cost.seconds});
+  }
+  return placements;
 }
 
 }  // namespace skippipe

@@ -7,7 +7,6 @@
 // of unlike speed, so that computing counts; groups and stages may be of unlike size, number of layers and bytes.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "schedule/budget_meter.h"
@@ -46,12 +45,18 @@ std::vector<int> order_groups(const CostMatrix& links, const CostMatrix& places)
 struct Placement {
   std::vector<std::vector<int>> stages;
   double cost_s = 0;  // data-parallel plus pipeline-parallel, of one iteration
-  std::string why;    // not empty: no stages found that keep request.max_replica_delay_s
 };
 
-// Stages for a request that has none, or the cost of its own. Two groups' link is a message of activations there and
-// one of gradients back. Gradients of no bytes cost what a message of activations between replicas does, which is all
-// that is known then, and keeps slow links out of stages. Spends `meter`, one evaluation per partition.
-Placement place_stages(const PlanRequest& request, BudgetMeter& meter);
+struct Placements {
+  std::vector<Placement> best_first;  // unlike each other in cost; empty: none was found that fits
+  PlanResult why;                     // then, the rule and the numbers
+};
+
+// Stages for a request that has none, the last population of the search; or its own, with their cost. Two groups' link
+// is a message of activations there and one of gradients back. Gradients of no bytes cost what a message of activations
+// between replicas does, which is all that is known then, and keeps slow links out of stages. Spends `meter`, one
+// evaluation for kPartitionsPerEvaluation partitions: they take about as long as a simulation.
+constexpr int kPartitionsPerEvaluation = 8;
+Placements place_stages(const PlanRequest& request, BudgetMeter& meter);
 
 }  // namespace skippipe

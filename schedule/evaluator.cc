@@ -1,7 +1,6 @@
 #include "schedule/evaluator.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "schedule/capacity.h"
@@ -159,20 +158,10 @@ void Evaluator::take_stages(const std::vector<std::vector<int>>& stages) {
       const int slots = slots_in_stage(request_, node, static_cast<int>(stage));
       at(costs_, node) = {slots, task_seconds(at(request_.network.nodes, node), request_.workload, stage)};
       used_nodes_.push_back(node);
-      misfits_ += slots < 1 ? 1 : 0;
     }
-    misfits_ += count_slow_pairs(stages_[stage]);
+    misfits_ += count_misfits(request_, stages_[stage], static_cast<int>(stage));
   }
   std::ranges::sort(used_nodes_);
-}
-
-int Evaluator::count_slow_pairs(const std::vector<int>& replicas) const {
-  if (std::isinf(request_.max_replica_delay_s)) return 0;
-  int count = 0;
-  for (const int a : replicas)
-    for (const int b : replicas)
-      if (a != b && request_.network.link(a, b).transfer_s(activation_bytes_) > request_.max_replica_delay_s) ++count;
-  return count;
 }
 
 // The candidate's rows; fills changed_ with those that are not the base's.

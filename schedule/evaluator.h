@@ -138,7 +138,6 @@ class Evaluator {
 
   void shape(const Candidate& candidate);
   void take_stages(const std::vector<std::vector<int>>& stages);
-  int count_slow_pairs(const std::vector<int>& replicas) const;
   void take_rows(const Candidate& candidate);
   void restore_rows();
   void describe_tasks(int microbatch);
@@ -177,7 +176,7 @@ class Evaluator {
   std::vector<NodeCost> costs_;
   std::vector<std::vector<int>> given_stages_, stages_;  // of the candidate; sorted, as in plans
   std::vector<int> used_nodes_;
-  int64_t misfits_ = 0;  // nodes that can't hold their stage, and pairs of replicas that are too far apart
+  int64_t misfits_ = 0;  // see count_misfits
   std::vector<Task> tasks_, base_tasks_;
   std::vector<int> changed_;                   // rows of nodes_ that differ from base_nodes_
   std::vector<double> reduced_s_, arrived_s_;  // by node

@@ -57,9 +57,9 @@ class FullPlanner : public Planner {
     PlanRequest whole = request;
     whole.rules.skip_ratio = 0;
     BudgetMeter meter(whole);
-    Placement placement = place_stages(whole, meter);
-    if (!placement.why.empty()) return {.rule = "max-replica-delay", .why = placement.why};
-    whole.stages = std::move(placement.stages);
+    Placements placements = place_stages(whole, meter);
+    if (placements.best_first.empty()) return placements.why;
+    whole.stages = std::move(placements.best_first[0].stages);
     Plan plan = begin_plan(whole, "full", whole.rules, whole.stage_count());
     const std::vector<std::vector<int>> chains = ChainBuilder(whole, plan.stages).run();
     // Data nodes take turns in the start order.

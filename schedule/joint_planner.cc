@@ -175,7 +175,7 @@ class JointPlanner : public Planner {
         placed.budget.evaluations = 2000;
         placed.seed = random();
         BudgetMeter meter(placed);
-        placed.stages = place_stages(placed, meter).stages;
+        placed.stages = place_stages(placed, meter).best_first.at(0).stages;
       } else {
         placed.stages = random_stages(request, random);
       }

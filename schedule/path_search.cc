@@ -61,7 +61,7 @@ std::optional<TimedPath> PathSearch::run(const PathStart& start, const PathLimit
     return x.left != y.left ? x.left > y.left : a > b;
   };
   int best = -1;  // of the whole paths
-  for (int expanded = 0; !heap_.empty() && (expanded < kMostExpansions || best < 0); ++expanded) {
+  for (expansions_ = 0; !heap_.empty() && (expansions_ < kMostExpansions || best < 0); ++expansions_) {
     std::pop_heap(heap_.begin(), heap_.end(), later);
     const int index = heap_.back();
     heap_.pop_back();

@@ -47,6 +47,9 @@ class PathSearch {
   // Nothing: the limits leave no path. `prices` in seconds for each node; empty: none.
   std::optional<TimedPath> run(const PathStart& start, const PathLimits& limits, const std::vector<double>& prices);
 
+  // How many states the last run expanded.
+  int expansions() const { return expansions_; }
+
   // The same path's times, with the waiting that `busy` asks for.
   TimedPath time(const PathStart& start, const std::vector<int>& nodes, const std::vector<PathVisit>& busy) const;
 
@@ -62,7 +65,7 @@ class PathSearch {
     int left = 0;  // visits to go; -1: a whole path, with its exact time
   };
 
-  static constexpr int kMostExpansions = 20000;
+  static constexpr int kMostExpansions = 4000;
 
   size_t entry(int left, int swaps, int behind, int node) const {
     return ((static_cast<size_t>(left) * static_cast<size_t>(most_swaps_ + 1) + static_cast<size_t>(swaps)) *
@@ -100,6 +103,7 @@ class PathSearch {
   std::vector<State> states_;
   std::vector<int> heap_;
   PathStart start_;
+  int expansions_ = 0;
 };
 
 }  // namespace skippipe

@@ -18,7 +18,7 @@ namespace skippipe {
 // A search ends with whichever comes first. The same seed, evaluations and threads give the same plan; a limit of
 // seconds gives plans that depend on the machine's speed.
 struct SearchBudget {
-  int64_t evaluations = 20000;  // simulated candidates; 0: no limit
+  int64_t evaluations = 20000;  // simulated candidates, or what takes about as long; 0: no limit
   double seconds = 0;           // of wall time; 0: no limit
   int threads = 1;
 };

@@ -65,10 +65,10 @@ class RandomSkipPlanner : public Planner {
     const int length = path_length(request);
     if (length < 1) return no_visits(request, length);
     BudgetMeter meter(request);
-    Placement placement = place_stages(request, meter);
-    if (!placement.why.empty()) return {.rule = "max-replica-delay", .why = placement.why};
+    Placements placements = place_stages(request, meter);
+    if (placements.best_first.empty()) return placements.why;
     PlanRequest placed = request;
-    placed.stages = std::move(placement.stages);
+    placed.stages = std::move(placements.best_first[0].stages);
     Random random(request.seed, {3});
     Plan plan = begin_plan(placed, "random-skip", request.rules, length);
     Simulator simulator(request.network);

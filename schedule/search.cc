@@ -43,22 +43,6 @@ void check_nodes_per_stage(const PlanRequest& request) {
     throw ConfigError("the stages have {} nodes in all, expected the network's {}", sum, request.network.size());
 }
 
-// Two replicas that are further apart than the request allows.
-std::optional<std::string> slow_pair(const PlanRequest& request, const std::vector<std::vector<int>>& stages) {
-  const auto bytes = static_cast<double>(request.workload.activation_bytes);
-  for (size_t s = 0; s < stages.size(); ++s)
-    for (const int a : stages[s])
-      for (const int b : stages[s]) {
-        const double delay_s = a == b ? 0 : request.network.link(a, b).transfer_s(bytes);
-        if (delay_s > request.max_replica_delay_s)
-          return fmt::format(
-              "no placement found: '{}' and '{}' in stage {} are {:.4g} s apart, at most {:.4g} s allowed",
-              request.network.nodes[static_cast<size_t>(a)].name, request.network.nodes[static_cast<size_t>(b)].name, s,
-              delay_s, request.max_replica_delay_s);
-      }
-  return std::nullopt;
-}
-
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
@@ -127,12 +111,7 @@ Plan begin_plan(const PlanRequest& request, const std::string& method, const Pla
 }
 
 PlanResult finish_plan(const PlanRequest& request, Plan plan) {
-  if (!assign_slots(request, plan)) {
-    const auto node = static_cast<size_t>(std::ranges::find(plan.node_slots, 0) - plan.node_slots.begin());
-    return {.rule = "T1",
-            .why = fmt::format("no placement found: node '{}' can't hold its stage", plan.node_names[node])};
-  }
-  if (auto why = slow_pair(request, plan.stages)) return {.rule = "max-replica-delay", .why = *std::move(why)};
+  if (auto misfit = check_placement(request, plan.stages)) return *std::move(misfit);
   Simulator simulator(request.network);
   if (complete_plan(plan, simulator)) return {.plan = std::move(plan)};
   return {.rule = "T1",

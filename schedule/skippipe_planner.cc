@@ -8,6 +8,10 @@
 // shares, there are more: the smallest number that divides the share and the visits evenly, else one for each
 // microbatch. Paths that start when earlier ones of their data node have ended are another wave: the search treats
 // waves as if they did not meet. Of the solutions that it finds, simulated time decides, as published.
+//
+// Unlike published, where the request leaves the stages open, paths are searched behind every placement in the genetic
+// search's last population, and simulated time decides between these too: what DT-FM minimizes says too little about
+// skipping paths (of placements of the published example within 1 % of the least cost, the plans take 33 to 48 s).
 #include <algorithm>
 
 #include "base/error.h"
@@ -122,12 +126,20 @@ class SkippipePlanner : public Planner {
     if (length < 1) return no_visits(request, length);
     BudgetMeter meter(request);
     meter.allow(kPlacementShare);
-    Placement placement = place_stages(request, meter);
-    if (!placement.why.empty()) return {.rule = "max-replica-delay", .why = placement.why};
+    const Placements placements = place_stages(request, meter);
+    if (placements.best_first.empty()) return placements.why;
     PlanRequest placed = request;
-    placed.stages = std::move(placement.stages);
-    meter.allow(1);
-    return plan_paths(placed, length, meter);
+    PlanResult best;
+    for (size_t i = 0; i < placements.best_first.size(); ++i) {
+      const double tried = static_cast<double>(i + 1) / static_cast<double>(placements.best_first.size());
+      meter.allow(kPlacementShare + (1 - kPlacementShare) * tried);
+      if (best.plan && !meter.left()) continue;
+      placed.stages = placements.best_first[i].stages;
+      PlanResult result = plan_paths(placed, length, meter);
+      if (!result.plan) return result;
+      if (!best.plan || result.plan->predicted.iteration_s < best.plan->predicted.iteration_s) best = std::move(result);
+    }
+    return best;
   }
 
  private:

@@ -41,7 +41,7 @@ PlanRequest make_request(uint64_t seed, int nodes, int stages, int microbatches)
 
 TEST(Planner, EveryPlanIsValid) {
   int plans = 0;
-  for (const uint64_t seed : test::seeds(60)) {
+  for (const uint64_t seed : test::seeds(200)) {
     SCOPED_TRACE(test::replay_command(seed));
     Random random(seed, {4});
     const int stages = 1 + static_cast<int>(random.below(6));
@@ -51,11 +51,15 @@ TEST(Planner, EveryPlanIsValid) {
     request.rules.max_swaps = static_cast<int>(random.below(3));
     for (const std::string& method : planning_methods()) {
       const PlanResult result = make_planner(method)->plan(request);
+      const PlanResult again = make_planner(method)->plan(request);
+      ASSERT_EQ(result.plan.has_value(), again.plan.has_value());
       if (!result.plan) {
-        EXPECT_FALSE(result.rule.empty());
+        EXPECT_FALSE(result.rule.empty() || result.why.empty());
         continue;
       }
       ++plans;
+      EXPECT_EQ(result.plan->stages, again.plan->stages);
+      EXPECT_EQ(result.plan->predicted.iteration_s, again.plan->predicted.iteration_s);
       for (const Violation& violation : validate(*result.plan, request.network))
         ADD_FAILURE() << method << " " << violation.rule << ": " << violation.what;
       Simulator simulator(request.network);

@@ -112,21 +112,21 @@ TEST_F(Published, OurSimulatorAgreesOnRandomPaths) { expect_published("random_sk
 TEST_F(Published, OurSimulatorAgreesOnPathsThatMayCollide) { expect_published("no_collision_avoidance"); }
 TEST_F(Published, OurSimulatorAgreesOnPathsThatAvoidEachOther) { expect_published("collision_aware"); }
 
-TEST_F(Published, MethodsStandInTheOrderOfThePublishedOnes) {
+TEST_F(Published, SkippipeIsAsFastAsPublished) {
   const PlanRequest request = this->request();
-  const double full_s = planned_s("full", request);
-  const double random_s = planned_s("random-skip", request);
   const double skippipe_s = planned_s("skippipe", request);
-  EXPECT_LT(random_s, full_s);
-  EXPECT_LT(planned_s("skippipe-no-collision", request), random_s);
   EXPECT_LE(skippipe_s, published_s("collision_aware") * (1 + kPlannedTolerance));
+  EXPECT_LT(skippipe_s, planned_s("full", request));
+  // Random paths may take the link of 132 s.
+  EXPECT_LT(planned_s("skippipe-no-collision", request), planned_s("random-skip", request));
 }
 
 TEST_F(Published, SkippipeIsAsFastBehindOurPlacement) {
   PlanRequest request = this->request();
   for (const std::vector<int>& stage : std::exchange(request.stages, {}))
     request.nodes_per_stage.push_back(static_cast<int>(stage.size()));
-  EXPECT_LE(planned_s("skippipe", request), published_s("collision_aware") * (1 + kPlannedTolerance));
+  for (request.seed = 0; request.seed < 4; ++request.seed)
+    EXPECT_LE(planned_s("skippipe", request), published_s("collision_aware") * (1 + kPlannedTolerance));
 }
 
 }  // namespace
