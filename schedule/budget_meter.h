@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "schedule/planner.h"
 
@@ -11,41 +12,46 @@ namespace skippipe {
 // Counts evaluations, watches the seconds, and reports both. Owned by one thread; the request must outlive it.
 class BudgetMeter {
  public:
-  explicit BudgetMeter(const PlanRequest& request) : request_(request) {}
+  // One of `searches` that share the evaluations and run side by side.
+  explicit BudgetMeter(const PlanRequest& request, int searches = 1)
+      : request_(request),
+        searches_(searches),
+        evaluations_allowed_(static_cast<double>(request.budget.evaluations) / searches) {}
 
   // The next phase may spend the budget up to this share of it.
   void allow(double share) { share_ = share; }
-  bool left() const {
-    const SearchBudget& budget = request_.budget;
-    if (budget.evaluations > 0 &&
-        evaluations_ >= static_cast<int64_t>(share_ * static_cast<double>(budget.evaluations)))
-      return false;
-    return budget.seconds <= 0 || elapsed_s() < share_ * budget.seconds;
+  bool left() const { return used() < share_; }
+  // Share of the budget, of what is spent faster: evaluations or seconds.
+  double used() const {
+    double used = 0;
+    if (evaluations_allowed_ > 0) used = static_cast<double>(evaluations_) / evaluations_allowed_;
+    if (request_.budget.seconds > 0) used = std::max(used, elapsed_s() / request_.budget.seconds);
+    return used;
   }
   void spend() {
-    if (++evaluations_ % kEvaluationsPerReport == 0) report();
+    if (++evaluations_ % kEvaluationsPerLook == 0) report();
   }
   // A plan of this many seconds per iteration is known.
-  void found(double iteration_s) {
-    best_s_ = std::min(best_s_, iteration_s);
-    report();
+  void found(double iteration_s) { best_s_ = std::min(best_s_, iteration_s); }
+  // At most every now and then.
+  void report() {
+    if (!request_.progress || Clock::now() < next_report_) return;
+    next_report_ = Clock::now() + kReportInterval;
+    request_.progress({.evaluations = evaluations_ * searches_, .elapsed_s = elapsed_s(), .best_s = best_s_});
   }
 
  private:
-  static constexpr int64_t kEvaluationsPerReport = 500;
+  using Clock = std::chrono::steady_clock;
+  static constexpr int64_t kEvaluationsPerLook = 8;
+  static constexpr auto kReportInterval = std::chrono::milliseconds(50);
 
-  double elapsed_s() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  // A step that costs several evaluations may end beyond the budget.
-  void report() const {
-    const int64_t most = request_.budget.evaluations;
-    if (request_.progress)
-      request_.progress({.evaluations = most > 0 ? std::min(most, evaluations_) : evaluations_,
-                         .elapsed_s = elapsed_s(),
-                         .best_s = best_s_});
-  }
+  double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
   const PlanRequest& request_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  int searches_;
+  double evaluations_allowed_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point next_report_ = start_;
   double share_ = 1;
   int64_t evaluations_ = 0;
   double best_s_ = std::numeric_limits<double>::infinity();

@@ -120,11 +120,11 @@ std::optional<PlanResult> check_placement(const PlanRequest& request, const std:
 // greediest one, the greediest two, and so on.
 std::optional<PlanResult> check_capacity(const PlanRequest& request) {
   const Workload& workload = request.workload;
-  if (workload.stage_slot_bytes.empty()) return std::nullopt;
   if (!request.stages.empty()) return check_placement(request, request.stages);
+  if (workload.stage_slot_bytes.empty()) return std::nullopt;
   const std::vector<int64_t> memory = memories(request);
   const std::vector<int> counts = request.nodes_per_stage.empty()
-                                      ? split_evenly(request.network.size(), request.stage_count())
+                                      ? std::vector<int>(static_cast<size_t>(request.stage_count()), 1)
                                       : request.nodes_per_stage;
   std::vector<size_t> greediest(counts.size());
   std::iota(greediest.begin(), greediest.end(), size_t{0});

@@ -24,7 +24,8 @@ int count_misfits(const PlanRequest& request, const std::vector<int>& replicas, 
 // The first of them, with its numbers.
 std::optional<PlanResult> check_placement(const PlanRequest& request, const std::vector<std::vector<int>>& stages);
 
-// Whether nodes can be found for all stages, of the given or even sizes; else why not, with the numbers.
+// Whether nodes can be found for all stages, as many as the request says or at least one; else why not, with the
+// numbers.
 std::optional<PlanResult> check_capacity(const PlanRequest& request);
 
 }  // namespace skippipe

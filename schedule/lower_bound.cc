@@ -569,10 +569,10 @@ class AnyStages {
                                 found.server.held_s)};
   }
 
+  // At most: planners may give stages other sizes where the request says none.
   size_t data_nodes() const {
-    return static_cast<size_t>(request_.nodes_per_stage.empty()
-                                   ? split_evenly(request_.network.size(), request_.stage_count()).front()
-                                   : request_.nodes_per_stage.front());
+    return static_cast<size_t>(request_.nodes_per_stage.empty() ? request_.network.size() - request_.stage_count() + 1
+                                                                : request_.nodes_per_stage.front());
   }
 
   // The earliest that any `count` of the servers can have served all microbatches: every time at which some server ends

@@ -26,8 +26,8 @@ struct LowerBound {
 // back and number at most 4, and relaxed beyond. The request's own stages and sizes are ignored.
 LowerBound lower_bound(const PlanRequest& request, const std::vector<std::vector<int>>& stages);
 
-// The same for stages that are not chosen yet: wherever the nodes go, in as many for each stage as the request says.
-// Looser.
+// The same for stages that are not chosen yet: wherever the nodes go, in as many for each stage as the request says, or
+// in any. Looser.
 LowerBound lower_bound(const PlanRequest& request);
 
 }  // namespace skippipe

@@ -8,29 +8,25 @@
 namespace skippipe {
 namespace {
 
+// How much busy nodes are shunned, drawn anew for each move as no one value is best everywhere.
+constexpr double kLeastCrowding = 0.1;
+constexpr double kMostCrowding = 10;
+
 int& random_node(std::vector<int>& stage, Random& random) { return stage[random.below(stage.size())]; }
 
 }  // namespace
 
 Moves::Moves(const PlanRequest& request) : request_(request), router_(request) {
   const bool may_place = request.stages.empty();
-  static const auto env = [](const char* n, int f) {
-    const char* t = std::getenv(n);
-    return t ? atoi(t) : f;
-  };
-  moves_ = {{&Moves::exchange_rows, 2},
-            {&Moves::move_row, 1},
-            {&Moves::reorder, 2},
-            {&Moves::change_replica, 4},
-            {&Moves::exchange_replicas, 2},
-            {&Moves::exchange_stages, 4},
-            {&Moves::reroute, env("W1", 4)},
-            {&Moves::exchange_stages_and_reroute, env("W2", 2)}};
+  moves_ = {{&Moves::exchange_rows, 2},     {&Moves::move_row, 1},
+            {&Moves::reorder, 2},           {&Moves::change_replica, 4},
+            {&Moves::exchange_replicas, 2}, {&Moves::exchange_stages, 4},
+            {&Moves::reroute, 4},           {&Moves::exchange_stages_and_reroute, 2}};
   const bool divides = request.rules.equal_exposure && request.stage_count() > 1 &&
                        request.microbatches * (path_length(request) - 1) % (request.stage_count() - 1) == 0;
   if (!divides) moves_.push_back({&Moves::replace_stage, 2});
-  if (may_place) moves_.push_back({&Moves::exchange_nodes, env("W4", 2)});
-  if (may_place) moves_.push_back({&Moves::exchange_nodes_and_reroute, env("W3", 2)});
+  if (may_place) moves_.push_back({&Moves::exchange_nodes, 2});
+  if (may_place) moves_.push_back({&Moves::exchange_nodes_and_reroute, 2});
   if (may_place && request.nodes_per_stage.empty()) moves_.push_back({&Moves::resize, 1});
   for (const Weighted& move : moves_) weights_ += move.weight;
 }
@@ -65,23 +61,13 @@ bool Moves::settle(std::span<int> path) {
   return disorder(stages_of(path, stages_a_), request_.rules) == 0;
 }
 
-// Whether `node` may be a replica of the others of a stage, but for one that leaves.
-bool Moves::may_join(const std::vector<int>& stage, int node, int except) const {
-  if (std::isinf(request_.max_replica_delay_s)) return true;
-  return std::ranges::all_of(stage, [&](int other) {
-    return other == node || other == except ||
-           (message_s(request_, other, node) <= request_.max_replica_delay_s &&
-            message_s(request_, node, other) <= request_.max_replica_delay_s);
-  });
-}
-
 // Two nodes, everywhere: also their stages.
 bool Moves::exchange_nodes(Candidate& candidate, Random& random) {
   std::vector<int>& stage_a = candidate.stages[random.below(candidate.stages.size())];
   std::vector<int>& stage_b = candidate.stages[random.below(candidate.stages.size())];
   int& a = random_node(stage_a, random);
   int& b = random_node(stage_b, random);
-  if (a == b || (&stage_a != &stage_b && !(may_join(stage_b, a, b) && may_join(stage_a, b, a)))) return false;
+  if (a == b) return false;
   for (int& node : candidate.nodes) node = node == a ? b : node == b ? a : node;
   std::swap(a, b);
   return true;
@@ -96,7 +82,6 @@ bool Moves::resize(Candidate& candidate, Random& random) {
   const int from = stage_of(node);
   if (from == (unused ? -1 : stage)) return false;
   if (from >= 0 && candidate.stages[static_cast<size_t>(from)].size() == 1) return false;
-  if (!unused && !may_join(candidate.stages[static_cast<size_t>(stage)], node, -1)) return false;
   if (from >= 0) leave(candidate, node, random);
   if (!unused) join(candidate, node, stage, random);
   return true;
@@ -173,6 +158,11 @@ bool Moves::exchange_replicas(Candidate& candidate, Random& random) {
 bool Moves::exchange_stages(Candidate& candidate, Random& random) {
   const std::span<int> a = candidate.path(random_row(candidate, random));
   const std::span<int> b = candidate.path(random_row(candidate, random));
+  return exchange_stages_of(a, b, random);
+}
+
+// Each of two paths gets a stage that only the other one visits.
+bool Moves::exchange_stages_of(std::span<int> a, std::span<int> b, Random& random) {
   stages_of(a, stages_a_);
   stages_of(b, stages_b_);
   const int i = random_difference(stages_a_, stages_b_, random);
@@ -200,7 +190,7 @@ bool Moves::replace_stage(Candidate& candidate, Random& random) {
 }
 
 void Moves::measure(const Candidate& candidate, Random& random) {
-  router_.measure(candidate, iteration_s_, std::exp(random.uniform(std::log(0.1), std::log(10))));
+  router_.measure(candidate, iteration_s_, std::exp(random.uniform(std::log(kLeastCrowding), std::log(kMostCrowding))));
 }
 
 // The replicas of one path by how busy they are.
@@ -216,13 +206,7 @@ bool Moves::reroute(Candidate& candidate, Random& random) {
 bool Moves::exchange_stages_and_reroute(Candidate& candidate, Random& random) {
   const std::span<int> a = candidate.path(random_row(candidate, random));
   const std::span<int> b = candidate.path(random_row(candidate, random));
-  stages_of(a, stages_a_);
-  stages_of(b, stages_b_);
-  const int i = random_difference(stages_a_, stages_b_, random);
-  const int j = random_difference(stages_b_, stages_a_, random);
-  if (i < 0 || j < 0) return false;
-  std::swap(a[static_cast<size_t>(i) + 1], b[static_cast<size_t>(j) + 1]);
-  if (!settle(a) || !settle(b)) return false;
+  if (!exchange_stages_of(a, b, random)) return false;
   measure(candidate, random);
   router_.reroute(candidate, a);
   router_.reroute(candidate, b);

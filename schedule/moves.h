@@ -1,4 +1,5 @@
-// What a search may change in a candidate, at random, while C1-C4 and the request's placement hold.
+// What a search may change in a candidate, at random, while C1-C4 hold and what the request says of
+// stages. Whether nodes can hold their stages is the evaluator's to say.
 #pragma once
 
 #include <vector>
@@ -25,7 +26,6 @@ class Moves {
   int random_row(const Candidate& candidate, Random& random) const;
   const PathStages& stages_of(std::span<const int> path, PathStages& scratch) const;
   bool settle(std::span<int> path);
-  bool may_join(const std::vector<int>& stage, int node, int except) const;
 
   bool exchange_nodes(Candidate& candidate, Random& random);
   bool resize(Candidate& candidate, Random& random);
@@ -37,6 +37,7 @@ class Moves {
   bool change_replica(Candidate& candidate, Random& random);
   bool exchange_replicas(Candidate& candidate, Random& random);
   bool exchange_stages(Candidate& candidate, Random& random);
+  bool exchange_stages_of(std::span<int> a, std::span<int> b, Random& random);
   bool replace_stage(Candidate& candidate, Random& random);
   bool reroute(Candidate& candidate, Random& random);
   bool exchange_stages_and_reroute(Candidate& candidate, Random& random);
