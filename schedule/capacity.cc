@@ -10,6 +10,7 @@
 namespace skippipe {
 namespace {
 
+constexpr double kOutlying = 10;
 constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
 
 bool follows_from_memory(const PlanRequest& request, const NetworkNode& node) {
@@ -114,6 +115,17 @@ std::optional<PlanResult> check_placement(const PlanRequest& request, const std:
     if (auto slow = check_delays(request, stages[stage], static_cast<int>(stage))) return slow;
   }
   return std::nullopt;
+}
+
+double outlying_delay_s(const Network& network, double bytes) {
+  std::vector<double> delays;
+  for (int a = 0; a < network.size(); ++a)
+    for (int b = 0; b < network.size(); ++b)
+      if (a != b) delays.push_back(network.link(a, b).transfer_s(bytes));
+  if (delays.empty()) return std::numeric_limits<double>::infinity();
+  const auto median = delays.begin() + std::ssize(delays) / 2;
+  std::nth_element(delays.begin(), median, delays.end());
+  return kOutlying * *median;
 }
 
 // A node that can hold a stage can hold all that take less; so nodes suffice for all stages if they do for the

@@ -24,6 +24,10 @@ int count_misfits(const PlanRequest& request, const std::vector<int>& replicas, 
 // The first of them, with its numbers.
 std::optional<PlanResult> check_placement(const PlanRequest& request, const std::vector<std::vector<int>>& stages);
 
+// For requests without gradients: a delay, of messages of `bytes`, that only outlying links exceed, ten times that of
+// the median pair of nodes. Infinite for a network of one node.
+double outlying_delay_s(const Network& network, double bytes);
+
 // Whether nodes can be found for all stages, as many as the request says or at least one; else why not, with the
 // numbers.
 std::optional<PlanResult> check_capacity(const PlanRequest& request);

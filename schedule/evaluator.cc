@@ -29,6 +29,23 @@ const T& at(const std::vector<T>& values, int index) {
 
 }  // namespace
 
+Candidate candidate_of(const Plan& plan) {
+  Candidate candidate;
+  candidate.length = static_cast<int>(plan.microbatches.front().visits.size());
+  candidate.stages = plan.stages;
+  for (const PlannedMicrobatch& microbatch : plan.microbatches)
+    for (const PlannedVisit& visit : microbatch.visits) candidate.nodes.push_back(visit.node);
+  return candidate;
+}
+
+void take_paths(const Candidate& candidate, Plan& plan) {
+  plan.stages = candidate.stages;
+  for (std::vector<int>& stage : plan.stages) std::ranges::sort(stage);
+  size_t next = 0;
+  for (PlannedMicrobatch& microbatch : plan.microbatches)
+    for (PlannedVisit& visit : microbatch.visits) visit.node = candidate.nodes[next++];
+}
+
 Evaluator::EventLine& Evaluator::EventLine::operator=(const EventLine& other) {
   if (this == &other) return *this;
   events_.assign(other.events_.begin() + static_cast<std::ptrdiff_t>(other.first_), other.events_.end());

@@ -30,6 +30,10 @@ struct Candidate {
   size_t offset(int microbatch) const { return static_cast<size_t>(microbatch) * size(); }
 };
 
+Candidate candidate_of(const Plan& plan);
+// The plan's stages and paths become the candidate's, of as many microbatches and visits.
+void take_paths(const Candidate& candidate, Plan& plan);
+
 // Lower is better: first of all every node can hold its stage, then no deadlock.
 struct Cost {
   int64_t unfinished = 0;  // tasks, when deadlocked; more than any number of them for each node that is misplaced

@@ -23,11 +23,18 @@ bool exchange_stages(PathStages& a, PathStages& b, Random& random) {
   return true;
 }
 
-// Where C4 is off: one stage of a path becomes any other.
-void replace_stage(PathStages& path, int stage_count, Random& random) {
-  const int stage = 1 + static_cast<int>(random.below(static_cast<uint64_t>(stage_count - 1)));
+// One stage of a path becomes another; with C4 only where that keeps the numbers that the stages serve as they are but
+// for their order.
+void replace_stage(PathStages& path, std::vector<int>& served, bool equal_exposure, Random& random) {
+  const auto stage = 1 + static_cast<int>(random.below(served.size() - 1));
   if (path.empty() || contains(path, stage)) return;
-  path[random.below(path.size())] = stage;
+  int& replaced = path[random.below(path.size())];
+  int& more = served[static_cast<size_t>(replaced)];
+  int& less = served[static_cast<size_t>(stage)];
+  if (equal_exposure && more <= less) return;
+  --more;
+  ++less;
+  replaced = stage;
   std::sort(path.begin(), path.end());
 }
 
@@ -88,6 +95,9 @@ std::vector<PathStages> balanced_stages(size_t microbatches, size_t length, int 
 }
 
 bool repair_jumps(std::vector<PathStages>& paths, const PlanRules& rules, int stage_count, Random& random) {
+  std::vector<int> served(static_cast<size_t>(stage_count), 0);
+  for (const PathStages& path : paths)
+    for (const int stage : path) ++served[static_cast<size_t>(stage)];
   for (size_t tries = 0; tries < paths.size() * kRepairsPerMicrobatch; ++tries) {
     const auto broken =
         std::find_if(paths.begin(), paths.end(), [&](const PathStages& p) { return disorder(p, rules) > 0; });
@@ -95,15 +105,17 @@ bool repair_jumps(std::vector<PathStages>& paths, const PlanRules& rules, int st
     PathStages& a = *broken;
     PathStages& b = paths[random.below(paths.size())];
     const PathStages old_a = a, old_b = b;
+    const std::vector<int> old_served = served;
     const int before = disorder(a, rules) + disorder(b, rules);
-    if (!rules.equal_exposure) {
-      replace_stage(a, stage_count, random);
+    if (!rules.equal_exposure || random.below(4) == 0) {
+      replace_stage(a, served, rules.equal_exposure, random);
     } else if (&a == &b || !exchange_stages(a, b, random)) {
       continue;
     }
     if (disorder(a, rules) + disorder(b, rules) > before) {
       a = old_a;
       b = old_b;
+      served = old_served;
     }
   }
   return false;

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
 #include "base/error.h"
 #include "engine/model_config.h"
 #include "engine/slots.h"
+#include "schedule/capacity.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"
 
@@ -102,6 +104,15 @@ Workload make_workload(const PlanOptions& options) {
   return workload;
 }
 
+// Where a reduction is simulated, it keeps slow links out of stages by itself.
+double max_replica_delay_s(const PlanOptions& options, const PlanRequest& request) {
+  if (options.max_replica_delay_s) return *options.max_replica_delay_s;
+  const std::vector<int64_t>& gradients = request.workload.stage_gradient_bytes;
+  if (std::ranges::any_of(gradients, [](int64_t bytes) { return bytes > 0; }))
+    return std::numeric_limits<double>::infinity();
+  return outlying_delay_s(request.network, static_cast<double>(request.workload.activation_bytes));
+}
+
 int all_microbatches(const PlanOptions& options, int nodes) {
   const int data_nodes =
       options.nodes_per_stage.empty() ? split_evenly(nodes, options.stages).front() : options.nodes_per_stage.front();
@@ -187,6 +198,10 @@ void add_plan_options(CLI::App& verb, PlanOptions& options) {
                   "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
       ->delimiter(',')
       ->check(CLI::Range(1, kMaxNodes));
+  verb.add_option("--max-replica-delay-s", options.max_replica_delay_s,
+                  "A message of activations takes at most this between two nodes of a stage; default, where gradients "
+                  "are left out: ten times the median of all pairs")
+      ->check(CLI::Range(0.0, 1e6));
   add_workload_options(verb, options);
   add_rule_options(verb, options);
   add_search_options(verb, options);
@@ -205,6 +220,7 @@ PlanRequest make_plan_request(PlanOptions options) {
                     options.dtype);
   request.nodes_per_stage = options.nodes_per_stage;
   request.microbatches = all_microbatches(options, request.network.size());
+  request.max_replica_delay_s = max_replica_delay_s(options, request);
   request.seed = options.seed;
   request.budget = make_budget(options);
   return request;

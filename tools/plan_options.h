@@ -28,6 +28,7 @@ struct PlanOptions {
   PlanRules rules;
   bool unequal_exposure = false;
   bool no_norm = false;
+  std::optional<double> max_replica_delay_s;
   uint64_t seed = 0;
   std::optional<int64_t> evaluations;
   double seconds = 0;

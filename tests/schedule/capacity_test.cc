@@ -89,7 +89,10 @@ TEST(Capacity, SaysWhatDoesNotFit) {
           "no node can hold stage 2: it needs 8 GB of state and 0.5 GB per slot, the largest node has 6 GB for both");
   request = request_of(6, 3);
   for (size_t node = 1; node < 6; ++node) request.network.nodes[node].memory_bytes = 4 * kGigabyte;
+  EXPECT_EQ(make_planner("joint")->plan(request).plan.value().stages[0], std::vector<int>{0});
+  request.nodes_per_stage = {2, 2, 2};
   refuses(request, "1 nodes can hold stage 0 (it needs 3 GB of state and 1 GB per slot), expected 2");
+  request.nodes_per_stage.clear();
   request.stages = {{0}, {1, 2}, {3, 4, 5}};
   request.network.nodes[4].memory_bytes = kGigabyte;
   refuses(request, "node 'node-4' can't hold stage 2: it needs 1 GB of state and 2 GB per slot, the node has 0.75 GB");

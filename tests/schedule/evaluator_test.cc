@@ -20,12 +20,10 @@ Plan plan_of(const PlanRequest& request, const Candidate& candidate) {
     plan.node_names.push_back(node.name);
     plan.node_slots.push_back(node.slots);
   }
-  plan.stages = candidate.stages;
-  for (std::vector<int>& stage : plan.stages) std::ranges::sort(stage);
-  for (int m = 0; m < candidate.microbatches(); ++m) {
-    plan.microbatches.emplace_back();
-    for (const int node : candidate.path(m)) plan.microbatches.back().visits.push_back({.node = node});
-  }
+  plan.microbatches.resize(static_cast<size_t>(candidate.microbatches()));
+  for (PlannedMicrobatch& microbatch : plan.microbatches)
+    microbatch.visits.resize(static_cast<size_t>(candidate.length));
+  take_paths(candidate, plan);
   assign_priorities(plan);
   return plan;
 }

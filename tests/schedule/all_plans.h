@@ -1,0 +1,34 @@
+// Every legal plan of a small request, by enumeration: the oracle of planners and floors.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "schedule/planner.h"
+#include "schedule/simulator.h"
+
+namespace skippipe::test {
+
+// Of given stages: all paths of all microbatches in every start order, simulated.
+class AllPlans {
+ public:
+  explicit AllPlans(const PlanRequest& request);
+
+  double count() const;
+  // The least simulated seconds of those that keep C4; infinite: none does, or all deadlock.
+  double best();
+
+ private:
+  double seconds();
+  bool keeps_exposure() const;
+
+  const PlanRequest& request_;
+  std::vector<std::vector<int>> paths_;
+  Simulator simulator_;
+  Plan plan_;
+};
+
+// 1 to 4 stages of 1 or 2 nodes that differ in all that a network can say, under random rules.
+PlanRequest tiny_request(uint64_t seed);
+
+}  // namespace skippipe::test

@@ -1,0 +1,64 @@
+// A search's changes are within the rules, whatever it changes how often.
+#include "schedule/moves.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "schedule/ranking.h"
+#include "schedule/search.h"
+#include "schedule/validator.h"
+#include "tests/schedule/random_plans.h"
+
+namespace skippipe {
+namespace {
+
+TEST(Moves, KeepTheRules) {
+  int changes = 0, unused = 0;
+  for (const uint64_t seed : test::seeds(60)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    Random random(seed, {30});
+    const int stages = 2 + static_cast<int>(random.below(5));
+    PlanRequest request;
+    request.network = test::random_network(seed, stages + static_cast<int>(random.below(8)));
+    request.workload = {.activation_bytes = 1 << 20,
+                        .stage_layers = std::vector<int>(static_cast<size_t>(stages), 1),
+                        .stage_gradient_bytes = std::vector<int64_t>(static_cast<size_t>(stages), 0)};
+    request.rules = {.skip_ratio = 1.0 / 3,
+                     .max_swaps = static_cast<int>(random.below(3)),
+                     .max_jump = 2 + static_cast<int>(random.below(3)),
+                     .equal_exposure = random.below(2) == 0};
+    request.microbatches = 1 + static_cast<int>(random.below(12));
+    if (random.below(3) == 0) request.nodes_per_stage = split_evenly(request.network.size(), stages);
+    const int length = path_length(request);
+    PlanRequest placed = request;
+    placed.stages = random_stages(request, random);
+    Plan plan = begin_plan(placed, "joint", request.rules, length);
+    const auto paths = draw_stages(placed, plan.microbatches.size(), length, random);
+    if (!paths) continue;
+    place_by_load(placed, *paths, plan);
+    Candidate candidate = candidate_of(plan), changed;
+    Moves moves(request);
+    for (int i = 0; i < 200; ++i) {
+      changed = candidate;
+      if (!moves.change(changed, 10, random)) continue;
+      ++changes;
+      candidate = changed;
+      take_paths(candidate, plan);
+      for (const Violation& violation : validate(plan))  // ranks are not given yet
+        if (violation.rule != "ranks") ADD_FAILURE() << violation.rule << ": " << violation.what;
+      for (size_t s = 0; s < request.nodes_per_stage.size(); ++s) {
+        EXPECT_EQ(std::ssize(plan.stages[s]), request.nodes_per_stage[s]);
+      }
+      unused += static_cast<int>(std::ranges::count(plan.stage_of_nodes(), -1));
+    }
+  }
+  EXPECT_GT(changes, 1000);
+  if (!std::getenv("SKIPPIPE_SEED")) {
+    EXPECT_GT(unused, 0);
+  }
+}
+
+}  // namespace
+}  // namespace skippipe
