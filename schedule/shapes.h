@@ -25,9 +25,9 @@ struct ShapeRequest {
   PlanRequest plan;
   int layers = 0;  // of the model
   // What an iteration computes, moves and keeps in memory, for the layers of each stage.
-  std::function<Workload(const std::vector<int>& stage_layers)> workload_of;
+  std::function<Workload(const std::vector<int>& stage_layers)> workload_of = {};
   // Microbatches of an iteration, over all data nodes.
-  std::function<int(int data_nodes)> microbatches_of;
+  std::function<int(int data_nodes)> microbatches_of = {};
 };
 
 // Makes `plan`, a copy of request.plan, one for this shape, wherever its nodes are.

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
+constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
 
 // "0.33" or "1/3"
 double parse_share(const std::string& text) {
@@ -206,9 +207,9 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
 
 void add_search_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
-  verb.add_option(
-          "--evaluations", options.evaluations,
-          fmt::format("Candidates to simulate; default: {}, or no limit with --seconds", SearchBudget{}.evaluations))
+  verb.add_option("--evaluations", options.evaluations,
+                  fmt::format("Candidates to simulate; default: {}, with --stages auto {}, or no limit with --seconds",
+                              SearchBudget{}.evaluations, kAutoEvaluations))
       ->check(CLI::Range(1, 1000000000));
   verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
       ->check(CLI::Range(0.001, 1e6));
@@ -253,6 +254,7 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
         "plan: --stages auto needs --model and --tokens, which say how many layers there are and what they take");
   ShapeRequest request = {.plan = begin_request(options)};
   const std::optional<ModelConfig> model = load_model(options);
+  if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
   request.layers = static_cast<int>(model->layers);
   request.workload_of = [options, model, from_memory = slots_follow_from_memory(request.plan.network)](
                             const std::vector<int>& stage_layers) {
