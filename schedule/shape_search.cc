@@ -34,7 +34,7 @@ bool is_better(const Entry& a, const Entry& b) { return a.row.score > b.row.scor
 double score_at(const ShapeRow& row, double iteration_s, const PlanRules& rules) {
   const double asked_share = 1 - rules.skip_ratio;
   const double credit = asked_share > 0 ? std::min(1.0, row.computed_share / asked_share) : 1;
-  return credit * row.samples / iteration_s;
+  return credit * static_cast<double>(row.samples) / iteration_s;
 }
 
 class Tournament {
@@ -80,7 +80,7 @@ class Tournament {
     if (auto misfit = check_capacity(request_)) return misfit;
     request_.stages.clear();
     ShapeRow row = {.shape = shape,
-                    .samples = request_.microbatches * request_.workload.samples,
+                    .samples = int64_t{request_.microbatches} * request_.workload.samples,
                     .computed_share = computed_share(request_.rules, shape),
                     .floor_s = lower_bound(request_).seconds};
     entries_.push_back({.row = std::move(row), .stages = stages});

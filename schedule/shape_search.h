@@ -1,6 +1,7 @@
 // Chooses the shape of a pipeline by planning for many: briefly for all, at length for those that do best.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,7 +12,7 @@ namespace skippipe {
 
 struct ShapeRow {
   Shape shape;                // without a plan maybe only its number of stages says something
-  int samples = 0;            // of an iteration, over all data nodes
+  int64_t samples = 0;        // of an iteration, over all data nodes
   double computed_share = 0;  // of the layers, by a sample
   double floor_s = 0;         // of an iteration (lower_bound.h)
   std::optional<double> iteration_s = {};
@@ -21,7 +22,7 @@ struct ShapeRow {
   std::string rule = {};  // without a plan: the rule that can't be met, and why
   std::string why = {};
 
-  double samples_per_s() const { return iteration_s ? samples / *iteration_s : 0; }
+  double samples_per_s() const { return iteration_s ? static_cast<double>(samples) / *iteration_s : 0; }
 };
 
 struct ShapeChoice {

@@ -45,6 +45,14 @@ std::vector<const ShapeRow*> choose_rows(const std::vector<const ShapeRow*>& row
   return result;
 }
 
+std::string not_shown(size_t slower, size_t refused, int untried) {
+  std::vector<std::string> parts;
+  if (slower > 0) parts.push_back(fmt::format("{} slower", slower));
+  if (refused > 0) parts.push_back(fmt::format("{} without a plan", refused));
+  if (untried > 0) parts.push_back(fmt::format("{} not planned for, whose floors promise less", untried));
+  return parts.empty() ? "" : fmt::format("  not shown: {}\n", fmt::join(parts, ", "));
+}
+
 }  // namespace
 
 std::string shape_table(const ShapeChoice& choice) {
@@ -58,9 +66,7 @@ std::string shape_table(const ShapeChoice& choice) {
                   "stages", "layers", kListWidth, "nodes", kListWidth);
   for (const ShapeRow* row : told) text += plan_line(*row, row == planned.front() ? '*' : ' ');
   for (const ShapeRow* row : told_refused) text += refusal_line(*row);
-  text += fmt::format(
-      "  not shown: {} slower shapes, {} without a plan, {} not planned for, as their floors promise less\n",
-      planned.size() - told.size(), refused.size() - told_refused.size(), choice.untried);
+  text += not_shown(planned.size() - told.size(), refused.size() - told_refused.size(), choice.untried);
   return text;
 }
 

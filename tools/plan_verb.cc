@@ -77,7 +77,9 @@ void add_plan_verb(CLI::App& app) {
   add_view_options(*verb, options->views);
   verb->footer(
       "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
-      "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg");
+      "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg\n"
+      "Which shape? skippipe plan --network network.json --stages auto --batch 96 --samples 4 --tokens 128 "
+      "--model config.json --out plan.json");
   verb->callback([options] { run(*options); });
 }
 
