@@ -12,6 +12,7 @@ namespace {
 constexpr size_t kMaxRows = 12;
 constexpr size_t kMaxRefusals = 4;  // of the rows
 constexpr size_t kListWidth = 23;
+constexpr double kRounding = 1e-9;
 
 // As the program's options take them, or the least and the most where that is too long.
 std::string describe(const std::vector<int>& list) {
@@ -66,6 +67,10 @@ std::string shape_table(const ShapeChoice& choice) {
                   "stages", "layers", kListWidth, "nodes", kListWidth);
   for (const ShapeRow* row : told) text += plan_line(*row, row == planned.front() ? '*' : ' ');
   for (const ShapeRow* row : told_refused) text += refusal_line(*row);
+  const double asked_share = 1 - choice.request.rules.skip_ratio;
+  if (std::ranges::any_of(told, [&](const ShapeRow* row) { return row->computed_share < asked_share - kRounding; }))
+    text += fmt::format("  ranked by samples/s, in proportion fewer for shapes that skip more than {:.1f} %\n",
+                        choice.request.rules.skip_ratio * 100);
   text += not_shown(planned.size() - told.size(), refused.size() - told_refused.size(), choice.untried);
   return text;
 }

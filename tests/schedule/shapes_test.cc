@@ -260,7 +260,10 @@ TEST(Shapes, TheTableHasTwelveRows) {
   choice.rows.push_back({.shape = {.stage_layers = {1}, .nodes_per_stage = {1}}, .rule = "T1", .why = "too small"});
   choice.untried = 3;
   const std::string table = shape_table(choice);
-  EXPECT_EQ(std::ranges::count(table, '\n'), 14);
+  EXPECT_EQ(std::ranges::count(table, '\n'), 15);
+  EXPECT_THAT(table, HasSubstr("fewer for shapes that skip more than 0.0 %"));
+  choice.request.rules.skip_ratio = 0.5;
+  EXPECT_THAT(shape_table(choice), Not(HasSubstr("ranked by")));
   EXPECT_EQ(std::ranges::count(table, '*'), 1);
   EXPECT_THAT(table, HasSubstr("30 each"));
   EXPECT_THAT(table, HasSubstr("30,30,30 "));
