@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
+constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
 
 // "0.33" or "1/3"
 double parse_share(const std::string& text) {
@@ -55,10 +56,14 @@ int64_t checked_product(std::initializer_list<int64_t> factors, const char* what
   return product;
 }
 
-// Layers, activations and gradients from the model's configuration.
-void describe_model(const PlanOptions& options, Workload& workload) {
-  const ModelConfig model = load_model_config(options.model);
+std::optional<ModelConfig> load_model(const PlanOptions& options) {
+  if (options.model.empty()) return std::nullopt;
   if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
+  return load_model_config(options.model);
+}
+
+// Layers, activations and gradients from the model's configuration.
+void describe_model(const PlanOptions& options, const ModelConfig& model, Workload& workload) {
   if (workload.stage_layers.empty()) {
     if (model.layers < options.stages)
       throw ConfigError("{} layers do not fill {} stages", model.layers, options.stages);
@@ -78,14 +83,16 @@ void describe_model(const PlanOptions& options, Workload& workload) {
   }
 }
 
-Workload make_workload(const PlanOptions& options) {
+// `slots_from_memory`: of some node, so that the plan must know what stages take.
+Workload make_workload(const PlanOptions& options, const std::optional<ModelConfig>& model, bool slots_from_memory) {
   Workload workload;
   workload.samples = options.samples;
   workload.stage_layers = options.layers;
   workload.exchange_norm = !options.no_norm;
   const auto stages = static_cast<size_t>(options.stages);
-  if (!options.model.empty()) {
-    describe_model(options, workload);
+  if (model) {
+    describe_model(options, *model, workload);
+    if (slots_from_memory) describe_memory(workload, *model, {options.samples, options.tokens}, options.dtype);
     return workload;
   }
   if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
@@ -113,14 +120,20 @@ double max_replica_delay_s(const PlanOptions& options, const PlanRequest& reques
   return outlying_delay_s(request.network, static_cast<double>(request.workload.activation_bytes));
 }
 
-int all_microbatches(const PlanOptions& options, int nodes) {
-  const int data_nodes =
-      options.nodes_per_stage.empty() ? split_evenly(nodes, options.stages).front() : options.nodes_per_stage.front();
+int all_microbatches(const PlanOptions& options, int data_nodes) {
+  if (options.batch > 0) return options.batch / options.samples;
   const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
   if (all > kMaxMicrobatches)
     throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,
                       data_nodes, kMaxMicrobatches);
   return static_cast<int>(all);
+}
+
+void check_batch(const PlanOptions& options) {
+  if (options.microbatches == 0 && options.batch == 0) throw UsageError("plan: give --microbatches or --batch");
+  if (options.batch % options.samples != 0)
+    throw UsageError("plan: --batch {} is not a whole number of microbatches of {} samples", options.batch,
+                     options.samples);
 }
 
 // Evaluations count where nothing else limits the search.
@@ -135,10 +148,37 @@ SearchBudget make_budget(const PlanOptions& options) {
   return budget;
 }
 
+// "auto", or a number.
+std::string read_stages(std::string& text) {
+  if (text != "auto") return CLI::Range(1, 1024)(text);
+  text = std::to_string(kAutoStages);
+  return {};
+}
+
+// What a request says whatever its stages.
+PlanRequest begin_request(const PlanOptions& options) {
+  check_batch(options);
+  PlanRequest request;
+  request.network = load_network(options.network);
+  request.rules = options.rules;
+  request.rules.skip_ratio = parse_share(options.skip);
+  request.rules.equal_exposure = !options.unequal_exposure;
+  request.seed = options.seed;
+  request.budget = make_budget(options);
+  return request;
+}
+
+bool slots_follow_from_memory(const Network& network) {
+  return std::ranges::any_of(network.nodes, &NetworkNode::slots_from_memory);
+}
+
 void add_workload_options(CLI::App& verb, PlanOptions& options) {
-  verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
-      ->required()
-      ->check(CLI::Range(1, kMaxMicrobatches));
+  CLI::Option* microbatches =
+      verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
+          ->check(CLI::Range(1, kMaxMicrobatches));
+  verb.add_option("--batch", options.batch, "Instead of --microbatches: samples of an iteration, over all data nodes")
+      ->excludes(microbatches)
+      ->check(CLI::Range(1, 1 << 30));
   verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -178,9 +218,9 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
 
 void add_search_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
-  verb.add_option(
-          "--evaluations", options.evaluations,
-          fmt::format("Candidates to simulate; default: {}, or no limit with --seconds", SearchBudget{}.evaluations))
+  verb.add_option("--evaluations", options.evaluations,
+                  fmt::format("Candidates to simulate; default: {}, with --stages auto {}, or no limit with --seconds",
+                              SearchBudget{}.evaluations, kAutoEvaluations))
       ->check(CLI::Range(1, 1000000000));
   verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
       ->check(CLI::Range(0.001, 1e6));
@@ -193,7 +233,11 @@ void add_search_options(CLI::App& verb, PlanOptions& options) {
 
 void add_plan_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--network", options.network, "The measured network (JSON)")->required();
-  verb.add_option("--stages", options.stages, "Stages of the pipeline")->check(CLI::Range(1, 1024));
+  verb.add_option("--stages", options.stages,
+                  "Stages of the pipeline; auto (with --model): tries numbers of stages, layers and nodes of each, and "
+                  "keeps the plan of most samples per second, where skipping more layers than --skip asks for counts "
+                  "as no gain; give --batch to compare at equal batches. The search's limits hold for all together")
+      ->transform(CLI::Validator(read_stages, "1 to 1024, or auto"));
   verb.add_option("--nodes-per-stage", options.nodes_per_stage,
                   "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
       ->delimiter(',')
@@ -209,20 +253,34 @@ void add_plan_options(CLI::App& verb, PlanOptions& options) {
 
 PlanRequest make_plan_request(PlanOptions options) {
   options.stages = stage_count(options);
-  options.rules.skip_ratio = parse_share(options.skip);
-  PlanRequest request;
-  request.network = load_network(options.network);
-  request.rules = options.rules;
-  request.rules.equal_exposure = !options.unequal_exposure;
-  request.workload = make_workload(options);
-  if (!options.model.empty() && std::ranges::any_of(request.network.nodes, &NetworkNode::slots_from_memory))
-    describe_memory(request.workload, load_model_config(options.model), {options.samples, options.tokens},
-                    options.dtype);
+  PlanRequest request = begin_request(options);
+  request.workload = make_workload(options, load_model(options), slots_follow_from_memory(request.network));
   request.nodes_per_stage = options.nodes_per_stage;
-  request.microbatches = all_microbatches(options, request.network.size());
+  const std::vector<int> nodes =
+      options.nodes_per_stage.empty() ? split_evenly(request.network.size(), options.stages) : options.nodes_per_stage;
+  request.microbatches = all_microbatches(options, nodes.front());
   request.max_replica_delay_s = max_replica_delay_s(options, request);
-  request.seed = options.seed;
-  request.budget = make_budget(options);
+  return request;
+}
+
+ShapeRequest make_shape_request(const PlanOptions& options) {
+  if (!options.layers.empty() || !options.nodes_per_stage.empty())
+    throw UsageError("plan: --stages auto chooses --layers and --nodes-per-stage itself: leave them out");
+  if (options.model.empty())
+    throw UsageError(
+        "plan: --stages auto needs --model and --tokens, which say how many layers there are and what they take");
+  ShapeRequest request = {.plan = begin_request(options)};
+  const std::optional<ModelConfig> model = load_model(options);
+  if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
+  request.layers = static_cast<int>(model->layers);
+  request.workload_of = [options, model, from_memory = slots_follow_from_memory(request.plan.network)](
+                            const std::vector<int>& stage_layers) {
+    PlanOptions shaped = options;
+    shaped.stages = static_cast<int>(stage_layers.size());
+    shaped.layers = stage_layers;
+    return make_workload(shaped, model, from_memory);
+  };
+  request.microbatches_of = [options](int data_nodes) { return all_microbatches(options, data_nodes); };
   return request;
 }
 

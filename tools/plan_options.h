@@ -9,8 +9,12 @@
 
 #include "kernels/tensor.h"
 #include "schedule/planner.h"
+#include "schedule/shapes.h"
 
 namespace skippipe {
+
+// Of PlanOptions::stages: to be chosen.
+inline constexpr int kAutoStages = -1;
 
 struct PlanOptions {
   std::string network;  // the file
@@ -18,6 +22,7 @@ struct PlanOptions {
   std::vector<int> nodes_per_stage;
   std::vector<int> layers;
   int microbatches = 0;  // of each data node
+  int batch = 0;         // instead: samples of an iteration
   int samples = 1;
   int tokens = 0;
   std::string model;
@@ -41,5 +46,8 @@ void add_plan_options(CLI::App& verb, PlanOptions& options);
 // Reads network and model. Throws UsageError for options that contradict each other, ConfigError and FileError for what
 // they name.
 PlanRequest make_plan_request(PlanOptions options);
+
+// The same for `--stages auto`.
+ShapeRequest make_shape_request(const PlanOptions& options);
 
 }  // namespace skippipe

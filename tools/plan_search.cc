@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 
 #include "schedule/validator.h"
 #include "tools/progress.h"
@@ -27,16 +28,21 @@ std::string describe(const SearchProgress& now) {
 
 }  // namespace
 
+std::function<void(const SearchProgress&)> show_search(const std::string& label, const SearchBudget& budget) {
+  using Clock = std::chrono::steady_clock;
+  return [progress = std::make_shared<Progress>(label), budget, start = Clock::now()](const SearchProgress& now) {
+    const double elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
+    progress->update_share(share_of(budget, now, elapsed_s), describe(now));
+  };
+}
+
 TimedPlan search_plan(const std::string& method, PlanRequest request, const std::string& label) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
-  const auto elapsed_s = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
-  Progress progress(label);
-  request.progress = [&](const SearchProgress& now) {
-    progress.update_share(share_of(request.budget, now, elapsed_s()), describe(now));
-  };
+  request.progress = show_search(label, request.budget);
   TimedPlan timed{.result = make_planner(method)->plan(request)};
-  timed.planning_s = elapsed_s();
+  request.progress = nullptr;
+  timed.planning_s = std::chrono::duration<double>(Clock::now() - start).count();
   if (timed.result.plan)
     require_valid(validate(*timed.result.plan, request.network), fmt::format("the new {} plan", method));
   return timed;

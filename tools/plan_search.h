@@ -1,6 +1,7 @@
 // Runs a planner and tells how far it is.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "schedule/planner.h"
@@ -12,8 +13,10 @@ struct TimedPlan {
   double planning_s = 0;
 };
 
-// The request's own progress is replaced: "planning" and the like is the label of a line on standard error. A plan is
-// validated (PlanError).
+// Shows a search of this budget as a line on standard error, labelled "planning" and the like, until destroyed.
+std::function<void(const SearchProgress&)> show_search(const std::string& label, const SearchBudget& budget);
+
+// The request's own progress is replaced by show_search's. A plan is validated (PlanError).
 TimedPlan search_plan(const std::string& method, PlanRequest request, const std::string& label);
 
 }  // namespace skippipe

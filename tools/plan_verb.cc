@@ -4,12 +4,14 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "tools/plan_comparison.h"
 #include "tools/plan_options.h"
 #include "tools/plan_report.h"
 #include "tools/plan_search.h"
+#include "tools/plan_shapes.h"
 #include "tools/verbs.h"
 
 namespace skippipe {
@@ -30,9 +32,18 @@ Plan plan_by(const std::string& method, const PlanRequest& request) {
   return *std::move(result.plan);
 }
 
-void run(const Options& options) {
-  const PlanRequest request = make_plan_request(options.plan);
+ShapedPlan make_plan(const Options& options) {
+  if (options.plan.stages == kAutoStages) {
+    if (options.compare) throw UsageError("plan: --compare compares methods for stages that are given, not auto");
+    return plan_shapes(options.method, make_shape_request(options.plan));
+  }
+  PlanRequest request = make_plan_request(options.plan);
   Plan plan = options.compare ? compare_methods(request, options.comparison) : plan_by(options.method, request);
+  return {.plan = std::move(plan), .request = std::move(request)};
+}
+
+void run(const Options& options) {
+  auto [plan, request] = make_plan(options);
   print_plan(plan);
   print_floor(request, plan);
   if (!options.out.empty()) {
@@ -66,7 +77,9 @@ void add_plan_verb(CLI::App& app) {
   add_view_options(*verb, options->views);
   verb->footer(
       "Example: skippipe plan --network network.json --stages 6 --microbatches 6 --samples 4 "
-      "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg");
+      "--tokens 128 --model config.json --out plan.json --timeline plan.svg --map map.svg\n"
+      "Which shape? skippipe plan --network network.json --stages auto --batch 96 --samples 4 --tokens 128 "
+      "--model config.json --out plan.json");
   verb->callback([options] { run(*options); });
 }
 

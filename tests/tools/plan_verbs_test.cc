@@ -152,6 +152,41 @@ TEST_F(PlanVerbsTest, ComparesMethods) {
     EXPECT_EQ(run(six_stages + arguments).exit_code, 2) << arguments;
 }
 
+// Two large nodes and two that hold few layers: shapes that do not fit are told with what they lack.
+TEST_F(PlanVerbsTest, ChoosesTheShape) {
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  folder_.write("uneven.json", R"({"format": "skippipe-network", "version": 1, "nodes": [
+    {"name": "a", "forward_s": 0.1, "memory_bytes": 12000000}, {"name": "b", "forward_s": 0.1, "memory_bytes": 12000000},
+    {"name": "c", "forward_s": 0.3, "memory_bytes": 6000000}, {"name": "d", "forward_s": 0.3, "memory_bytes": 6000000}],
+    "region_links": [{"from": "", "to": "", "latency_ms": 1}]})");
+  const std::string network = "plan --network @/uneven.json --stages auto ";
+  const std::string model = "--model @/config.json --samples 2 --tokens 32 --evaluations 2000 ";
+  const ProgramResult chosen = run(network + model + "--batch 24 --skip 0 --out @/chosen.json --map @/chosen.svg");
+  ASSERT_EQ(chosen.exit_code, 0) << chosen.output;
+  EXPECT_THAT(chosen.output, HasSubstr("samples/s\n*"));
+  EXPECT_THAT(chosen.output, HasSubstr("rule T1 can't be met: "));
+  EXPECT_THAT(chosen.output, HasSubstr("12 microbatches of 2 samples"));
+  const Plan found = load_plan(path("chosen.json"));
+  EXPECT_TRUE(validate(found, load_network(path("uneven.json"))).empty());
+  const auto layers_of = [&](int node) {
+    return found.workload.stage_layers[static_cast<size_t>(found.stage_of_nodes()[static_cast<size_t>(node)])];
+  };
+  EXPECT_LT(std::max(layers_of(2), layers_of(3)), std::max(layers_of(0), layers_of(1)));
+  expect_ok("simulate @/chosen.json", "+0.00 %");
+
+  expect_ok(network + model + "--microbatches 3 --method full", "full: ");
+  EXPECT_EQ(run(network + model).exit_code, 2) << "neither --microbatches nor --batch";
+  for (const char* wrong : {"--batch 3", "--microbatches 2 --layers 6,6", "--microbatches 2 --nodes-per-stage 2,2",
+                            "--microbatches 2 --compare", "--microbatches 2 --batch 4"})
+    EXPECT_EQ(run(network + model + wrong).exit_code, 2) << wrong;
+  const ProgramResult without_model = run(network + "--microbatches 2");
+  EXPECT_EQ(without_model.exit_code, 2);
+  EXPECT_THAT(without_model.output, HasSubstr("--stages auto needs --model and --tokens"));
+  EXPECT_EQ(run("plan --network @/uneven.json --stages some --microbatches 2").exit_code, 2);
+}
+
 TEST_F(PlanVerbsTest, Explains) {
   const std::string options = "--nodes-per-stage 5,3,3,3,3,3 --microbatches 2 --stage-gradient-bytes 1000 --explain";
   const ProgramResult planned = run_skippipe(plan(options));
