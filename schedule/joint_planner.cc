@@ -21,7 +21,9 @@ namespace {
 // iteration so far for a single microbatch, less for each of more, as each matters less. Tuned on the published example
 // and drawn networks of 2 to 64 nodes.
 constexpr double kFirstTemperature = 0.5;
-constexpr double kCooling = 0.03;        // by the end
+constexpr double kCooling = 0.03;  // by the end
+// Where a request brings a plan to begin from: as if this share of the cooling were over.
+constexpr double kWarmStart = 0.5;
 constexpr double kPlacementShare = 0.1;  // of the budget, for places to begin from
 constexpr int kMeetings = 8;
 constexpr int kStepsPerLook = 8;  // at the clock
@@ -30,7 +32,11 @@ constexpr int kStepsPerLook = 8;  // at the clock
 class Annealing {
  public:
   Annealing(const PlanRequest& request, Candidate start, BudgetMeter& meter, uint64_t number)
-      : evaluator_(request), moves_(request), meter_(meter), random_(request.seed, {2, number}) {
+      : evaluator_(request),
+        moves_(request),
+        meter_(meter),
+        random_(request.seed, {2, number}),
+        cooled_(request.start ? kWarmStart : 0) {
     begin_at(std::move(start));
   }
 
@@ -85,6 +91,7 @@ class Annealing {
   Random random_;
   Candidate current_, candidate_, best_;
   Cost cost_, best_cost_ = Cost::infinite();
+  double cooled_;  // at the start
   double temperature_ = 0;
 };
 
@@ -136,14 +143,8 @@ class JointPlanner : public Planner {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
     const int length = path_length(request);
     if (length < 1) return no_visits(request, length);
-    BudgetMeter meter(request);
-    meter.allow(kPlacementShare);
-    std::vector<Candidate> starts;
-    for (const std::vector<std::vector<int>>& stages : first_stages(request, meter)) {
-      const auto start = first_candidate(request, stages, length);
-      if (!start) return no_paths(request, length);
-      starts.push_back(*start);
-    }
+    const std::vector<Candidate> starts = first_candidates(request, length);
+    if (starts.empty()) return no_paths(request, length);
     Searches searches(request, starts);
     const Candidate& best = searches.run().best();
     PlanRequest placed = request;
@@ -154,8 +155,22 @@ class JointPlanner : public Planner {
   }
 
  private:
-  // A placement for each thread as far as there are so many: DT-FM's, or random ones where it found none that fits.
-  static std::vector<std::vector<std::vector<int>>> first_stages(const PlanRequest& request, BudgetMeter& meter) {
+  // One for each thread, as far as there are so many placements. Empty: no paths found.
+  static std::vector<Candidate> first_candidates(const PlanRequest& request, int length) {
+    if (request.start) return {candidate_of(*request.start)};
+    std::vector<Candidate> candidates;
+    for (const std::vector<std::vector<int>>& stages : first_stages(request)) {
+      auto candidate = first_candidate(request, stages, length);
+      if (!candidate) return {};
+      candidates.push_back(*std::move(candidate));
+    }
+    return candidates;
+  }
+
+  // DT-FM's, or random ones where it found none that fits.
+  static std::vector<std::vector<std::vector<int>>> first_stages(const PlanRequest& request) {
+    BudgetMeter meter(request);
+    meter.allow(kPlacementShare);
     std::vector<std::vector<std::vector<int>>> stages;
     for (Placement& placement : place_stages(request, meter).best_first) {
       stages.push_back(std::move(placement.stages));

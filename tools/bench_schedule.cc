@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "schedule/evaluator.h"
+#include "schedule/moves.h"
 #include "schedule/planner.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
@@ -144,6 +146,48 @@ void report(const char* name, const Timing& timing) {
       1e9 / rate.median / static_cast<double>(timing.events), static_cast<unsigned long long>(timing.allocations));
 }
 
+constexpr int kChanges = 5000;
+
+// Random legal changes of a plan: re-simulated from where each first makes a difference, against from the start.
+void time_changes(const PlanRequest& request, const Plan& plan) {
+  Random random(0);
+  Moves moves(request);
+  Evaluator evaluator(request);
+  const Candidate base = candidate_of(plan);
+  const double base_s = evaluator.evaluate(base).seconds;
+  evaluator.accept();
+  std::vector<Candidate> candidates;
+  std::vector<Plan> plans;
+  Simulator simulator(request.network);
+  while (candidates.size() < kChanges) {
+    Candidate candidate = base;
+    if (!moves.change(candidate, base_s, random)) continue;
+    Plan changed = plan;
+    take_paths(candidate, changed);
+    const Cost cost = evaluator.evaluate(candidate);
+    const Simulation& simulated = simulator.run(changed, {.admission = Admission::kAnySlot});
+    const bool same = simulated.deadlock ? cost.unfinished == simulated.unfinished_tasks
+                                         : cost.unfinished == 0 && cost.seconds == simulated.iteration_s;
+    SKP_CHECK(same, "change {}: {} s, simulated {} s", candidates.size(), cost.seconds, simulated.iteration_s);
+    candidates.push_back(std::move(candidate));
+    plans.push_back(std::move(changed));
+  }
+  std::vector<double> full_us, incremental_us, ratios;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    auto start = std::chrono::steady_clock::now();
+    for (const Plan& changed : plans) simulator.run(changed, {.admission = Admission::kAnySlot});
+    full_us.push_back(seconds_since(start) * 1e6 / kChanges);
+    start = std::chrono::steady_clock::now();
+    for (const Candidate& candidate : candidates) evaluator.evaluate(candidate);
+    incremental_us.push_back(seconds_since(start) * 1e6 / kChanges);
+    ratios.push_back(full_us.back() / incremental_us.back());
+  }
+  const Spread ratio = spread(ratios);
+  std::printf(
+      "%d changes: simulated %.2f us each, re-simulated incrementally %.2f us, %.1f x faster (10-90%%: %.1f-%.1f)\n",
+      kChanges, spread(full_us).median, spread(incremental_us).median, ratio.median, ratio.low, ratio.high);
+}
+
 void run(const char* command) {
   std::printf(
       "machine: %s\ncommand: %s\n%d nodes, %d stages, %d microbatches; one core, %d repeats of %d evaluations\n",
@@ -158,6 +202,7 @@ void run(const char* command) {
     report(fmt::format("{}, any slot (search):", method).c_str(),
            time_evaluations(simulator, *result.plan, Admission::kAnySlot));
     report(fmt::format("{}, ranked:", method).c_str(), time_evaluations(simulator, *result.plan, Admission::kRanked));
+    if (method == std::string_view("joint")) time_changes(make_request(network), *result.plan);
   }
 }
 
