@@ -20,10 +20,6 @@ void check_plan(const TrainingRun& run) {
   };
   const Workload& workload = run.plan.workload;
   require_valid(validate(run.plan, run.network), where);
-  const std::vector<int> stages = run.plan.stage_of_nodes();
-  if (const auto unused = std::find(stages.begin(), stages.end(), -1); unused != stages.end())
-    throw PlanError("{}: node '{}' is in no stage, expected every node of a run in one", where,
-                    run.plan.node_names[static_cast<size_t>(unused - stages.begin())]);
   expect("samples per microbatch", workload.samples, run.file.samples, "the run file");
   expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
          run.model.layers, run.file.model_config.string());
@@ -32,6 +28,19 @@ void check_plan(const TrainingRun& run) {
   if (workload.exchange_norm != (run.file.clip_norm > 0))
     throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
                     workload.exchange_norm ? "with" : "without", run.file.clip_norm);
+}
+
+// Nodes of no stage take no part: the run's network, plan and addresses are those of the others.
+void leave_out_unused(TrainingRun& run) {
+  const std::vector<int> used = used_nodes(run.plan);
+  if (used.size() == run.network.nodes.size()) return;
+  if (run.file.addresses.size() == run.network.nodes.size()) {
+    std::vector<std::string> addresses;
+    for (const int node : used) addresses.push_back(run.file.addresses[static_cast<size_t>(node)]);
+    run.file.addresses = std::move(addresses);
+  }
+  run.network = subnetwork(run.network, used);
+  run.plan = without_unused(std::move(run.plan), used);
 }
 
 StageSpec stage_spec(const TrainingRun& run, int node) {
@@ -122,6 +131,7 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   run.network = load_network(run.file.network);
   run.plan = load_plan(run.file.plan);
   check_plan(run);
+  leave_out_unused(run);
   if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
     throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", run_file.string(),
                       run.file.addresses.size(), run.network.nodes.size());

@@ -22,7 +22,7 @@ namespace skippipe {
 struct TrainingRun {
   RunFile file;
   ModelConfig model;
-  Network network;
+  Network network;  // of the nodes that the plan uses: those of no stage take no part in a run, and have no number
   Plan plan;
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has

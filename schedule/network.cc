@@ -234,6 +234,16 @@ std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {
 
 }  // namespace
 
+Network subnetwork(const Network& network, const std::vector<int>& nodes) {
+  Network part;
+  part.links.reserve(nodes.size() * nodes.size());
+  for (const int from : nodes) {
+    part.nodes.push_back(network.nodes[static_cast<size_t>(from)]);
+    for (const int to : nodes) part.links.push_back(network.link(from, to));
+  }
+  return part;
+}
+
 Network load_network(const std::filesystem::path& path) {
   const nlohmann::json document = load_json(path);
   return read_network(JsonReader(document, path.string()));

@@ -65,6 +65,9 @@ struct Network {
   Link& link(int from, int to) { return links[static_cast<size_t>(from) * nodes.size() + static_cast<size_t>(to)]; }
 };
 
+// Some of a network's nodes, in this order, and the links between them.
+Network subnetwork(const Network& network, const std::vector<int>& nodes);
+
 // Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError. Links that are alike
 // between two regions are saved once; thousands of nodes whose links all differ make a file that is too large to be
 // read, which is refused.

@@ -163,6 +163,33 @@ std::vector<int> Plan::stage_of_nodes() const {
   return stage_of;
 }
 
+std::vector<int> used_nodes(const Plan& plan) {
+  std::vector<int> used;
+  for (const std::vector<int>& stage : plan.stages) used.insert(used.end(), stage.begin(), stage.end());
+  std::ranges::sort(used);
+  return used;
+}
+
+Plan without_unused(Plan plan, const std::vector<int>& used) {
+  std::vector<int> number(plan.node_names.size(), -1);
+  const Plan before = plan;
+  plan.node_names.clear();
+  plan.node_slots.clear();
+  plan.predicted.busy_share.clear();
+  for (const int node : used) {
+    const auto i = static_cast<size_t>(node);
+    number[i] = plan.node_count();
+    plan.node_names.push_back(before.node_names[i]);
+    plan.node_slots.push_back(before.node_slots[i]);
+    if (i < before.predicted.busy_share.size()) plan.predicted.busy_share.push_back(before.predicted.busy_share[i]);
+  }
+  for (std::vector<int>& stage : plan.stages)
+    for (int& node : stage) node = number[static_cast<size_t>(node)];
+  for (PlannedMicrobatch& microbatch : plan.microbatches)
+    for (PlannedVisit& visit : microbatch.visits) visit.node = number[static_cast<size_t>(visit.node)];
+  return plan;
+}
+
 Plan load_plan(const std::filesystem::path& path) {
   const nlohmann::json document = load_json(path);
   return read_plan(JsonReader(document, path.string()));

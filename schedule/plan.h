@@ -74,6 +74,11 @@ struct Plan {
   std::vector<int> stage_of_nodes() const;
 };
 
+// The nodes that have a stage, ascending.
+std::vector<int> used_nodes(const Plan& plan);
+// The same plan for these nodes alone, numbered in their order; those left out have no stage.
+Plan without_unused(Plan plan, const std::vector<int>& used);
+
 // Format "skippipe-plan"; schedule/README.md documents it. Loading checks the shape of the file and every index
 // (FileError); `validate` checks the rules.
 Plan read_plan(const JsonReader& root);

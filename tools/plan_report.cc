@@ -1,6 +1,7 @@
 #include "tools/plan_report.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -17,6 +18,14 @@ namespace skippipe {
 namespace {
 
 constexpr size_t kToldChanges = 6;
+
+std::vector<std::string> unused_nodes(const Plan& plan) {
+  std::vector<std::string> names;
+  const std::vector<int> stage_of = plan.stage_of_nodes();
+  for (size_t node = 0; node < stage_of.size(); ++node)
+    if (stage_of[node] < 0) names.push_back(plan.node_names[node]);
+  return names;
+}
 
 std::string describe(const Plan& plan) {
   return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
@@ -63,6 +72,8 @@ void print_plan(const Plan& plan) {
       fmt::print("  {:<{}}  {:>5}  {:>5}  {:>6}  {:>4.0f} %\n", plan.node_names[i], width, stage, plan.node_slots[i],
                  visits[i], predicted.busy_share[i] * 100);
     }
+  const std::vector<std::string> unused = unused_nodes(plan);
+  if (!unused.empty()) fmt::print("\n  unused     {}: the best plan found does without\n", fmt::join(unused, ", "));
 }
 
 void print_floor(PlanRequest request, const Plan& plan) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <memory>
 
+#include "schedule/lower_bound.h"
 #include "schedule/validator.h"
 #include "tools/progress.h"
 
@@ -22,24 +23,27 @@ double share_of(const SearchBudget& budget, const SearchProgress& now, double el
   return share;
 }
 
-std::string describe(const SearchProgress& now) {
-  return std::isfinite(now.best_s) ? fmt::format("best {:.4g} s", now.best_s) : "no plan yet";
+std::string describe(const SearchProgress& now, double floor_s) {
+  const std::string floor = floor_s > 0 ? fmt::format(", floor {:.4g} s", floor_s) : std::string();
+  return (std::isfinite(now.best_s) ? fmt::format("best {:.4g} s", now.best_s) : "no plan yet") + floor;
 }
 
 }  // namespace
 
-std::function<void(const SearchProgress&)> show_search(const std::string& label, const SearchBudget& budget) {
+std::function<void(const SearchProgress&)> show_search(const std::string& label, const SearchBudget& budget,
+                                                       double floor_s) {
   using Clock = std::chrono::steady_clock;
-  return [progress = std::make_shared<Progress>(label), budget, start = Clock::now()](const SearchProgress& now) {
-    const double elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
-    progress->update_share(share_of(budget, now, elapsed_s), describe(now));
-  };
+  return
+      [progress = std::make_shared<Progress>(label), budget, floor_s, start = Clock::now()](const SearchProgress& now) {
+        const double elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
+        progress->update_share(share_of(budget, now, elapsed_s), describe(now, floor_s));
+      };
 }
 
 TimedPlan search_plan(const std::string& method, PlanRequest request, const std::string& label) {
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
-  request.progress = show_search(label, request.budget);
+  request.progress = show_search(label, request.budget, lower_bound(request).seconds);
   TimedPlan timed{.result = make_planner(method)->plan(request)};
   request.progress = nullptr;
   timed.planning_s = std::chrono::duration<double>(Clock::now() - start).count();

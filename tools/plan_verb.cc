@@ -69,7 +69,10 @@ void add_plan_verb(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_plan_options(*verb, options->plan);
   CLI::Option* method =
-      verb->add_option("--method", options->method, "full: every path visits all stages; joint: partial paths")
+      verb->add_option("--method", options->method,
+                       "full: every path visits all stages (DT-FM); random-skip: partial paths at random; skippipe, "
+                       "skippipe-no-collision: the published search (arXiv:2502.19913); joint: placement, paths and "
+                       "order searched together")
           ->check(CLI::IsMember(planning_methods()))
           ->capture_default_str();
   add_comparison_options(*verb, *options, method);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "base/error.h"
@@ -92,11 +93,9 @@ Network unnamed_network(int nodes) {
 // The first nodes of a network with at least so many.
 Network first_nodes(const Network& network, int nodes, const std::string& file) {
   if (network.size() < nodes) throw PlanError("{}: {} nodes, expected at least {}", file, network.size(), nodes);
-  Network part;
-  part.nodes.assign(network.nodes.begin(), network.nodes.begin() + nodes);
-  for (int from = 0; from < nodes; ++from)
-    for (int to = 0; to < nodes; ++to) part.links.push_back(network.link(from, to));
-  return part;
+  std::vector<int> first(static_cast<size_t>(nodes));
+  std::iota(first.begin(), first.end(), 0);
+  return subnetwork(network, first);
 }
 
 size_t message_bytes(const Options& options, const ModelConfig& config) {
