@@ -1,5 +1,6 @@
 // Benchmarks of schedule/: nanoseconds per node-machine event, evaluations per second of the planners' objective, and
-// allocations on both. Verifies before it times; prints the machine, the command, median and spread.
+// allocations on both; and how long re-planning takes. Verifies before it times; prints the machine, the command,
+// median and spread.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,7 +12,9 @@
 #include "base/random.h"
 #include "schedule/evaluator.h"
 #include "schedule/moves.h"
+#include "schedule/network_generator.h"
 #include "schedule/planner.h"
+#include "schedule/replanning.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
 #include "tests/schedule/counted_new.h"
@@ -188,6 +191,55 @@ void time_changes(const PlanRequest& request, const Plan& plan) {
       kChanges, spread(full_us).median, spread(incremental_us).median, ratio.median, ratio.low, ratio.high);
 }
 
+PlanRequest make_replanned_request() {
+  constexpr int kReplannedStages = 8, kReplicas = 4, kMicrobatchesPerDataNode = 4;
+  PlanRequest request;
+  request.network =
+      generate_network({.nodes = kReplannedStages * kReplicas, .clusters = 4, .classes = {1, 2}, .spread = 1.5});
+  request.rules.skip_ratio = 1.0 / 3;
+  request.workload.activation_bytes = 1 << 22;
+  request.workload.stage_layers.assign(kReplannedStages, 2);
+  request.workload.stage_gradient_bytes.assign(kReplannedStages, 1 << 26);
+  request.microbatches = kReplicas * kMicrobatchesPerDataNode;
+  request.nodes_per_stage.assign(kReplannedStages, kReplicas);
+  request.budget.evaluations = 20000;
+  return request;
+}
+
+Plan replanned(const Plan& old, const Network& network, const ReplanOptions& options) {
+  PlanResult result = replan(old, network, options);
+  SKP_CHECK(result.plan.has_value(), "{}: {}", result.rule, result.why);
+  require_valid(validate(*result.plan, network), "re-planned");
+  return *std::move(result.plan);
+}
+
+void time_replan(const char* name, const Plan& old, const Network& network, ReplanOptions options) {
+  const double searched_s = replanned(old, network, options).predicted.iteration_s;
+  std::vector<double> ms;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    const PlanResult result = replan(old, network, options);
+    ms.push_back(seconds_since(start) * 1e3);
+  }
+  options.budget = SearchBudget{.evaluations = 0};
+  const double repaired_s = replanned(old, network, options).predicted.iteration_s;
+  const Spread spread_ms = spread(ms);
+  std::printf(
+      "re-plan, %-26s %6.1f ms (10-90%%: %.1f-%.1f), iteration %.4g s before, %.4g s repaired, %.4g s searched\n", name,
+      spread_ms.median, spread_ms.low, spread_ms.high, old.predicted.iteration_s, repaired_s, searched_s);
+}
+
+// 32 nodes in 8 stages; one is gone, then it is back.
+void time_replanning() {
+  const PlanRequest request = make_replanned_request();
+  const PlanResult old = make_planner("joint")->plan(request);
+  SKP_CHECK(old.plan.has_value(), "{}: {}", old.rule, old.why);
+  require_valid(validate(*old.plan, request.network), "joint");
+  const ReplanOptions one_gone = {.gone = {old.plan->node_names[static_cast<size_t>(old.plan->stages[3].front())]}};
+  time_replan("32 nodes, one gone:", *old.plan, request.network, one_gone);
+  time_replan("31 nodes, one joins:", replanned(*old.plan, request.network, one_gone), request.network, {});
+}
+
 void run(const char* command) {
   std::printf(
       "machine: %s\ncommand: %s\n%d nodes, %d stages, %d microbatches; one core, %d repeats of %d evaluations\n",
@@ -204,6 +256,7 @@ void run(const char* command) {
     report(fmt::format("{}, ranked:", method).c_str(), time_evaluations(simulator, *result.plan, Admission::kRanked));
     if (method == std::string_view("joint")) time_changes(make_request(network), *result.plan);
   }
+  time_replanning();
 }
 
 }  // namespace

@@ -1,13 +1,11 @@
 // skippipe plan: from a network and a workload to a plan.
-#include <fmt/format.h>
-
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
 #include "tools/plan_comparison.h"
+#include "tools/plan_files.h"
 #include "tools/plan_options.h"
 #include "tools/plan_report.h"
 #include "tools/plan_search.h"
@@ -43,14 +41,10 @@ ShapedPlan make_plan(const Options& options) {
 }
 
 void run(const Options& options) {
-  auto [plan, request] = make_plan(options);
+  const auto [plan, request] = make_plan(options);
   print_plan(plan);
   print_floor(request, plan);
-  if (!options.out.empty()) {
-    const auto folder = std::filesystem::absolute(options.out).parent_path();
-    plan.network = std::filesystem::absolute(options.plan.network).lexically_relative(folder).string();
-    save_plan(plan, options.out);
-  }
+  save_plan_beside(plan, options.plan.network, options.out);
   show_views(plan, request.network, options.views);
 }
 

@@ -1,13 +1,13 @@
 // skippipe simulate: validates a plan and re-evaluates it, also with durations that differ from the planned ones.
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 
 #include "base/error.h"
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
+#include "tools/plan_files.h"
 #include "tools/plan_report.h"
 #include "tools/verbs.h"
 
@@ -36,11 +36,7 @@ void print_jittered(const Plan& plan, Simulator& simulator, const Options& optio
 
 void run(const Options& options) {
   Plan plan = load_plan(options.plan);
-  if (options.network.empty() && plan.network.empty())
-    throw UsageError("{} does not name its network, expected --network", options.plan);
-  const Network network =
-      load_network(options.network.empty() ? std::filesystem::path(options.plan).parent_path() / plan.network
-                                           : std::filesystem::path(options.network));
+  const Network network = load_network(network_file_of(plan, options.plan, options.network));
   require_valid(validate(plan, network), options.plan);
   const double planned_s = plan.predicted.iteration_s;
   Simulator simulator(network);

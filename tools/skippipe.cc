@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   add_tokenize_verb(app);
   add_network_verb(app);
   add_plan_verb(app);
+  add_replan_verb(app);
   add_simulate_verb(app);
   add_probe_verb(app);
   add_train_verb(app);

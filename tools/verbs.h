@@ -15,6 +15,7 @@ void add_tokenizer_verb(CLI::App& app);
 void add_tokenize_verb(CLI::App& app);
 void add_network_verb(CLI::App& app);
 void add_plan_verb(CLI::App& app);
+void add_replan_verb(CLI::App& app);
 void add_simulate_verb(CLI::App& app);
 void add_probe_verb(CLI::App& app);
 void add_train_verb(CLI::App& app);

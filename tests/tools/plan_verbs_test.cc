@@ -109,6 +109,40 @@ TEST_F(PlanVerbsTest, DrawsNetworks) {
   EXPECT_EQ(run("network --nodes 0 --out @/none.json").exit_code, 2);
 }
 
+// One node goes, and comes back in another network with a new one.
+TEST_F(PlanVerbsTest, Replans) {
+  expect_ok("network --nodes 9 --clusters 3 --seed 5 --out @/nine.json", "9 nodes in 3 regions");
+  expect_ok("network --nodes 10 --clusters 3 --seed 5 --out @/ten.json", "10 nodes in 3 regions");
+  expect_ok("plan --network @/nine.json --stages 3 --microbatches 3 --evaluations 200 --out @/old.json", "floor");
+  const std::string replan = "replan @/old.json --evaluations 200 ";
+  const ProgramResult smaller = run(replan + "--gone region-1-node-0 --map @/map.svg --out @/smaller.json");
+  ASSERT_EQ(smaller.exit_code, 0) << smaller.output;
+  for (const char* part :
+       {"\n  gone       region-1-node-0 (stage ", "\n  visits     ", "s per iteration before", "floor"})
+    EXPECT_THAT(smaller.output, HasSubstr(part));
+  EXPECT_THAT(read_file(path("map.svg")), HasSubstr("</svg>"));
+  EXPECT_TRUE(validate(load_plan(path("smaller.json")), load_network(path("nine.json"))).empty());
+  expect_ok("simulate @/smaller.json", "+0.00 %");
+
+  expect_ok(
+      "replan @/smaller.json --network @/ten.json --place region-0-node-3=2,region-1-node-0=1 --out @/ten-plan.json",
+      "\n  joined     region-0-node-3 (stage 2), region-1-node-0 (stage 1)\n");
+  expect_ok("simulate @/ten-plan.json", "+0.00 %");
+  expect_ok("replan @/ten-plan.json --network @/nine.json", "\n  gone       region-0-node-3 (stage 2)\n");
+
+  const std::string all_gone =
+      "--gone region-0-node-0,region-0-node-1,region-0-node-2,region-1-node-0,region-1-node-1,"
+      "region-1-node-2,region-2-node-0,region-2-node-1,region-2-node-2";
+  expect_refused(replan + all_gone, "rule C1 can't be met: stage 0 has no node left without 'region-");
+  expect_refused(replan + "--gone x", "gone: 'x' is a node neither of the plan nor of the network");
+  expect_refused(replan + "--gone region-1-node-0 --gone region-1-node-0",
+                 "gone: two nodes are named 'region-1-node-0'");
+  expect_refused(replan + "--place region-1-node-0=3", "found stage 3, expected 0 to 2");
+  expect_refused(replan + "--network @/none.json", "none.json");
+  for (const char* arguments : {"--place x", "--place =1", "--place x=", "--place x=1y", "--place x=1,x=2", "--gone"})
+    EXPECT_EQ(run(replan + arguments).exit_code, 2) << arguments;
+}
+
 // Published figures leave out gradients and norms.
 TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   const ProgramResult planned = run("plan --network '" SKIPPIPE_SOURCE_DIR
