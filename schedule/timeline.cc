@@ -64,12 +64,6 @@ Style style_of(Transfer::Kind kind) {
   return {};
 }
 
-int used_nodes(const Plan& plan) {
-  size_t nodes = 0;
-  for (const std::vector<int>& stage : plan.stages) nodes += stage.size();
-  return static_cast<int>(nodes);
-}
-
 class Timeline {
  public:
   Timeline(const Plan& plan, const SimulationRecord& record, const TimelineOptions& options)
@@ -77,7 +71,7 @@ class Timeline {
         record_(record),
         options_(options),
         top_(kLegendHeight + (options.title.empty() ? 0 : kSvgTitleHeight)),
-        rows_(used_nodes(plan)),
+        rows_(static_cast<int>(used_nodes(plan).size())),
         end_s_(options.end_s),
         svg_(kLeft + options.plot_width + kRight, bottom() + 34, options.title) {
     for (const Work& work : record.work) end_s_ = std::max(end_s_, work.end_s);
