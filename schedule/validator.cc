@@ -263,13 +263,15 @@ void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_
 std::vector<Violation> validate(const Plan& plan) { return Checker(plan).run(); }
 
 std::vector<Violation> validate(const Plan& plan, const Network& network) {
-  std::vector<Violation> found = validate(plan);
+  const std::vector<Violation> of_plan = validate(plan);
+  std::vector<Violation> found;  // of the network first: what else is wrong may follow from it
   if (plan.node_names.size() != network.nodes.size()) {
     found.push_back({"network", fmt::format("the plan is for {} nodes, the network has {}", plan.node_names.size(),
                                             network.nodes.size())});
+    found.insert(found.end(), of_plan.begin(), of_plan.end());
     return found;
   }
-  const bool sound = std::none_of(found.begin(), found.end(), [](const Violation& v) { return v.rule == "shape"; });
+  const bool sound = std::none_of(of_plan.begin(), of_plan.end(), [](const Violation& v) { return v.rule == "shape"; });
   const std::vector<int> stage_of = plan.stage_of_nodes();
   for (size_t i = 0; i < network.nodes.size(); ++i) {
     const NetworkNode& node = network.nodes[i];
@@ -283,6 +285,7 @@ std::vector<Violation> validate(const Plan& plan, const Network& network) {
       found.push_back({"T1", fmt::format("node {} has {} slots in the plan and {} in the network", i,
                                          plan.node_slots[i], node.slots)});
   }
+  found.insert(found.end(), of_plan.begin(), of_plan.end());
   return found;
 }
 
