@@ -56,6 +56,16 @@ PlanRequest make_request(const Network& network) {
   return request;
 }
 
+// examples/published-20-nodes.json as its users plan it: the pipeline alone.
+PlanRequest make_published_request() {
+  PlanRequest request = make_request(load_network(SKIPPIPE_SOURCE_DIR "/examples/published-20-nodes.json"));
+  request.workload.activation_bytes = 0;
+  request.workload.stage_gradient_bytes.assign(kStages, 0);
+  request.workload.exchange_norm = false;
+  request.budget.evaluations = 100000;
+  return request;
+}
+
 std::string cpu_name() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -152,7 +162,7 @@ void report(const char* name, const Timing& timing) {
 constexpr int kChanges = 5000;
 
 // Random legal changes of a plan: re-simulated from where each first makes a difference, against from the start.
-void time_changes(const PlanRequest& request, const Plan& plan) {
+void time_changes(const char* name, const PlanRequest& request, const Plan& plan) {
   Random random(0);
   Moves moves(request);
   Evaluator evaluator(request);
@@ -187,8 +197,9 @@ void time_changes(const PlanRequest& request, const Plan& plan) {
   }
   const Spread ratio = spread(ratios);
   std::printf(
-      "%d changes: simulated %.2f us each, re-simulated incrementally %.2f us, %.1f x faster (10-90%%: %.1f-%.1f)\n",
-      kChanges, spread(full_us).median, spread(incremental_us).median, ratio.median, ratio.low, ratio.high);
+      "%d changes, %s: simulated %.2f us each, re-simulated incrementally %.2f us, %.1f x faster (10-90%%: "
+      "%.1f-%.1f)\n",
+      kChanges, name, spread(full_us).median, spread(incremental_us).median, ratio.median, ratio.low, ratio.high);
 }
 
 PlanRequest make_replanned_request() {
@@ -254,8 +265,12 @@ void run(const char* command) {
     report(fmt::format("{}, any slot (search):", method).c_str(),
            time_evaluations(simulator, *result.plan, Admission::kAnySlot));
     report(fmt::format("{}, ranked:", method).c_str(), time_evaluations(simulator, *result.plan, Admission::kRanked));
-    if (method == std::string_view("joint")) time_changes(make_request(network), *result.plan);
+    if (method == std::string_view("joint")) time_changes("drawn", make_request(network), *result.plan);
   }
+  const PlanRequest published = make_published_request();
+  const PlanResult plan = make_planner("joint")->plan(published);
+  SKP_CHECK(plan.plan.has_value(), "{}: {}", plan.rule, plan.why);
+  time_changes("published example", published, *plan.plan);
   time_replanning();
 }
 
