@@ -12,11 +12,15 @@ namespace skippipe {
 // Counts evaluations, watches the seconds, and reports both. Owned by one thread; the request must outlive it.
 class BudgetMeter {
  public:
-  // One of `searches` that share the evaluations and run side by side.
-  explicit BudgetMeter(const PlanRequest& request, int searches = 1)
+  explicit BudgetMeter(const PlanRequest& request)
+      : request_(request), evaluations_allowed_(static_cast<double>(request.budget.evaluations)) {}
+  // Goes on from what is spent, as one of `searches` that share the rest and run side by side.
+  BudgetMeter(const PlanRequest& request, const BudgetMeter& spent, int searches)
       : request_(request),
         searches_(searches),
-        evaluations_allowed_(static_cast<double>(request.budget.evaluations) / searches) {}
+        evaluations_allowed_(static_cast<double>(request.budget.evaluations) / searches),
+        start_(spent.start_),
+        evaluations_(spent.evaluations_ / searches) {}
 
   // The next phase may spend the budget up to this share of it.
   void allow(double share) { share_ = share; }
@@ -48,7 +52,7 @@ class BudgetMeter {
   double elapsed_s() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
   const PlanRequest& request_;
-  int searches_;
+  int searches_ = 1;
   double evaluations_allowed_;
   Clock::time_point start_ = Clock::now();
   Clock::time_point next_report_ = start_;

@@ -45,7 +45,8 @@ class Annealing {
     for (;;) {
       const double used = meter_.used();
       if (used >= share) return;
-      temperature_ = best_cost_.seconds * kFirstTemperature / current_.microbatches() * std::pow(kCooling, used);
+      temperature_ = best_cost_.seconds * kFirstTemperature / current_.microbatches() *
+                     std::pow(kCooling, cooled_ + (1 - cooled_) * used);
       for (int i = 0; i < kStepsPerLook; ++i) step();
     }
   }
@@ -98,10 +99,11 @@ class Annealing {
 // The threads' searches.
 class Searches {
  public:
-  Searches(const PlanRequest& request, const std::vector<Candidate>& starts) : silent_(request) {
+  Searches(const PlanRequest& request, const std::vector<Candidate>& starts, const BudgetMeter& spent)
+      : silent_(request) {
     silent_.progress = {};
     for (int i = 0; i < request.budget.threads; ++i) {
-      meters_.push_back(std::make_unique<BudgetMeter>(i == 0 ? request : silent_, request.budget.threads));
+      meters_.push_back(std::make_unique<BudgetMeter>(i == 0 ? request : silent_, spent, request.budget.threads));
       const Candidate& start = starts[static_cast<size_t>(i) % starts.size()];
       searches_.push_back(std::make_unique<Annealing>(request, start, *meters_.back(), static_cast<uint64_t>(i)));
     }
@@ -143,9 +145,10 @@ class JointPlanner : public Planner {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
     const int length = path_length(request);
     if (length < 1) return no_visits(request, length);
-    const std::vector<Candidate> starts = first_candidates(request, length);
+    BudgetMeter meter(request);
+    const std::vector<Candidate> starts = first_candidates(request, length, meter);
     if (starts.empty()) return no_paths(request, length);
-    Searches searches(request, starts);
+    Searches searches(request, starts, meter);
     const Candidate& best = searches.run().best();
     PlanRequest placed = request;
     placed.stages = best.stages;
@@ -156,10 +159,10 @@ class JointPlanner : public Planner {
 
  private:
   // One for each thread, as far as there are so many placements. Empty: no paths found.
-  static std::vector<Candidate> first_candidates(const PlanRequest& request, int length) {
+  static std::vector<Candidate> first_candidates(const PlanRequest& request, int length, BudgetMeter& meter) {
     if (request.start) return {candidate_of(*request.start)};
     std::vector<Candidate> candidates;
-    for (const std::vector<std::vector<int>>& stages : first_stages(request)) {
+    for (const std::vector<std::vector<int>>& stages : first_stages(request, meter)) {
       auto candidate = first_candidate(request, stages, length);
       if (!candidate) return {};
       candidates.push_back(*std::move(candidate));
@@ -168,8 +171,7 @@ class JointPlanner : public Planner {
   }
 
   // DT-FM's, or random ones where it found none that fits.
-  static std::vector<std::vector<std::vector<int>>> first_stages(const PlanRequest& request) {
-    BudgetMeter meter(request);
+  static std::vector<std::vector<std::vector<int>>> first_stages(const PlanRequest& request, BudgetMeter& meter) {
     meter.allow(kPlacementShare);
     std::vector<std::vector<std::vector<int>>> stages;
     for (Placement& placement : place_stages(request, meter).best_first) {
