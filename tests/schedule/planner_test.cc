@@ -259,7 +259,7 @@ TEST(Planner, JointFindsTheBestOfAllPlans) {
     several_data_nodes += request.stages[0].size() > 1 ? 1 : 0;
     if (seed % 2 == 0) request.stages.clear();
     ++(seed % 2 == 0 ? free : given);
-    request.budget.evaluations = 5000;
+    request.budget.evaluations = 10000;
     const PlanResult result = make_planner("joint")->plan(request);
     const double best_s = best_of_all(request);
     ASSERT_EQ(result.plan.has_value(), best_s < INFINITY) << result.why;
