@@ -45,7 +45,8 @@ class Annealing {
     for (;;) {
       const double used = meter_.used();
       if (used >= share) return;
-      temperature_ = best_cost_.seconds * kFirstTemperature / current_.microbatches() * std::pow(kCooling, used);
+      temperature_ = best_cost_.seconds * kFirstTemperature / current_.microbatches() *
+                     std::pow(kCooling, cooled_ + (1 - cooled_) * used);
       for (int i = 0; i < kStepsPerLook; ++i) step();
     }
   }
