@@ -12,7 +12,8 @@ namespace {
 
 constexpr int kSweeps = 24;  // each one way and back
 constexpr int kAlignments = 40;
-constexpr double kOutside = 1e9;  // beyond every y
+constexpr double kOutside = 1e9;   // beyond every y
+constexpr double kWidestBand = 3;  // that is empty in all columns, in gaps between nodes
 
 // Another item that `lines` lines go to or come from next.
 struct Neighbour {
@@ -33,6 +34,7 @@ class Layout {
     order_columns();
     for (int i = 0; i < kAlignments; ++i)
       for (size_t c = 0; c < columns_.size(); ++c) align(columns_[i % 2 == 0 ? c : columns_.size() - 1 - c]);
+    close_gaps();
     move_to_origin();
     assign_lanes();
     return std::move(layout_);
@@ -217,6 +219,20 @@ class Layout {
     size_t k = 0;
     for (const Block& block : blocks)
       for (; k < block.end; ++k) item(column[k]).y = block.mean() + offset[k];
+  }
+
+  // Paths that share no nodes with others drift away from them: bands in which no column has anything become narrow.
+  void close_gaps() {
+    std::vector<LayoutItem*> from_top;
+    for (LayoutItem& i : layout_.items) from_top.push_back(&i);
+    const auto top = [&](const LayoutItem* i) { return i->y - extent_above(*i, sizes_); };
+    std::ranges::stable_sort(from_top, {}, top);
+    double bottom = kOutside, closed = 0;
+    for (LayoutItem* i : from_top) {
+      closed += std::max(0.0, top(i) - closed - bottom - kWidestBand * sizes_.node_gap);
+      i->y -= closed;
+      bottom = bottom == kOutside ? i->y + extent_below(*i, sizes_) : std::max(bottom, i->y + extent_below(*i, sizes_));
+    }
   }
 
   void move_to_origin() {

@@ -49,11 +49,6 @@ int find(const Names& names, const std::string& name) {
   return found == names.end() ? kNone : found->second;
 }
 
-SearchBudget default_budget(const Plan& plan) {
-  const size_t visits = plan.microbatches.size() * plan.microbatches.front().visits.size();
-  return {.evaluations = std::max(int64_t{1}, kSearchedVisits / static_cast<int64_t>(visits))};
-}
-
 // Who is there, and where, before any stage is filled.
 struct Roll {
   std::vector<bool> is_there;           // by node of the network
@@ -392,7 +387,7 @@ PlanResult replan(const Plan& old, const Network& network, const ReplanOptions& 
   require_valid(validate(old), "the plan to begin from");
   PlanRequest request = request_of(old, network);
   request.seed = options.seed;
-  request.budget = options.budget.value_or(default_budget(old));
+  request.budget = options.budget.value_or(SearchBudget{.evaluations = evaluations_of(request, kSearchedVisits)});
   check_values(request);
   Roll roll = call_roll(old, network, options);
   Repair repair(request, old, std::move(roll));

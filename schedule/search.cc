@@ -47,6 +47,11 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 
 }  // namespace
 
+int64_t evaluations_of(const PlanRequest& request, double visits) {
+  const double each = static_cast<double>(request.microbatches) * std::max(1, path_length(request));
+  return std::max(int64_t{1}, static_cast<int64_t>(visits / std::max(1.0, each)));
+}
+
 std::vector<int> split_evenly(int count, int stages) {
   std::vector<int> counts;
   for (int s = 0; s < stages; ++s) counts.push_back(count / stages + (s < count % stages ? 1 : 0));

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
+constexpr double kSimulatedVisits = 4e7;      // a few seconds
 constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
 
 // "0.33" or "1/3"
@@ -219,8 +220,9 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
 void add_search_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
   verb.add_option("--evaluations", options.evaluations,
-                  fmt::format("Candidates to simulate; default: {}, with --stages auto {}, or no limit with --seconds",
-                              SearchBudget{}.evaluations, kAutoEvaluations))
+                  fmt::format("Candidates to simulate; default: as many as visit nodes {} million times, with --stages "
+                              "auto {}, or no limit with --seconds",
+                              kSimulatedVisits / 1e6, kAutoEvaluations))
       ->check(CLI::Range(1, 1000000000));
   verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
       ->check(CLI::Range(0.001, 1e6));
@@ -260,6 +262,8 @@ PlanRequest make_plan_request(PlanOptions options) {
       options.nodes_per_stage.empty() ? split_evenly(request.network.size(), options.stages) : options.nodes_per_stage;
   request.microbatches = all_microbatches(options, nodes.front());
   request.max_replica_delay_s = max_replica_delay_s(options, request);
+  if (!options.evaluations && options.seconds == 0)
+    request.budget.evaluations = evaluations_of(request, kSimulatedVisits);
   return request;
 }
 
