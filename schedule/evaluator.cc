@@ -11,7 +11,7 @@ namespace {
 constexpr std::ptrdiff_t kShortWay = 16;  // events to pass one by one
 constexpr size_t kManyOver = 1024;
 // More snapshots save more events and cost more copies.
-constexpr int kSnapshots = 32;
+constexpr int kSnapshots = 8;
 // A node that can't be in its stage is worse than any deadlock.
 constexpr int64_t kMisfit = int64_t{1} << 32;
 constexpr int32_t kNever = -1;
