@@ -32,15 +32,12 @@ void check_plan(const TrainingRun& run) {
 
 // Nodes of no stage take no part: the run's network, plan and addresses are those of the others.
 void leave_out_unused(TrainingRun& run) {
-  const std::vector<int> used = used_nodes(run.plan);
-  if (used.size() == run.network.nodes.size()) return;
-  if (run.file.addresses.size() == run.network.nodes.size()) {
-    std::vector<std::string> addresses;
-    for (const int node : used) addresses.push_back(run.file.addresses[static_cast<size_t>(node)]);
-    run.file.addresses = std::move(addresses);
-  }
-  run.network = subnetwork(run.network, used);
-  run.plan = without_unused(std::move(run.plan), used);
+  const size_t all = run.network.nodes.size();
+  const std::vector<int> used = leave_out_unused(run.plan, run.network);
+  if (run.file.addresses.size() != all || used.size() == all) return;
+  std::vector<std::string> addresses;
+  for (const int node : used) addresses.push_back(run.file.addresses[static_cast<size_t>(node)]);
+  run.file.addresses = std::move(addresses);
 }
 
 StageSpec stage_spec(const TrainingRun& run, int node) {

@@ -90,8 +90,10 @@ RunDescription load_run_description_file(const std::filesystem::path& path) {
   description.network = read_network(root.at("network"));
   description.plan = read_plan(root.at("plan"));
   for (const JsonReader& node : root.at("memory").items()) description.memory.push_back(read_memory(node));
+  const auto planned = static_cast<size_t>(description.plan.node_count());
+  if (description.network.nodes.size() != planned) root.at("network").fail(fmt::format("the plan's {} nodes", planned));
+  leave_out_unused(description.plan, description.network);
   const auto nodes = static_cast<size_t>(description.plan.node_count());
-  if (description.network.nodes.size() != nodes) root.at("network").fail(fmt::format("the plan's {} nodes", nodes));
   if (description.memory.size() != nodes) root.at("memory").fail(fmt::format("a list for each of {} nodes", nodes));
   return description;
 }

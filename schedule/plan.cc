@@ -170,7 +170,11 @@ std::vector<int> used_nodes(const Plan& plan) {
   return used;
 }
 
-Plan without_unused(Plan plan, const std::vector<int>& used) {
+std::vector<int> leave_out_unused(Plan& plan, Network& network) {
+  std::vector<int> used = used_nodes(plan);
+  used.erase(std::unique(used.begin(), used.end()), used.end());  // a file may say what it likes
+  if (used.size() == plan.node_names.size()) return used;
+  network = subnetwork(network, used);
   std::vector<int> number(plan.node_names.size(), -1);
   const Plan before = plan;
   plan.node_names.clear();
@@ -186,8 +190,14 @@ Plan without_unused(Plan plan, const std::vector<int>& used) {
   for (std::vector<int>& stage : plan.stages)
     for (int& node : stage) node = number[static_cast<size_t>(node)];
   for (PlannedMicrobatch& microbatch : plan.microbatches)
-    for (PlannedVisit& visit : microbatch.visits) visit.node = number[static_cast<size_t>(visit.node)];
-  return plan;
+    for (PlannedVisit& visit : microbatch.visits) {
+      int& node = visit.node;
+      if (number[static_cast<size_t>(node)] < 0)
+        throw PlanError("a microbatch visits node '{}', which is in no stage",
+                        before.node_names[static_cast<size_t>(node)]);
+      node = number[static_cast<size_t>(node)];
+    }
+  return used;
 }
 
 Plan load_plan(const std::filesystem::path& path) {

@@ -9,6 +9,7 @@
 namespace skippipe {
 
 class JsonReader;
+struct Network;
 
 // The rules C1-C4 and T1 (arXiv:2502.19913) that a plan was made under.
 struct PlanRules {
@@ -76,8 +77,9 @@ struct Plan {
 
 // The nodes that have a stage, ascending.
 std::vector<int> used_nodes(const Plan& plan);
-// The same plan for these nodes alone, numbered in their order; those left out have no stage.
-Plan without_unused(Plan plan, const std::vector<int>& used);
+// Nodes of no stage leave plan and network, and the others are numbered without them. Returns the numbers that those
+// had.
+std::vector<int> leave_out_unused(Plan& plan, Network& network);
 
 // Format "skippipe-plan"; schedule/README.md documents it. Loading checks the shape of the file and every index
 // (FileError); `validate` checks the rules.

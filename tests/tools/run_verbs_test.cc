@@ -175,6 +175,22 @@ TEST_F(RunVerbsTest, CtrlCEndsARunWithoutClipping) {
   EXPECT_TRUE(launch.nodes().empty());
 }
 
+// The nodes with a stage train by themselves, numbered without the other.
+TEST_F(RunVerbsTest, ANodeThatThePlanLeavesOutTakesNoPart) {
+  must_run("replan " + path("plan.json") + " --gone b --out " + path("without-b.json"));
+  Sections sections;
+  sections.plan = "file = \"without-b.json\"\nnetwork = \"network.json\"";
+  const std::string run = write_run(sections);
+  const ProgramResult result = run_skippipe("launch " + run);
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_EQ(metrics().size(), 3u);
+  EXPECT_THAT(run_skippipe("launch --dry-run " + run).output,
+              AllOf(HasSubstr("node 1 (c)"), HasSubstr("node 2 (d)"), Not(HasSubstr("(b)"))));
+  EXPECT_EQ(run_skippipe("train --node 3 " + run).exit_code, 2);
+  const ProgramResult report = run_skippipe("report " + output_folder());
+  EXPECT_EQ(report.exit_code, 0) << report.output;
+}
+
 TEST_F(RunVerbsTest, ASecondCtrlCEndsAtOnce) {
   Sections sections;
   sections.run = "iterations = 1000000";
