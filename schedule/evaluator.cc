@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "schedule/capacity.h"
+#include "schedule/paths.h"
 
 namespace skippipe {
 namespace {
@@ -173,7 +174,7 @@ void Evaluator::take_stages(const std::vector<std::vector<int>>& stages) {
     std::ranges::sort(stages_[stage]);
     for (const int node : stages_[stage]) {
       const int slots = slots_in_stage(request_, node, static_cast<int>(stage));
-      at(costs_, node) = {slots, task_seconds(at(request_.network.nodes, node), request_.workload, stage)};
+      at(costs_, node) = {slots, task_seconds(request_, node, stage)};
       used_nodes_.push_back(node);
     }
     misfits_ += count_misfits(request_, stages_[stage], static_cast<int>(stage));

@@ -10,6 +10,7 @@
 
 #include "schedule/capacity.h"
 #include "schedule/path_graph.h"
+#include "schedule/paths.h"
 #include "schedule/search.h"
 
 namespace skippipe {
@@ -44,18 +45,11 @@ class CostModel {
  public:
   explicit CostModel(const PlanRequest& request) : request_(request) {}
 
-  double forward_s(int node, size_t stage) const {
-    return at(node).forward_s * request_.workload.stage_layers[stage] * request_.workload.samples;
-  }
-  double backward_s(int node, size_t stage) const { return forward_s(node, stage) * at(node).backward_over_forward; }
+  double forward_s(int node, size_t stage) const { return task_seconds(request_, node, stage).forward_s; }
+  double backward_s(int node, size_t stage) const { return task_seconds(request_, node, stage).backward_s; }
   double work_s(int node, size_t stage) const { return forward_s(node, stage) + backward_s(node, stage); }
-  double loss_s(int node) const {
-    return at(node).loss_s ? *at(node).loss_s * request_.workload.samples
-                           : forward_s(node, 0) * at(node).loss_over_forward;
-  }
-  double step_s(int node, size_t stage) const {
-    return at(node).step_s_per_byte * static_cast<double>(request_.workload.stage_gradient_bytes[stage]);
-  }
+  double loss_s(int node) const { return task_seconds(request_, node, 0).loss_s; }
+  double step_s(int node, size_t stage) const { return task_seconds(request_, node, stage).step_s; }
   double fixed_s(int from, int to) const {
     const Link& link = request_.network.link(from, to);
     return link.latency_s + link.overhead_s;

@@ -161,20 +161,19 @@ PlanResult no_paths(const PlanRequest& request, int length) {
                          request.rules.max_jump)};
 }
 
+TaskSeconds task_seconds(const PlanRequest& request, int node, size_t stage) {
+  return task_seconds(request.network.nodes[static_cast<size_t>(node)], request.workload, stage);
+}
+
 double forward_s(const PlanRequest& request, int node, size_t stage) {
-  return request.network.nodes[static_cast<size_t>(node)].forward_s * request.workload.stage_layers[stage] *
-         request.workload.samples;
+  return task_seconds(request, node, stage).forward_s;
 }
 
 double backward_s(const PlanRequest& request, int node, size_t stage) {
-  return forward_s(request, node, stage) * request.network.nodes[static_cast<size_t>(node)].backward_over_forward;
+  return task_seconds(request, node, stage).backward_s;
 }
 
-double loss_s(const PlanRequest& request, int data_node) {
-  const NetworkNode& node = request.network.nodes[static_cast<size_t>(data_node)];
-  return node.loss_s ? *node.loss_s * request.workload.samples
-                     : forward_s(request, data_node, 0) * node.loss_over_forward;
-}
+double loss_s(const PlanRequest& request, int data_node) { return task_seconds(request, data_node, 0).loss_s; }
 
 double message_s(const PlanRequest& request, int from, int to) {
   return request.network.link(from, to).transfer_s(static_cast<double>(request.workload.activation_bytes));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "schedule/cost_model.h"
 #include "schedule/planner.h"
 
 namespace skippipe {
@@ -41,6 +42,7 @@ PlanResult no_paths(const PlanRequest& request, int length);
 
 // Seconds of one microbatch's passes on a node of a stage, and of a message of activations there and one of gradients
 // back, on free links.
+TaskSeconds task_seconds(const PlanRequest& request, int node, size_t stage);
 double forward_s(const PlanRequest& request, int node, size_t stage);
 double backward_s(const PlanRequest& request, int node, size_t stage);
 double loss_s(const PlanRequest& request, int data_node);

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "schedule/capacity.h"
-#include "schedule/cost_model.h"
+#include "schedule/paths.h"
 
 namespace skippipe {
 namespace {
@@ -33,11 +33,12 @@ void Router::measure(const Candidate& candidate, double iteration_s, double crow
   crowding_ = crowding;
   stage_of_.assign(request_.network.nodes.size(), -1);
   work_s_.assign(request_.network.nodes.size(), 0);
+  slots_.assign(request_.network.nodes.size(), 1);
   for (size_t stage = 0; stage < candidate.stages.size(); ++stage)
     for (const int node : candidate.stages[stage]) {
-      const TaskSeconds seconds =
-          task_seconds(request_.network.nodes[static_cast<size_t>(node)], request_.workload, stage);
+      const TaskSeconds seconds = task_seconds(request_, node, stage);
       stage_of_[static_cast<size_t>(node)] = static_cast<int>(stage);
+      slots_[static_cast<size_t>(node)] = std::max(1, slots_in_stage(request_, node, static_cast<int>(stage)));
       work_s_[static_cast<size_t>(node)] = seconds.forward_s + seconds.backward_s + (stage == 0 ? seconds.loss_s : 0);
     }
   node_s_.assign(request_.network.nodes.size(), 0);
@@ -68,7 +69,7 @@ void Router::add(std::span<const int> path, double sign) {
 
 double Router::visit_cost(int node, double hold_s) const {
   const auto n = static_cast<size_t>(node);
-  const double slots = request_.network.nodes[n].slots;
+  const double slots = slots_[n];
   return work_s_[n] + crowding_ * (work_s_[n] * waiting(node_s_[n], iteration_s_) +
                                    hold_s * waiting(slot_s_[n], iteration_s_ * slots) / slots);
 }

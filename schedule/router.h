@@ -19,8 +19,8 @@ class Router {
   // Measures how busy everything is with the candidate's paths in an iteration of about `iteration_s`. `crowding` is
   // how much that matters: 0 finds the shortest way of a single microbatch.
   void measure(const Candidate& candidate, double iteration_s, double crowding);
-  // Takes a path out of what is measured, chooses the replicas of its visits anew (stages and their order stay; the
-  // data node too if `keep_data_node`), and puts it back.
+  // Takes a path out of what is measured, chooses the replicas of its visits anew (its stages, their order
+  // and the data node stay), and puts it back.
   void reroute(const Candidate& candidate, std::span<int> path);
 
  private:
@@ -40,6 +40,7 @@ class Router {
   double crowding_ = 0;
   std::vector<int> stage_of_;
   std::vector<double> work_s_;              // of a visit's passes, by node
+  std::vector<double> slots_;               // likewise
   std::vector<double> node_s_, slot_s_;     // busy, by node
   std::vector<double> link_s_;              // likewise by link
   std::vector<double> hold_s_;              // by position: how long a visit holds its slot; scratch like the following
