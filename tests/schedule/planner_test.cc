@@ -99,13 +99,30 @@ TEST(Planner, FullVisitsAllStagesInOrder) {
 }
 
 TEST(Planner, SameSeedSamePlan) {
-  const PlanRequest request = make_request(5, 10, 4, 8);
+  PlanRequest request = make_request(5, 10, 4, 8);
+  request.budget.evaluations = 3000;
+  request.budget.threads = 3;
   for (const std::string& method : planning_methods()) {
     const PlanResult a = make_planner(method)->plan(request);
     const PlanResult b = make_planner(method)->plan(request);
     ASSERT_TRUE(a.plan && b.plan);
     EXPECT_EQ(a.plan->stages, b.plan->stages);
+    for (size_t m = 0; m < a.plan->microbatches.size(); ++m)
+      for (size_t i = 0; i < a.plan->microbatches[m].visits.size(); ++i) {
+        EXPECT_EQ(a.plan->microbatches[m].visits[i].node, b.plan->microbatches[m].visits[i].node);
+      }
     EXPECT_EQ(a.plan->predicted.iteration_s, b.plan->predicted.iteration_s);
+  }
+}
+
+// A limit of seconds alone ends every method, and with a plan.
+TEST(Planner, EndsWithItsSeconds) {
+  PlanRequest request = make_request(5, 10, 4, 8);
+  request.budget = {.evaluations = 0, .seconds = 0.05, .threads = 2};
+  for (const std::string& method : planning_methods()) {
+    const PlanResult result = make_planner(method)->plan(request);
+    ASSERT_TRUE(result.plan) << method << ": " << result.why;
+    EXPECT_TRUE(validate(*result.plan, request.network).empty()) << method;
   }
 }
 
