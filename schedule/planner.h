@@ -52,8 +52,8 @@ struct PlanRequest {
   int stage_count() const { return static_cast<int>(workload.stage_layers.size()); }
 };
 
-// How many evaluations simulate this many visits of microbatches, at least one: a budget that takes about as long for
-// requests of any size, and the same on every machine. A core simulates 3 to 16 million a second.
+// How many evaluations take as long as simulating this many visits of microbatches, at least one: a budget that takes
+// about as long for requests of any size, and the same on every machine. A core simulates 3 to 16 million a second.
 int64_t evaluations_of(const PlanRequest& request, double visits);
 
 // Nodes or layers over stages: as even as possible, earlier stages taking what is left over.

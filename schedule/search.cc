@@ -15,6 +15,8 @@
 namespace skippipe {
 namespace {
 
+constexpr double kVisitsPerNorm = 0.03;  // that take as long to simulate as one such message
+
 void check_given_stages(const PlanRequest& request) {
   if (request.stages.size() != static_cast<size_t>(request.stage_count()))
     throw ConfigError("{} stages of nodes are given for {} stages of layers", request.stages.size(),
@@ -48,7 +50,10 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 }  // namespace
 
 int64_t evaluations_of(const PlanRequest& request, double visits) {
-  const double each = static_cast<double>(request.microbatches) * std::max(1, path_length(request));
+  const double nodes = request.network.size();
+  const double norms = request.workload.exchange_norm ? nodes * nodes : 0;
+  const double each =
+      static_cast<double>(request.microbatches) * std::max(1, path_length(request)) + norms * kVisitsPerNorm;
   return std::max(int64_t{1}, static_cast<int64_t>(visits / std::max(1.0, each)));
 }
 
