@@ -32,6 +32,8 @@ class BudgetMeter {
     if (request_.budget.seconds > 0) used = std::max(used, elapsed_s() / request_.budget.seconds);
     return used;
   }
+  // Its seconds are over, whatever is left of evaluations.
+  bool late() const { return request_.budget.seconds > 0 && elapsed_s() >= share_ * request_.budget.seconds; }
   void spend() {
     if (++evaluations_ % kEvaluationsPerLook == 0) report();
   }

@@ -117,7 +117,10 @@ std::optional<PlanResult> check_placement(const PlanRequest& request, const std:
   return std::nullopt;
 }
 
-double outlying_delay_s(const Network& network, double bytes) {
+double default_replica_delay_s(const Network& network, const Workload& workload) {
+  if (std::ranges::any_of(workload.stage_gradient_bytes, [](int64_t bytes) { return bytes > 0; }))
+    return std::numeric_limits<double>::infinity();
+  const auto bytes = static_cast<double>(workload.activation_bytes);
   std::vector<double> delays;
   for (int a = 0; a < network.size(); ++a)
     for (int b = 0; b < network.size(); ++b)

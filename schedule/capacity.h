@@ -24,9 +24,10 @@ int count_misfits(const PlanRequest& request, const std::vector<int>& replicas, 
 // The first of them, with its numbers.
 std::optional<PlanResult> check_placement(const PlanRequest& request, const std::vector<std::vector<int>>& stages);
 
-// For requests without gradients: a delay, of messages of `bytes`, that only outlying links exceed, ten times that of
-// the median pair of nodes. Infinite for a network of one node.
-double outlying_delay_s(const Network& network, double bytes);
+// What max_replica_delay_s should be unless told otherwise. A reduction that is simulated keeps slow links out of
+// stages by itself: infinite. Without gradients, what only outlying links exceed: ten times the delay of a message of
+// activations between the median pair of nodes.
+double default_replica_delay_s(const Network& network, const Workload& workload);
 
 // Whether nodes can be found for all stages, as many as the request says or at least one; else why not, with the
 // numbers.

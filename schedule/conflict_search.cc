@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "schedule/capacity.h"
 #include "schedule/paths.h"
 
 namespace skippipe {
@@ -48,11 +49,11 @@ ConflictSearch::ConflictSearch(const PlanRequest& request, int length, std::vect
     std::vector<int>& capacity = capacity_.emplace_back();
     for (int node = 0; node < request.network.size(); ++node) {
       const int stage = stage_of(node);
-      const int slots = request.network.nodes[static_cast<size_t>(node)].slots;
       if (stage < 1) {
         capacity.push_back(std::numeric_limits<int>::max());  // data nodes start what fits
         continue;
       }
+      const int slots = slots_in_stage(request, node, stage);
       const int stages = request.stage_count() - 1;
       const int of_stage = (paths * (length - 1) + stages - 1) / stages;
       const auto replicas = static_cast<int>(request.stages[static_cast<size_t>(stage)].size());
@@ -65,6 +66,7 @@ std::vector<std::vector<TimedPath>> ConflictSearch::run() {
   // More than any path can save by a conflict.
   double price_s = 1;
   for (size_t agent = 0; agent < agents_.size(); ++agent) {
+    if (meter_.late()) return {};
     auto path = plan(agent, {}, {});
     if (!path) return {};
     price_s = std::max(price_s, path->end_s);
@@ -137,7 +139,9 @@ std::shared_ptr<ConflictSearch::Branch> ConflictSearch::root(const Run& run) {
   Usage usage{.stages = std::vector<int>(request_.stages.size(), 0),
               .nodes = {waves_, std::vector<int>(stage_of_.size(), 0)}};
   for (const size_t agent : order) {
+    if (meter_.late()) return nullptr;
     auto path = plan(agent, {}, prices(usage, agent, run.price_s));
+    if (!path) return nullptr;
     add(usage, agent, *path, 1);
     root->agents[agent] = std::make_shared<AgentPath>(AgentPath{.limits = {}, .path = *std::move(path)});
   }

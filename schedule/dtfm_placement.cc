@@ -38,6 +38,12 @@ class LimitedMatcher {
 
  private:
   bool augment(size_t row, double limit) {
+    // A free column at once, where there is one: else equal costs take a chain of exchanges each.
+    for (size_t column = 0; column < costs_.columns(); ++column) {
+      if (row_of_column_[column] >= 0 || costs_(row, column) > limit) continue;
+      row_of_column_[column] = static_cast<int>(row);
+      return true;
+    }
     for (size_t column = 0; column < costs_.columns(); ++column) {
       if (seen_in_[column] == search_ || costs_(row, column) > limit) continue;
       seen_in_[column] = search_;
@@ -221,8 +227,6 @@ class PlacementSearch {
     }
     return population;
   }
-
-  // One of the pairs of replicas that exchange messages too slowly.
 
  private:
   Partition given() {

@@ -119,9 +119,8 @@ void Evaluator::shape(const Candidate& candidate) {
     }
   tasks_.assign(tasks, Task{});
   base_tasks_.assign(tasks, Task{});
-  trial_.finish.assign(tasks, kNever);
-  trial_.admission.assign(static_cast<size_t>(microbatches_), kNever);
-  base_ = trial_;
+  trial_finish_.assign(tasks, kNever);
+  base_finish_ = trial_finish_;
   changed_.clear();
   const int events = microbatches_ * (length_ > 1 ? 4 * length_ + 1 : steps_);
   snapshot_every_ = events / kSnapshots + 1;
@@ -169,6 +168,7 @@ void Evaluator::take_stages(const std::vector<std::vector<int>>& stages) {
   given_stages_ = stages_ = stages;
   std::ranges::fill(costs_, NodeCost{});
   used_nodes_.clear();
+  stage_of_.assign(costs_.size(), -1);
   misfits_ = 0;
   for (size_t stage = 0; stage < stages_.size(); ++stage) {
     std::ranges::sort(stages_[stage]);
@@ -176,10 +176,21 @@ void Evaluator::take_stages(const std::vector<std::vector<int>>& stages) {
       const int slots = slots_in_stage(request_, node, static_cast<int>(stage));
       at(costs_, node) = {slots, task_seconds(request_, node, stage)};
       used_nodes_.push_back(node);
+      at(stage_of_, node) = static_cast<int>(stage);
     }
     misfits_ += count_misfits(request_, stages_[stage], static_cast<int>(stage));
   }
   std::ranges::sort(used_nodes_);
+}
+
+// Whether a visit has the base's node, but in another stage: then its tasks differ where its row does not.
+bool Evaluator::changes_tasks_alone(const Candidate& candidate) const {
+  if (stage_of_ == base_stage_of_) return false;
+  for (size_t i = 0; i < base_nodes_.size(); ++i) {
+    const int node = base_nodes_[i];
+    if (node == candidate.nodes[i] && at(stage_of_, node) != at(base_stage_of_, node)) return true;
+  }
+  return false;
 }
 
 // The candidate's rows; fills changed_ with those that are not the base's.
@@ -200,23 +211,16 @@ void Evaluator::take_rows(const Candidate& candidate) {
   }
 }
 
-// The first event of the base's run after which the candidate's may be another; 0: from the start.
+// The first event of the base's run after which the candidate's may be another; 0: from the start, where microbatches
+// wait at their data nodes.
 int Evaluator::first_difference() {
   int first = base_last_event_;
   for (const int m : changed_) {
     const size_t row = static_cast<size_t>(m) * static_cast<size_t>(length_);
-    int position = 0;
-    while (nodes_[row + static_cast<size_t>(position)] == base_nodes_[row + static_cast<size_t>(position)]) ++position;
-    if (position > 0) {
-      first = std::min(first, base_.finish[first_task(m) + static_cast<size_t>(position) - 1]);
-      continue;
-    }
-    // The old data node would have let it in; the new one does where it let in a later one, or none.
-    const int data_node = nodes_[row];
-    first = std::min({first, at(base_.admission, m), at(base_idle_event_, data_node)});
-    for (int later = m + 1; later < microbatches_; ++later)
-      if (base_nodes_[static_cast<size_t>(later) * static_cast<size_t>(length_)] == data_node)
-        first = std::min(first, at(base_.admission, later));
+    size_t position = 0;
+    while (nodes_[row + position] == base_nodes_[row + position]) ++position;
+    if (position == 0) return 0;
+    first = std::min(first, base_finish_[first_task(m) + position - 1]);
   }
   return std::max(0, first);
 }
@@ -229,8 +233,7 @@ void Evaluator::restart() {
   state_.event = state_.finished = 0;
   state_.now_s = 0;
   ++run_;
-  std::ranges::fill(trial_.finish, kNever);
-  std::ranges::fill(trial_.admission, kNever);
+  std::ranges::fill(trial_finish_, kNever);
   trial_from_ = 0;
 }
 
@@ -239,21 +242,6 @@ void Evaluator::resume(const State& snapshot) {
   ++run_;
   for (const BusyLink& busy : state_.busy_links) occupy(busy.link, busy.free_s);
   trial_from_ = state_.event;
-  move_waiting(state_);
-}
-
-// Of a data node that stays the same, waiting microbatches are where they were; others move.
-void Evaluator::move_waiting(State& state) {
-  for (const int m : changed_) {
-    const int from = data_node(base_nodes_, m);
-    if (from == data_node(nodes_, m)) continue;
-    int32_t* at_task = &at(state.nodes, from).waiting;
-    while (*at_task != static_cast<int32_t>(first_task(m))) at_task = &next(state, *at_task);
-    *at_task = next(state, *at_task);
-  }
-  for (const int m : changed_)
-    if (data_node(base_nodes_, m) != data_node(nodes_, m))
-      insert(state, at(state.nodes, data_node(nodes_, m)).waiting, static_cast<int>(first_task(m)));
 }
 
 void Evaluator::start_nodes() {
@@ -269,7 +257,6 @@ void Evaluator::start_nodes() {
       ++state.open;
       insert(state_, state.ready, task);
     }
-    if (state.open < at(costs_, node).slots) state.idle_event = 0;
     run_next(state, -1);
   }
 }
@@ -278,6 +265,7 @@ Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
   if (candidate.microbatches() != microbatches_ || candidate.length != length_) shape(candidate);
   if (candidate.stages != given_stages_) take_stages(candidate.stages);
   if (misfits_ > 0) return {.unfinished = kMisfit * misfits_};
+  if (has_base_ && changes_tasks_alone(candidate)) has_base_ = false;
   take_rows(candidate);
   const int from = has_base_ ? first_difference() / snapshot_every_ : 0;
   if (from > 0) {
@@ -300,8 +288,6 @@ Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
 }
 
 void Evaluator::accept() {
-  if (has_base_)
-    for (int i = 1; i < first_trial_snapshot_; ++i) move_waiting(at(snapshots_, i));
   if (misfits_ > 0) {
     has_base_ = false;
     return;
@@ -321,19 +307,14 @@ void Evaluator::accept() {
   changed_.clear();
   remember();
   base_last_event_ = std::max(0, state_.event - 1);
-  base_idle_event_.resize(state_.nodes.size());
-  for (size_t node = 0; node < state_.nodes.size(); ++node) base_idle_event_[node] = state_.nodes[node].idle_event;
+  base_stage_of_ = stage_of_;
   has_base_ = true;
 }
 
 // What happened before trial_from_ happened as in the base's run.
 void Evaluator::remember() {
-  const auto merge = [&](std::vector<int32_t>& base, const std::vector<int32_t>& trial) {
-    for (size_t i = 0; i < trial.size(); ++i)
-      if (base[i] == kNever || base[i] >= trial_from_) base[i] = trial[i];
-  };
-  merge(base_.finish, trial_.finish);
-  merge(base_.admission, trial_.admission);
+  for (size_t task = 0; task < trial_finish_.size(); ++task)
+    if (base_finish_[task] == kNever || base_finish_[task] >= trial_from_) base_finish_[task] = trial_finish_[task];
 }
 
 // False: some microbatch is certain to end after `limit_s`.
@@ -366,7 +347,7 @@ void Evaluator::finish(int task) {
   const Task& ended = at(tasks_, task);
   NodeState& node = at(state_.nodes, ended.node);
   node.running = -1;
-  at(trial_.finish, task) = state_.event - 1;
+  at(trial_finish_, task) = state_.event - 1;
   ++state_.finished;
   if (ended.step + 1 < steps_) {
     if (length_ > 1)
@@ -383,14 +364,10 @@ int Evaluator::end_visit(NodeState& node) {
   --node.open;
   node.last_end_s = state_.now_s;
   const int first = node.waiting;
-  if (first < 0) {
-    node.idle_event = std::min(node.idle_event, state_.event - 1);
-    return -1;
-  }
+  if (first < 0) return -1;
   node.waiting = next(state_, first);
   ++node.open;
   if (at(tasks_, first).step > 0) return first;
-  at(trial_.admission, at(tasks_, first).microbatch) = state_.event - 1;
   insert(state_, node.ready, first);
   return -1;
 }

@@ -89,9 +89,8 @@ class Evaluator {
   struct NodeState {
     int32_t running = -1;
     int32_t open = 0;
-    int32_t ready = -1;       // list of tasks, first to run first
-    int32_t waiting = -1;     // list of forward tasks that are not let in, likewise
-    int32_t idle_event = -1;  // when a slot was first free while nobody waited
+    int32_t ready = -1;    // list of tasks, first to run first
+    int32_t waiting = -1;  // list of forward tasks that are not let in, likewise
     double last_end_s = 0;
     double uplink_free_s = 0;
   };
@@ -109,11 +108,6 @@ class Evaluator {
     int32_t finished = 0;  // tasks
     double now_s = 0;
   };
-  // When things happened in a run, by number of the event. kNever where they did not.
-  struct History {
-    std::vector<int32_t> finish;     // by task
-    std::vector<int32_t> admission;  // by microbatch: its data node let it in
-  };
   // One of a microbatch's tasks: forward along its path, loss, backward against it.
   struct Task {
     int32_t node = 0;
@@ -129,9 +123,6 @@ class Evaluator {
   };
 
   size_t first_task(int microbatch) const { return static_cast<size_t>(microbatch) * static_cast<size_t>(steps_); }
-  int data_node(const std::vector<int>& nodes, int microbatch) const {
-    return nodes[static_cast<size_t>(microbatch) * static_cast<size_t>(length_)];
-  }
   double duration_s(int node, int step) const;
   int32_t& next(State& state, int task) const {
     return state.next[static_cast<size_t>(tasks_[static_cast<size_t>(task)].microbatch)];
@@ -142,6 +133,7 @@ class Evaluator {
 
   void shape(const Candidate& candidate);
   void take_stages(const std::vector<std::vector<int>>& stages);
+  bool changes_tasks_alone(const Candidate& candidate) const;
   void take_rows(const Candidate& candidate);
   void restore_rows();
   void describe_tasks(int microbatch);
@@ -150,7 +142,6 @@ class Evaluator {
   void restart();
   void resume(const State& snapshot);
   void occupy(size_t link, double free_s);
-  void move_waiting(State& state);
   void start_nodes();
   bool run(double limit_s);
   void finish(int task);
@@ -180,7 +171,8 @@ class Evaluator {
   std::vector<NodeCost> costs_;
   std::vector<std::vector<int>> given_stages_, stages_;  // of the candidate; sorted, as in plans
   std::vector<int> used_nodes_;
-  int64_t misfits_ = 0;  // see count_misfits
+  std::vector<int> stage_of_, base_stage_of_;  // by node, -1: unused
+  int64_t misfits_ = 0;                        // see count_misfits
   std::vector<Task> tasks_, base_tasks_;
   std::vector<int> changed_;                   // rows of nodes_ that differ from base_nodes_
   std::vector<double> reduced_s_, arrived_s_;  // by node
@@ -191,9 +183,9 @@ class Evaluator {
   std::vector<double> link_free_s_;
   std::vector<uint32_t> link_run_;
   uint32_t run_ = 0;
-  History trial_, base_;  // trial_ holds what happened from event trial_from_ on
+  // By task: the event at which it ended, kNever if it did not. The trial's holds what ended from event trial_from_ on.
+  std::vector<int32_t> trial_finish_, base_finish_;
   int32_t trial_from_ = 0;
-  std::vector<int32_t> base_idle_event_;
   int base_last_event_ = 0;
   std::vector<State> snapshots_, trial_snapshots_;
   int snapshot_every_ = 0;

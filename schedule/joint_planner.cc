@@ -26,7 +26,6 @@ constexpr double kCooling = 0.03;  // by the end
 constexpr double kWarmStart = 0.5;
 constexpr double kPlacementShare = 0.1;  // of the budget, for places to begin from
 constexpr int kMeetings = 8;
-constexpr int kStepsPerLook = 8;  // at the clock
 
 // One thread's search.
 class Annealing {
@@ -47,7 +46,7 @@ class Annealing {
       if (used >= share) return;
       temperature_ = best_cost_.seconds * kFirstTemperature / current_.microbatches() *
                      std::pow(kCooling, cooled_ + (1 - cooled_) * used);
-      for (int i = 0; i < kStepsPerLook; ++i) step();
+      step();
     }
   }
 
@@ -162,8 +161,10 @@ class JointPlanner : public Planner {
   static std::vector<Candidate> first_candidates(const PlanRequest& request, int length, BudgetMeter& meter) {
     if (request.start) return {candidate_of(*request.start)};
     std::vector<Candidate> candidates;
-    for (const std::vector<std::vector<int>>& stages : first_stages(request, meter)) {
-      auto candidate = first_candidate(request, stages, length);
+    const auto placements = first_stages(request, meter);
+    meter.allow(2 * kPlacementShare);
+    for (const std::vector<std::vector<int>>& stages : placements) {
+      auto candidate = first_candidate(request, stages, length, meter);
       if (!candidate) return {};
       candidates.push_back(*std::move(candidate));
     }
@@ -185,7 +186,8 @@ class JointPlanner : public Planner {
 
   // Balanced paths, by load and then by what is shortest as things are.
   static std::optional<Candidate> first_candidate(const PlanRequest& request,
-                                                  const std::vector<std::vector<int>>& stages, int length) {
+                                                  const std::vector<std::vector<int>>& stages, int length,
+                                                  BudgetMeter& meter) {
     PlanRequest placed = request;
     placed.stages = stages;
     Plan plan = begin_plan(placed, "joint", request.rules, length);
@@ -196,7 +198,7 @@ class JointPlanner : public Planner {
     Candidate candidate = candidate_of(plan);
     Router router(request);
     router.measure(candidate, Evaluator(request).evaluate(candidate).seconds, 1);
-    for (int m = 0; m < candidate.microbatches(); ++m) router.reroute(candidate, candidate.path(m));
+    for (int m = 0; m < candidate.microbatches() && meter.left(); ++m) router.reroute(candidate, candidate.path(m));
     return candidate;
   }
 };

@@ -54,14 +54,21 @@ std::optional<TimedPath> PathSearch::run(const PathStart& start, const PathLimit
   first.estimate_s = first.cost_s + estimates_s_[entry(first.left, 0, 0, start.data_node)];
   push(first);
 
-  const auto later = [this](int a, int b) {
+  bool depth_first = false;
+  const auto later = [&](int a, int b) {
     const State& x = states_[static_cast<size_t>(a)];
     const State& y = states_[static_cast<size_t>(b)];
+    if (depth_first && x.left != y.left) return x.left > y.left;
     if (x.estimate_s != y.estimate_s) return x.estimate_s > y.estimate_s;
     return x.left != y.left ? x.left > y.left : a > b;
   };
   int best = -1;  // of the whole paths
-  for (expansions_ = 0; !heap_.empty() && (expansions_ < kMostExpansions || best < 0); ++expansions_) {
+  for (expansions_ = 0; !heap_.empty() && expansions_ < 2 * kMostExpansions; ++expansions_) {
+    if (expansions_ >= kMostExpansions && best >= 0) break;
+    if (expansions_ == kMostExpansions) {
+      depth_first = true;
+      std::make_heap(heap_.begin(), heap_.end(), later);
+    }
     std::pop_heap(heap_.begin(), heap_.end(), later);
     const int index = heap_.back();
     heap_.pop_back();

@@ -37,8 +37,9 @@ struct PathStart {
 // The path that ends first on free links; of those with prices, the least sum of its end and its nodes' prices.
 //
 // A state is the way so far and its time. The estimate of what is left, there and back, is exact but for waiting and
-// for visiting a stage twice, which it allows; so it never exceeds the truth. After kMostExpansions states, which only
-// waiting can take, the best path so far is the result.
+// for visiting a stage twice, which it allows; so it never exceeds the truth. After kMostExpansions states the best
+// path so far is the result, or else the first that a depth-first search from there finds: long paths with many swaps
+// have more cheap beginnings than can be looked at.
 class PathSearch {
  public:
   // Of `length` visits through request.stages, which must be given. The request must outlive this.

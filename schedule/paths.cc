@@ -10,7 +10,8 @@
 namespace skippipe {
 namespace {
 
-constexpr int kRepairsPerMicrobatch = 2000;
+constexpr size_t kRepairsPerMicrobatch = 2000;
+constexpr size_t kMostPathsLookedAt = 50'000'000;  // a repair looks at all paths
 
 // Exchanges a stage between two paths (keeps C4) and sorts both.
 bool exchange_stages(PathStages& a, PathStages& b, Random& random) {
@@ -98,7 +99,8 @@ bool repair_jumps(std::vector<PathStages>& paths, const PlanRules& rules, int st
   std::vector<int> served(static_cast<size_t>(stage_count), 0);
   for (const PathStages& path : paths)
     for (const int stage : path) ++served[static_cast<size_t>(stage)];
-  for (size_t tries = 0; tries < paths.size() * kRepairsPerMicrobatch; ++tries) {
+  const size_t most_tries = std::min(paths.size() * kRepairsPerMicrobatch, kMostPathsLookedAt / (paths.size() + 1));
+  for (size_t tries = 0; tries < most_tries; ++tries) {
     const auto broken =
         std::find_if(paths.begin(), paths.end(), [&](const PathStages& p) { return disorder(p, rules) > 0; });
     if (broken == paths.end()) return true;

@@ -341,9 +341,12 @@ class Repair {
     std::optional<Candidate> best;
     std::pair<Cost, size_t> best_cost = {cost(now_), std::numeric_limits<size_t>::max()};
     for (int stage = 0; stage < old_.stage_count(); ++stage) {
-      if (slots_in_stage(request_, node, stage) == 0) continue;
       Candidate trial = now_;
       enter(trial, node, stage);
+      // The old plan may have been told of other limits: what it has may stay.
+      if (count_misfits(request_, replicas_of(trial, stage), stage) >
+          count_misfits(request_, replicas_of(now_, stage), stage))
+        continue;
       const std::pair<Cost, size_t> found = {cost(trial), replicas_of(trial, stage).size()};
       if (found >= best_cost) continue;
       best_cost = found;
@@ -389,9 +392,11 @@ PlanResult replan(const Plan& old, const Network& network, const ReplanOptions& 
   request.seed = options.seed;
   request.budget = options.budget.value_or(SearchBudget{.evaluations = evaluations_of(request, kSearchedVisits)});
   check_values(request);
+  request.max_replica_delay_s = default_replica_delay_s(network, request.workload);  // of nodes that join
   Roll roll = call_roll(old, network, options);
   Repair repair(request, old, std::move(roll));
   if (auto infeasible = repair.run(options.may_move)) return *std::move(infeasible);
+  request.max_replica_delay_s = std::numeric_limits<double>::infinity();
   request.stages = repair.stages();
   if (auto infeasible = check_capacity(request)) return *std::move(infeasible);
   Plan repaired = repair.plan();

@@ -45,6 +45,20 @@ void check_nodes_per_stage(const PlanRequest& request) {
     throw ConfigError("the stages have {} nodes in all, expected the network's {}", sum, request.network.size());
 }
 
+void check_start(const PlanRequest& request, const Plan& start) {
+  if (start.node_names.size() != request.network.nodes.size() || start.stages != request.stages)
+    throw ConfigError("the plan to begin from has {} nodes in {} stages of its own, expected the request's {} in {}",
+                      start.node_names.size(), start.stages.size(), request.network.nodes.size(),
+                      request.stages.size());
+  if (start.microbatches.size() != static_cast<size_t>(request.microbatches))
+    throw ConfigError("the plan to begin from has {} microbatches, expected {}", start.microbatches.size(),
+                      request.microbatches);
+  for (const PlannedMicrobatch& microbatch : start.microbatches)
+    if (std::ssize(microbatch.visits) != path_length(request))
+      throw ConfigError("the plan to begin from has paths of {} visits, expected {}", microbatch.visits.size(),
+                        path_length(request));
+}
+
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
@@ -98,6 +112,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
   } else if (!request.nodes_per_stage.empty()) {
     check_nodes_per_stage(request);
   }
+  if (request.start) check_start(request, *request.start);
   return check_capacity(request);
 }
 

@@ -12,7 +12,7 @@ namespace skippipe {
 // Throws ConfigError unless the request makes sense. Returns what makes it infeasible from the start, if anything.
 std::optional<PlanResult> check_request(const PlanRequest& request);
 
-// Stages per P = S - round(r * S).
+// Stages that a path visits: P = S - round(r * S).
 int path_length(const PlanRequest& request);
 
 // The network's nodes at random, in stages of the sizes that the request says, else even ones.

@@ -341,6 +341,7 @@ void Simulator::summarize() {
     const double working_share = (costs_[node].busy_s + costs_[node].reducing_s) / result_.iteration_s;
     result_.waiting_share += std::max(0.0, 1 - working_share) / used_nodes_;
   }
+  result_.waiting_share = std::min(1.0, result_.waiting_share);  // a sum of rounded parts
   plan_ = nullptr;
 }
 

@@ -15,6 +15,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "schedule/capacity.h"
 #include "schedule/conflict_search.h"
 #include "schedule/dtfm_placement.h"
 #include "schedule/paths.h"
@@ -56,8 +57,7 @@ Assignment assign(const PlanRequest& request, int length, Collisions collisions)
   const auto data_nodes = static_cast<int>(request.stages[0].size());
   // C4 counts paths, which must then stand for as many microbatches each.
   int fewest_slots = std::numeric_limits<int>::max();
-  for (const int node : request.stages[0])
-    fewest_slots = std::min(fewest_slots, request.network.nodes[static_cast<size_t>(node)].slots);
+  for (const int node : request.stages[0]) fewest_slots = std::min(fewest_slots, slots_in_stage(request, node, 0));
   const int wanted = collisions == Collisions::kAvoided ? 1 : fewest_slots;
   Assignment result;
   result.agent_of_microbatch.resize(static_cast<size_t>(request.microbatches));
@@ -65,7 +65,7 @@ Assignment assign(const PlanRequest& request, int length, Collisions collisions)
     const int share = share_of(request, d);
     if (share == 0) continue;
     const int node = request.stages[0][static_cast<size_t>(d)];
-    const int slots = request.network.nodes[static_cast<size_t>(node)].slots;
+    const int slots = slots_in_stage(request, node, 0);
     const int paths = paths_each(request, length, share, wanted);
     const int uses = (share + paths - 1) / paths;
     // Microbatches in a row take one path, or one after the other.

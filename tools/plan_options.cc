@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <limits>
 
 #include "base/error.h"
 #include "engine/model_config.h"
@@ -110,15 +109,6 @@ Workload make_workload(const PlanOptions& options, const std::optional<ModelConf
     throw UsageError("plan: --stage-gradient-bytes names {} stages, expected 1 or {}",
                      workload.stage_gradient_bytes.size(), stages);
   return workload;
-}
-
-// Where a reduction is simulated, it keeps slow links out of stages by itself.
-double max_replica_delay_s(const PlanOptions& options, const PlanRequest& request) {
-  if (options.max_replica_delay_s) return *options.max_replica_delay_s;
-  const std::vector<int64_t>& gradients = request.workload.stage_gradient_bytes;
-  if (std::ranges::any_of(gradients, [](int64_t bytes) { return bytes > 0; }))
-    return std::numeric_limits<double>::infinity();
-  return outlying_delay_s(request.network, static_cast<double>(request.workload.activation_bytes));
 }
 
 int all_microbatches(const PlanOptions& options, int data_nodes) {
@@ -261,7 +251,8 @@ PlanRequest make_plan_request(PlanOptions options) {
   const std::vector<int> nodes =
       options.nodes_per_stage.empty() ? split_evenly(request.network.size(), options.stages) : options.nodes_per_stage;
   request.microbatches = all_microbatches(options, nodes.front());
-  request.max_replica_delay_s = max_replica_delay_s(options, request);
+  request.max_replica_delay_s =
+      options.max_replica_delay_s.value_or(default_replica_delay_s(request.network, request.workload));
   if (!options.evaluations && options.seconds == 0)
     request.budget.evaluations = evaluations_of(request, kSimulatedVisits);
   return request;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/random.h"
+#include "schedule/moves.h"
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
 #include "tests/schedule/random_plans.h"
@@ -165,6 +166,38 @@ TEST(Evaluator, AgreesWithTheSimulatorAfterEveryChange) {
     EXPECT_GT(deadlocks, 0);
     EXPECT_GT(rejected, 0);
   }
+}
+
+// As searches use it: any number of changes between two evaluations, and goes on from where another search is.
+TEST(Evaluator, AgreesWithTheSimulatorHoweverFarACandidateIs) {
+  int compared = 0;
+  for (const uint64_t seed : test::seeds(300)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    auto [request, base] = draw(seed);
+    request.rules = {.skip_ratio = 1.0 - static_cast<double>(base.length) / request.stage_count(),
+                     .max_swaps = 8,
+                     .max_swap_distance = 8,
+                     .max_jump = 8,
+                     .equal_exposure = false};
+    Random random(seed, {9});
+    Simulator simulator(request.network);
+    Moves moves(request);
+    Evaluator evaluator(request);
+    for (int i = 0; i < 60; ++i) {
+      Candidate candidate = base;
+      for (uint64_t changes = random.below(12); changes > 0; --changes) {
+        Candidate changed = candidate;
+        if (moves.change(changed, 10, random)) candidate = changed;
+      }
+      const Cost expected = simulated(simulator, request, candidate);
+      ASSERT_EQ(evaluator.evaluate(candidate), expected) << "candidate " << i;
+      ++compared;
+      if (random.below(2) > 0) continue;
+      evaluator.accept();
+      base = candidate;
+    }
+  }
+  EXPECT_GT(compared, 50);
 }
 
 }  // namespace
