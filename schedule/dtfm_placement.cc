@@ -11,7 +11,7 @@
 #include "base/random.h"
 #include "schedule/capacity.h"
 #include "schedule/paths.h"
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 namespace skippipe {
 namespace {

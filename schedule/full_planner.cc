@@ -3,8 +3,8 @@
 #include "base/error.h"
 #include "schedule/dtfm_placement.h"
 #include "schedule/paths.h"
+#include "schedule/planning.h"
 #include "schedule/ranking.h"
-#include "schedule/search.h"
 
 namespace skippipe {
 namespace {

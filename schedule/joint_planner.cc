@@ -11,8 +11,8 @@
 #include "schedule/evaluator.h"
 #include "schedule/moves.h"
 #include "schedule/paths.h"
+#include "schedule/planning.h"
 #include "schedule/router.h"
-#include "schedule/search.h"
 
 namespace skippipe {
 namespace {

@@ -11,13 +11,12 @@
 #include "schedule/capacity.h"
 #include "schedule/path_graph.h"
 #include "schedule/paths.h"
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 namespace skippipe {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kNormMessageBytes = 64;
 // The simulator adds the same numbers in another order.
 constexpr double kRounding = 1 - 1e-12;
 // Steps of the search for shortest ways, in pairs of nodes.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 namespace skippipe {
 namespace {

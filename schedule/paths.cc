@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 namespace skippipe {
 namespace {

@@ -35,7 +35,8 @@ struct PlanRequest {
   Workload workload;  // its lists say the number of stages
   // Nodes of each stage. Empty: the planner searches for the best places.
   std::vector<std::vector<int>> stages;
-  // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly.
+  // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly; "joint" then looks
+  // for the best sizes, and may leave nodes out.
   std::vector<int> nodes_per_stage;
   // A plan to begin from, of these nodes, `stages`, rules and microbatches: a planner that improves plans starts there,
   // changes it little at a time, and returns nothing slower. Others do without.
@@ -69,8 +70,8 @@ struct PlanResult {
 class Planner {
  public:
   virtual ~Planner() = default;
-  // Deterministic in the request. Throws ConfigError for a request that makes no sense (no microbatch, lists of
-  // different lengths); rules that can't be met are a result.
+  // Deterministic in the request unless its budget is of seconds. Throws ConfigError for a request that makes no sense
+  // (no microbatch, lists of different lengths); rules that can't be met are a result.
   virtual PlanResult plan(const PlanRequest& request) const = 0;
 };
 

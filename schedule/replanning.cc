@@ -15,9 +15,9 @@
 #include "schedule/capacity.h"
 #include "schedule/evaluator.h"
 #include "schedule/paths.h"
+#include "schedule/planning.h"
 #include "schedule/ranking.h"
 #include "schedule/request_values.h"
-#include "schedule/search.h"
 #include "schedule/simulator.h"
 #include "schedule/validator.h"
 

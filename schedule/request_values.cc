@@ -50,17 +50,26 @@ void check_node(const NetworkNode& node) {
   require(node.step_s_per_byte, 0, 1, field("step_s_per_byte").c_str());
   require(node.uplink_bytes_per_s, 0, 1e18, field("uplink_bytes_per_s").c_str());
   require(node.slots, 1, 4096, field("slots").c_str());
+  require(static_cast<double>(node.memory_bytes), 0, 1e18, field("memory_bytes").c_str());
 }
 
 void check_links(const Network& network) {
   if (network.links.size() != network.nodes.size() * network.nodes.size())
     throw ConfigError("links: found {}, expected one for each pair of {} nodes", network.links.size(),
                       network.nodes.size());
-  for (const Link& link : network.links) {
-    require(link.latency_s, 0, kMaxSeconds, "latency_s of a link");
-    require(link.bandwidth_bytes_per_s, 0, 1e18, "bandwidth_bytes_per_s of a link");
-    require(link.overhead_s, 0, kMaxSeconds, "overhead_s of a link");
-  }
+  for (int from = 0; from < network.size(); ++from)
+    for (int to = 0; to < network.size(); ++to) {
+      const Link& link = network.link(from, to);
+      const auto require_field = [&](double found, double high, const char* name) {
+        if (!(found >= 0 && found <= high))
+          throw ConfigError("link from '{}' to '{}': {}: found {}, expected 0 to {}",
+                            network.nodes[static_cast<size_t>(from)].name, network.nodes[static_cast<size_t>(to)].name,
+                            name, found, high);
+      };
+      require_field(link.latency_s, kMaxSeconds, "latency_s");
+      require_field(link.bandwidth_bytes_per_s, 1e18, "bandwidth_bytes_per_s");
+      require_field(link.overhead_s, kMaxSeconds, "overhead_s");
+    }
 }
 
 }  // namespace

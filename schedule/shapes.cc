@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "schedule/path_graph.h"
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 namespace skippipe {
 namespace {

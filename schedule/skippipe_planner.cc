@@ -19,8 +19,8 @@
 #include "schedule/conflict_search.h"
 #include "schedule/dtfm_placement.h"
 #include "schedule/paths.h"
+#include "schedule/planning.h"
 #include "schedule/ranking.h"
-#include "schedule/search.h"
 
 namespace skippipe {
 namespace {

@@ -230,8 +230,9 @@ void add_plan_options(CLI::App& verb, PlanOptions& options) {
                   "keeps the plan of most samples per second, where skipping more layers than --skip asks for counts "
                   "as no gain; give --batch to compare at equal batches. The search's limits hold for all together")
       ->transform(CLI::Validator(read_stages, "1 to 1024, or auto"));
-  verb.add_option("--nodes-per-stage", options.nodes_per_stage,
-                  "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible")
+  verb.add_option(
+          "--nodes-per-stage", options.nodes_per_stage,
+          "Nodes of each stage, data nodes first: 5,3,3; default: as even as possible, and what joint finds best")
       ->delimiter(',')
       ->check(CLI::Range(1, kMaxNodes));
   verb.add_option("--max-replica-delay-s", options.max_replica_delay_s,

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
+#include "schedule/planning.h"
 #include "schedule/ranking.h"
-#include "schedule/search.h"
 #include "schedule/validator.h"
 #include "tests/schedule/random_plans.h"
 

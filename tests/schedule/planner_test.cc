@@ -221,7 +221,8 @@ TEST(Planner, NamesTheFieldThatMakesNoSense) {
   names("node 'node-3': uplink_bytes_per_s: found inf",
         [](PlanRequest& r) { r.network.nodes[3].uplink_bytes_per_s = INFINITY; });
   names("node 'node-3': slots: found 0", [](PlanRequest& r) { r.network.nodes[3].slots = 0; });
-  names("latency_s of a link: found nan", [&](PlanRequest& r) { r.network.link(1, 2).latency_s = nan; });
+  names("link from 'node-1' to 'node-2': latency_s: found nan",
+        [&](PlanRequest& r) { r.network.link(1, 2).latency_s = nan; });
   names("links: found 35, expected one for each pair of 6 nodes", [](PlanRequest& r) { r.network.links.pop_back(); });
 }
 

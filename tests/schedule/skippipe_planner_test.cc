@@ -177,7 +177,9 @@ TEST_F(ConflictSearchTest, ANodeServesNoMoreThanItsSlots) {
 
 TEST_F(ConflictSearchTest, StagesServeEquallyMany) {
   request_.rules.equal_exposure = true;
-  for (const auto& paths : ConflictSearch(request_, 2, agents(1), Collisions::kIgnored, meter_).run()) {
+  const auto solutions = ConflictSearch(request_, 2, agents(1), Collisions::kIgnored, meter_).run();
+  ASSERT_FALSE(solutions.empty());
+  for (const auto& paths : solutions) {
     std::array<int, 3> served{};
     for (const auto& [node, count] : visits(paths)) served[static_cast<size_t>(node / 3)] += count;
     EXPECT_LE(std::abs(served[1] - served[2]), 1);
@@ -215,7 +217,7 @@ TEST(SkippipePlanner, OnePathPerDataNodeWhereExposureAllows) {
     return most;
   };
   EXPECT_EQ(paths_each("skippipe"), 1u);
-  EXPECT_LE(paths_each("skippipe-no-collision"), 4u) << "3 slots, but 4 paths divide a share of 4";
+  EXPECT_GT(paths_each("skippipe-no-collision"), 1u) << "3 slots, and 4 paths divide a share of 4";
 }
 
 TEST(SkippipePlanner, SharesOfAllSizesGiveValidPlans) {

@@ -1,4 +1,4 @@
-#include "schedule/search.h"
+#include "schedule/planning.h"
 
 #include <fmt/ranges.h>
 
@@ -25,8 +25,9 @@ void check_given_stages(const PlanRequest& request) {
   for (size_t s = 0; s < request.stages.size(); ++s) {
     if (request.stages[s].empty()) throw ConfigError("stage {} has no node", s);
     for (const int node : request.stages[s]) {
-      if (node < 0 || node >= request.network.size() || used[static_cast<size_t>(node)])
-        throw ConfigError("stage {}: node {} is used twice or not one of {}", s, node, request.network.size());
+      if (node < 0 || node >= request.network.size())
+        throw ConfigError("stage {}: found node {}, expected 0 to {}", s, node, request.network.size() - 1);
+      if (used[static_cast<size_t>(node)]) throw ConfigError("stage {}: node {} has a stage already", s, node);
       used[static_cast<size_t>(node)] = true;
     }
   }
@@ -35,14 +36,15 @@ void check_given_stages(const PlanRequest& request) {
 void check_nodes_per_stage(const PlanRequest& request) {
   const std::vector<int>& counts = request.nodes_per_stage;
   if (counts.size() != static_cast<size_t>(request.stage_count()))
-    throw ConfigError("numbers of nodes are given for {} stages, expected {}", counts.size(), request.stage_count());
+    throw ConfigError("nodes_per_stage: found {} numbers, expected one for each of {} stages", counts.size(),
+                      request.stage_count());
   int64_t sum = 0;
   for (const int count : counts) {
-    if (count < 1) throw ConfigError("a stage of {} nodes, expected at least 1", count);
+    if (count < 1) throw ConfigError("nodes_per_stage: found {}, expected at least 1", count);
     sum += count;
   }
   if (sum != request.network.size())
-    throw ConfigError("the stages have {} nodes in all, expected the network's {}", sum, request.network.size());
+    throw ConfigError("nodes_per_stage: {} nodes in all, expected the network's {}", sum, request.network.size());
 }
 
 void check_start(const PlanRequest& request, const Plan& start) {
