@@ -155,7 +155,7 @@ TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   EXPECT_LT(found.predicted.iteration_s, 48.92) << "what random skipping needs";
   for (const char* arguments : {"--skip 1/0", "--skip 4/3", "--skip x", "--nodes-per-stage 10,10"})
     EXPECT_EQ(run(plan("--stages 6 --microbatches 6 ") + arguments).exit_code, 2) << arguments;
-  expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "the stages have 8 nodes in all");
+  expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "nodes_per_stage: 8 nodes in all");
 }
 
 TEST_F(PlanVerbsTest, ComparesMethods) {

@@ -11,7 +11,7 @@
 #include "schedule/network.h"
 #include "tests/temp_folder.h"
 #include "tests/tools/run_program.h"
-#include "tools/local_addresses.h"
+#include "tests/tools/unused_addresses.h"
 
 namespace skippipe {
 namespace {
@@ -94,7 +94,7 @@ TEST_F(ProbeVerbTest, SeesAnEmulatedNetwork) {
 }
 
 TEST_F(ProbeVerbTest, NodesThatDisagreeSaySo) {
-  const std::string addresses = fmt::format(" --addresses {}", fmt::join(listen_locally(2).addresses, ","));
+  const std::string addresses = fmt::format(" --addresses {}", fmt::join(unused_addresses(2), ","));
   ProgramResult other;
   std::thread thread([&] { other = run_skippipe(probe("--node 1 --message-bytes 5" + addresses)); });
   const ProgramResult one = run_skippipe(probe("--node 0 --message-bytes 6" + addresses));
@@ -104,7 +104,7 @@ TEST_F(ProbeVerbTest, NodesThatDisagreeSaySo) {
 }
 
 TEST_F(ProbeVerbTest, ANodeThatIsNotThereIsNamed) {
-  const std::string addresses = fmt::format(" --addresses {}", fmt::join(listen_locally(2).addresses, ","));
+  const std::string addresses = fmt::format(" --addresses {}", fmt::join(unused_addresses(2), ","));
   const ProgramResult result = run_skippipe(probe("--node 1 --connect-limit 1" + addresses));
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("node 0 at 127.0.0.1"));

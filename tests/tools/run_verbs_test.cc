@@ -4,6 +4,7 @@
 #include "schedule/plan.h"
 #include "tests/expect_error.h"
 #include "tests/tools/run_fixture.h"
+#include "tests/tools/unused_addresses.h"
 #include "tools/local_addresses.h"
 
 namespace skippipe {
@@ -82,7 +83,7 @@ TEST_F(RunVerbsTest, DryRunPrintsTheMemoryAndStartsNothing) {
 
 TEST_F(RunVerbsTest, SeveralLaunchesMakeOneRun) {
   Sections sections;
-  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   const std::string run_file = write_run(sections);
   BackgroundLaunch first(run_file, "--nodes 0-1"), second(run_file, "--nodes 2,3");
   EXPECT_EQ(first.wait(kLongEnough), 0) << first.output();
@@ -107,7 +108,7 @@ TEST_F(RunVerbsTest, AKilledNodeEndsTheRunAndIsNamed) {
 TEST_F(RunVerbsTest, AKilledNodeOfAnotherLaunchIsNamed) {
   Sections sections;
   sections.run = "iterations = 1000000";
-  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   const std::string run_file = write_run(sections);
   // The node that reports alone, the victim among the others.
   const int reporter = load_plan(path("plan.json")).stages[0][0];
@@ -138,7 +139,7 @@ TEST_F(RunVerbsTest, AKilledLaunchLeavesNoProcessBehind) {
 // The launch that waits for another machine's nodes.
 TEST_F(RunVerbsTest, CtrlCEndsALaunchWhoseNodesHaveNotMet) {
   Sections sections;
-  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   BackgroundLaunch launch(write_run(sections), "--nodes 0-1");
   ASSERT_TRUE(launch.wait_for_nodes(2));
   launch.interrupt();
@@ -317,8 +318,7 @@ TEST_F(RunVerbsTest, RefusesBrokenFilesAndKeepsWhatWasThere) {
 // Nodes of different runs that share addresses: each says that the other is of another run, none trains.
 TEST_F(RunVerbsTest, NodesOfDifferentRunsRefuseEachOther) {
   Sections s;
-  s.network =
-      fmt::format("connect_limit_s = 2\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  s.network = fmt::format("connect_limit_s = 2\naddresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   const std::string first_file = write_run(s);
   const std::string second_file = path("second.toml");
   folder_->write("second.toml", read_file(first_file) + "# another run\n");
@@ -341,8 +341,7 @@ TEST_F(RunVerbsTest, AnAddressInUseIsNamed) {
 
 TEST_F(RunVerbsTest, APeerThatIsNotThereIsNamed) {
   Sections s;
-  s.network =
-      fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  s.network = fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   const ProgramResult result = run_skippipe("train --node 1 " + write_run(s));
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("node 0"));
@@ -350,8 +349,7 @@ TEST_F(RunVerbsTest, APeerThatIsNotThereIsNamed) {
 
 TEST_F(RunVerbsTest, ALaunchTellsWhomItsNodesDidNotMeet) {
   Sections s;
-  s.network =
-      fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(listen_locally(4).addresses, "\", \""));
+  s.network = fmt::format("connect_limit_s = 1\naddresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
   const ProgramResult result = run_skippipe("launch --nodes 0-2 " + write_run(s));
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("node 3 at 127.0.0.1"));
