@@ -95,7 +95,7 @@ say "Measuring this machine"
 
 for method in full joint; do
   say "Planning: $method"
-  "$skippipe" plan --network network.json --method $method --stages $stages --microbatches $microbatches \
+  "$skippipe" plan --network network.json --method $method --nodes-per-stage 2,2,2,2,2,2 --microbatches $microbatches \
     --samples $samples --tokens $tokens --model config.json --out $method.json --timeline $method-timeline.svg
   cat >$method.toml <<END
 [run]
@@ -161,9 +161,9 @@ difference() { jq -n "100 * ($(measured_s $1) / $(predicted_s $1) - 1)"; }
   row_of "perplexity, half left out" %.1f perplexity 2
 } >summary.md
 
-say "Done: $iterations iterations each, 12 nodes, $stages stages; skip leaves out a third of them on every path"
+say "Done: $iterations iterations each, 12 nodes, $stages stages; joint leaves out a third of them on every path"
 cat summary.md
 echo
-"$skippipe" report full skip --out report.html >/dev/null
+"$skippipe" report full joint --out report.html >/dev/null
 echo "Open $out/report.html in a browser: curves, timelines, links, memory and settings of both runs."
-echo "Open $out/skip/trace.json in https://ui.perfetto.dev to see what every node did."
+echo "Open $out/joint/trace.json in https://ui.perfetto.dev to see what every node did."
