@@ -34,6 +34,7 @@ SKP_DEFINE_ERROR(ConfigError, Error);    // model configuration, run file, comma
 SKP_DEFINE_ERROR(FileError, Error);      // unreadable, truncated or lying files
 SKP_DEFINE_ERROR(PlanError, Error);      // a network or plan that breaks a rule
 SKP_DEFINE_ERROR(MemoryError, Error);    // a model that does not fit
+SKP_DEFINE_ERROR(DeviceError, Error);    // a GPU, its driver or its libraries failed
 SKP_DEFINE_ERROR(RunError, Error);       // a run that had to end: a node died, a peer was never reached
 SKP_DEFINE_ERROR(PeerError, RunError);   // ... because of another node, which knows more: exit code 3
 SKP_DEFINE_ERROR(UsageError, Error);     // wrong use of the command line: exit code 2

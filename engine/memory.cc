@@ -8,6 +8,8 @@
 #include <fstream>
 #include <limits>
 
+#include "base/error.h"
+
 namespace skippipe {
 namespace {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "kernels/elementwise.h"
 
@@ -184,16 +185,9 @@ void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
 }
 
 void Parameters::step(Context& ctx, const AdamWStep& step) {
-  AdamWStep without_decay = step;
-  without_decay.weight_decay = 0;
-  const int64_t all = weights_.elements();
-  const auto step_range = [&](int64_t begin, int64_t count, const AdamWStep& how) {
-    if (count == 0) return;
-    adamw_step(ctx, weights_.slice(0, begin, count), first_moments_.slice(0, begin, count),
-               second_moments_.slice(0, begin, count), gradients_.slice(0, begin, count), how);
-  };
-  step_range(0, matrix_elements_, step);
-  step_range(matrix_elements_, all - matrix_elements_, without_decay);
+  AdamWStep whole = step;
+  whole.decayed = matrix_elements_;
+  adamw_step(ctx, weights_, first_moments_, second_moments_, gradients_, whole);
   refresh(ctx);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "engine/layer.h"
 #include "engine/parameters.h"
 #include "engine/rope_table.h"

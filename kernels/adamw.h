@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "kernels/context.h"
 #include "kernels/tensor.h"
 
@@ -13,6 +15,8 @@ struct AdamWStep {
   float weight_decay = 0;  // decoupled: w -= learning_rate * weight_decay * w
   float grad_scale = 1;    // multiplies the gradient first (mean over microbatches, clipping)
   int64_t step = 1;        // from 1, for the bias correction
+  // Only the first so many elements decay; what does not (norms) lies behind them, so that one step takes a whole slab.
+  int64_t decayed = std::numeric_limits<int64_t>::max();
 };
 
 // One AdamW step: m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; with m^ = m/(1-beta1^step) and

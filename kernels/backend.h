@@ -65,6 +65,7 @@ class Backend {
   virtual void fill_zero(Context& ctx, Tensor x) = 0;
   virtual void cast(Context& ctx, Tensor y, ConstTensor x) = 0;
   virtual void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) = 0;
+  virtual void accumulate(Context& ctx, Tensor y, ConstTensor x, float scale) = 0;
   virtual void squared_norm(Context& ctx, Tensor sum, ConstTensor x) = 0;
   virtual int64_t squared_norm_workspace_bytes(const Context& ctx) const = 0;
 };

@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 
+#include "base/error.h"
 #include "kernels/backend.h"
 #include "kernels/context.h"
 #include "kernels/tensor.h"

@@ -27,6 +27,14 @@ void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) {
   ctx.backend->add(ctx, y, a, b);
 }
 
+void accumulate(Context& ctx, Tensor y, ConstTensor x, float scale) {
+  ArgumentCheck check(ctx, "accumulate");
+  check.dense("x", x, Holds::kReal, x.shape());
+  check.dense("y", y, Holds::kF32, x.shape());
+  check.disjoint({"y", y}, {{"x", x}});
+  ctx.backend->accumulate(ctx, y, x, scale);
+}
+
 void squared_norm(Context& ctx, Tensor sum, ConstTensor x) {
   ArgumentCheck check(ctx, "squared_norm");
   check.dense("x", x, Holds::kF32, x.shape());

@@ -14,6 +14,8 @@ void fill_zero(Context& ctx, Tensor x);
 void cast(Context& ctx, Tensor y, ConstTensor x);
 // y = a + b; f32 or bf16; y may be a or b.
 void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b);
+// y += scale * x; y f32, x f32 or bf16.
+void accumulate(Context& ctx, Tensor y, ConstTensor x, float scale);
 // sum (1) f32 = sum_i x_i^2, summed in f64; x f32.
 // Scratch: squared_norm_workspace_bytes.
 void squared_norm(Context& ctx, Tensor sum, ConstTensor x);

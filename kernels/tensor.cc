@@ -1,5 +1,7 @@
 #include "kernels/tensor.h"
 
+#include "base/error.h"
+
 namespace skippipe {
 
 const char* dtype_name(Dtype dtype) {
@@ -61,4 +63,15 @@ Dims contiguous_strides(const Dims& shape) {
   return strides;
 }
 
+namespace internal {
+
+void fail_reshape(const Dims& from, const Dims& to) {
+  throw ShapeError("cannot view {} as {}", from.to_string(), to.to_string());
+}
+
+void fail_slice(const Dims& shape, int dimension, int64_t begin, int64_t count) {
+  throw ShapeError("cannot take [{}, {}+{}) of dimension {} of {}", begin, begin, count, dimension, shape.to_string());
+}
+
+}  // namespace internal
 }  // namespace skippipe

@@ -13,15 +13,13 @@
 #include <string_view>
 #include <type_traits>
 
-#include "base/error.h"
-
 namespace skippipe {
 
 enum class Dtype : uint8_t { kF32 = 1, kBf16 = 2, kI32 = 3 };
 enum class Device : uint8_t { kCpu = 1, kCuda = 2 };
 
 constexpr int64_t dtype_bytes(Dtype dtype) { return dtype == Dtype::kBf16 ? 2 : 4; }
-const char* dtype_name(Dtype dtype);    // "f32"
+const char* dtype_name(Dtype dtype);  // "f32"
 // What a model computes in: of "f32" and "bf16". Throws ConfigError for anything else.
 Dtype parse_compute_dtype(std::string_view name);
 const char* device_name(Device device);  // "cpu"
@@ -48,6 +46,12 @@ class Dims {
 // The product of the extents. Throws ShapeError if one is negative or the product overflows.
 int64_t element_count(const Dims& shape);
 Dims contiguous_strides(const Dims& shape);
+
+// What views that can't be throw. (Out of line: CUDA sources, which know no formatting library, include this header.)
+namespace internal {
+[[noreturn]] void fail_reshape(const Dims& from, const Dims& to);
+[[noreturn]] void fail_slice(const Dims& shape, int dimension, int64_t begin, int64_t count);
+}  // namespace internal
 
 // Void is void for a tensor that may be written, const void for one that may not. Strides count elements.
 template <typename Void>
@@ -83,14 +87,13 @@ class BasicTensor {
 
   // The same elements under another shape. Throws ShapeError unless contiguous with equal counts.
   BasicTensor reshape(const Dims& shape) const {
-    if (!is_contiguous() || element_count(shape) != elements())
-      throw ShapeError("cannot view {} as {}", shape_.to_string(), shape.to_string());
+    if (!is_contiguous() || element_count(shape) != elements()) internal::fail_reshape(shape_, shape);
     return {data_, shape, contiguous_strides(shape), dtype_, device_};
   }
   // Indices [begin, begin + count) of dimension `dimension`; keeps the strides. Throws ShapeError if out of range.
   BasicTensor slice(int dimension, int64_t begin, int64_t count) const {
     if (dimension < 0 || dimension >= rank() || begin < 0 || count < 0 || begin > dim(dimension) - count)
-      throw ShapeError("cannot take [{}, {}+{}) of dimension {} of {}", begin, begin, count, dimension, shape_.to_string());
+      internal::fail_slice(shape_, dimension, begin, count);
     BasicTensor result = *this;
     result.shape_[dimension] = count;
     using Byte = std::conditional_t<std::is_const_v<Void>, const std::byte, std::byte>;

@@ -107,6 +107,9 @@ class TimedBackend : public Backend {
   void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) override {
     timed("elementwise", [&] { inner_.add(ctx, y, a, b); });
   }
+  void accumulate(Context& ctx, Tensor y, ConstTensor x, float scale) override {
+    timed("elementwise", [&] { inner_.accumulate(ctx, y, x, scale); });
+  }
   void squared_norm(Context& ctx, Tensor sum, ConstTensor x) override {
     timed("elementwise", [&] { inner_.squared_norm(ctx, sum, x); });
   }

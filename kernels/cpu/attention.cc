@@ -11,9 +11,9 @@
 
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/backend_impl.h"
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/tile_product.h"
+#include "kernels/elements.h"
 
 namespace skippipe::cpu {
 namespace {

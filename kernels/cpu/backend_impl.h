@@ -59,6 +59,7 @@ class CpuBackend final : public Backend {
   void fill_zero(Context& ctx, Tensor x) override;
   void cast(Context& ctx, Tensor y, ConstTensor x) override;
   void add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) override;
+  void accumulate(Context& ctx, Tensor y, ConstTensor x, float scale) override;
   void squared_norm(Context& ctx, Tensor sum, ConstTensor x) override;
   int64_t squared_norm_workspace_bytes(const Context& ctx) const override;
 

@@ -1,9 +1,9 @@
 #include <cstring>
 
 #include "kernels/cpu/backend_impl.h"
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/elements.h"
 
 namespace skippipe::cpu {
 namespace {
@@ -19,6 +19,12 @@ void convert(To* y, const From* x, int64_t count) {
 template <typename Element>
 void add_elements(Element* y, const Element* a, const Element* b, int64_t count) {
   for_each_vec(count, [=](int64_t i, auto access) { access.store(y + i, access.load(a + i) + access.load(b + i)); });
+}
+
+template <typename Element>
+void add_scaled(float* y, const Element* x, float scale, int64_t count) {
+  for_each_vec(count,
+               [=](int64_t i, auto access) { access.store(y + i, access.load(y + i) + scale * access.load(x + i)); });
 }
 
 double sum_of_squares(const float* x, int64_t count) {
@@ -54,6 +60,15 @@ void CpuBackend::add(Context& ctx, Tensor y, ConstTensor a, ConstTensor b) {
     using Element = decltype(element);
     parallel_ranges(ctx.threads, y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
       add_elements(y.as<Element>() + begin, a.as<Element>() + begin, b.as<Element>() + begin, end - begin);
+    });
+  });
+}
+
+void CpuBackend::accumulate(Context& ctx, Tensor y, ConstTensor x, float scale) {
+  with_element(x.dtype(), [&](auto element) {
+    using Element = decltype(element);
+    parallel_ranges(ctx.threads, y.elements(), kElementGrain, [&](int64_t begin, int64_t end) {
+      add_scaled(y.as<float>() + begin, x.as<Element>() + begin, scale, end - begin);
     });
   });
 }

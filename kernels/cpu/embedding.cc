@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "kernels/cpu/backend_impl.h"
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/elements.h"
 
 namespace skippipe::cpu {
 

@@ -6,9 +6,9 @@
 #include <type_traits>
 
 #include "kernels/cpu/backend_impl.h"
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/elements.h"
 
 namespace skippipe::cpu {
 namespace {

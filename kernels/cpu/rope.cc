@@ -1,7 +1,7 @@
 #include "kernels/cpu/backend_impl.h"
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/elements.h"
 
 namespace skippipe::cpu {
 namespace {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "base/error.h"
 #include "base/file.h"
 #include "engine/generate.h"
 #include "engine/safetensors.h"

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "tests/kernels/harness.h"
 
 namespace skippipe::testing {

@@ -11,6 +11,7 @@
 #include <span>
 #include <thread>
 
+#include "base/error.h"
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/attention_cached.h"

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "kernels/cpu_backend.h"
 #include "tests/reference/operations.h"

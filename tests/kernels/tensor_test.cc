@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "base/error.h"
+
 namespace skippipe {
 namespace {
 

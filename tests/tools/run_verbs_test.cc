@@ -1,4 +1,5 @@
 // train and launch, as a user calls them: a small run of four node processes on real text.
+#include "base/error.h"
 #include "engine/checkpoint_files.h"
 #include "engine/run_description.h"
 #include "schedule/plan.h"

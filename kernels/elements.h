@@ -4,7 +4,7 @@
 #include "kernels/bf16.h"
 #include "kernels/tensor.h"
 
-namespace skippipe::cpu {
+namespace skippipe {
 
 // body(Element{}) with Element float or Bf16: one body, compiled for both.
 template <typename Body>
@@ -16,4 +16,4 @@ void with_element(Dtype dtype, const Body& body) {
   }
 }
 
-}  // namespace skippipe::cpu
+}  // namespace skippipe

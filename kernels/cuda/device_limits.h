@@ -1,0 +1,16 @@
+// What launches are shaped by.
+#pragma once
+
+#include <cstdint>
+
+namespace skippipe::cuda {
+
+struct DeviceLimits {
+  int index = 0;
+  int capability = 80;  // 10 x major + minor
+  int multiprocessors = 1;
+  int64_t shared_bytes_per_block = 48 * 1024;  // at most, when asked for
+  int64_t l2_bytes = 0;
+};
+
+}  // namespace skippipe::cuda

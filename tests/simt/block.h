@@ -1,0 +1,147 @@
+// Executes the threads of a kernel's blocks on the CPU, one fiber per thread (Boost.Context), block after block, and
+// watches what they do: every access to shared memory goes through a detector of races, every collective must be
+// reached by all lanes of a warp, and nobody may wait for what can't come.
+#pragma once
+
+#include <array>
+#include <boost/context/fiber.hpp>
+#include <boost/context/pooled_fixedsize_stack.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "kernels/cuda/launch.h"
+
+namespace skippipe::simt {
+
+// A kernel did what no kernel may do. The message names kernel, block and thread.
+class KernelError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+using cuda::kWarp;
+
+// The block under execution and the thread whose turn it is. One OS thread executes one launch at a time.
+class Block {
+ public:
+  // Runs `body` once by every thread of every block. Throws KernelError.
+  static void run_grid(const cuda::Launch& at, const std::function<void()>& body);
+  // Of the thread that asks. Only within run_grid.
+  static Block& current();
+
+  const cuda::Launch& launch() const { return launch_; }
+  int64_t x() const { return x_; }
+  int y() const { return y_; }
+  int z() const { return z_; }
+  int thread() const { return thread_; }
+  std::byte* shared() { return shared_.data(); }
+
+  // Waits for `count` threads, a multiple of 32, at barrier 0 to 15.
+  void barrier(int index, int count);
+  void warp_sync();
+  // Waits for the other lanes of the warp, which must come with the same `kind`; then body(lanes), called once, sees
+  // what each of them brought.
+  template <typename Operand, typename Body>
+  void collective(const char* kind, Operand& mine, const Body& body) {
+    meet(kind, &mine, [&body](const std::array<void*, kWarp>& brought) {
+      std::array<Operand*, kWarp> lanes;
+      for (size_t i = 0; i < kWarp; ++i) lanes[i] = static_cast<Operand*>(brought[i]);
+      body(lanes);
+    });
+  }
+
+  enum class Access { kRead, kWrite, kAtomic };
+  // Of bytes in shared memory: in bounds, aligned to their number, and in order with what other threads did to them.
+  void touch_shared(const void* address, int64_t bytes, Access access);
+  // 16 bytes; from null: zeros.
+  void copy_async(void* to, const void* from);
+  void copy_async_commit();
+  void copy_async_wait(int pending);
+
+  [[noreturn]] void fail(const std::string& message) const;
+
+ private:
+  using Fiber = boost::context::fiber;
+  struct Copy {
+    std::byte* to;
+    std::array<std::byte, 16> bytes;
+  };
+  struct Thread {
+    Fiber fiber;
+    bool done = false;
+    const char* waits_for = nullptr;           // null: may run
+    std::vector<std::vector<Copy>> committed;  // oldest first
+    std::vector<Copy> copies;                  // since the last commit
+  };
+  // What happened before what, between warps: clock[v] is the latest epoch of warp v that is over for this one; its own
+  // epoch goes up with every barrier, and `sync` with every warp_sync, too.
+  struct Warp {
+    std::vector<uint32_t> clock;
+    uint32_t sync = 1;
+    const char* kind = nullptr;  // of the collective under way
+    int arrived = 0;
+    std::array<void*, kWarp> brought{};
+  };
+  struct Barrier {
+    int arrived = 0, count = 0;
+    std::vector<int> threads;
+  };
+  struct Stamp {
+    uint32_t epoch = 0, sync = 0;  // epoch 0: never
+    int16_t thread = -1;           // -1: several of the warp
+    bool atomic = false;
+  };
+  // Two bytes of shared memory.
+  struct Unit {
+    uint64_t block = 0;  // whose stamps these are
+    Stamp written;
+    bool copy_under_way = false;
+  };
+
+  Block(const cuda::Launch& at, const std::function<void()>& body);
+
+  void run();
+  void run_thread(int thread);
+  [[noreturn]] void fail_stuck() const;
+  void wait(const char* what);
+  void meet(const char* kind, void* mine, const std::function<void(const std::array<void*, kWarp>&)>& body);
+
+  int warp() const { return thread_ / kWarp; }
+  int warps() const { return launch_.threads / kWarp; }
+  Stamp stamp(bool atomic) const;
+  bool in_order(const Stamp& earlier, int earlier_warp) const;
+  void check_unit(size_t index, Access access);
+  [[noreturn]] void fail_race(size_t unit, const char* what, const Stamp& earlier, int earlier_warp) const;
+  void write_units(const void* address, bool copy_under_way);
+  void finish_copies(const std::vector<Copy>& copies);
+
+  const cuda::Launch& launch_;
+  const std::function<void()>& body_;
+  int64_t x_ = 0;
+  int y_ = 0, z_ = 0;
+  uint64_t serial_ = 0;  // of blocks
+  int thread_ = 0;
+  boost::context::pooled_fixedsize_stack stacks_;
+  Fiber scheduler_;
+  std::exception_ptr failure_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  std::array<Barrier, 16> barriers_;
+  std::vector<std::byte> memory_;
+  struct Span {
+    std::byte* begin = nullptr;
+    size_t size = 0;
+    std::byte* data() const { return begin; }
+  } shared_;
+  std::vector<Unit> units_;
+  std::vector<Stamp> reads_;  // [unit][warp], since the unit's last write
+  Random order_;
+};
+
+}  // namespace skippipe::simt

@@ -1,0 +1,51 @@
+#include "tests/simt/simt_backend.h"
+
+#include "kernels/bf16.h"
+#include "kernels/cuda/backend_impl.h"
+
+namespace skippipe::simt {
+namespace {
+
+class PlainProducts : public cuda::MatrixProducts {
+ public:
+  bool computes_in(Dtype dtype) const override { return dtype == Dtype::kF32 || dtype == Dtype::kBf16; }
+
+  void multiply(Context&, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b, bool accumulate) override {
+    for (int64_t i = 0; i < c.rows; ++i)
+      for (int64_t j = 0; j < c.columns; ++j) {
+        double sum = accumulate ? read({c.data, c.dtype}, i * c.row_stride + j * c.column_stride) : 0;
+        for (int64_t k = 0; k < a.columns; ++k)
+          sum += read({a.data, a.dtype}, i * a.row_stride + k * a.column_stride) *
+                 read({b.data, b.dtype}, k * b.row_stride + j * b.column_stride);
+        write(c, i * c.row_stride + j * c.column_stride, sum);
+      }
+  }
+
+ private:
+  struct Elements {
+    const void* data;
+    Dtype dtype;
+  };
+  static double read(Elements from, int64_t i) {
+    return static_cast<double>(from.dtype == Dtype::kBf16 ? float(static_cast<const Bf16*>(from.data)[i])
+                                                          : static_cast<const float*>(from.data)[i]);
+  }
+  static void write(const Matrix& to, int64_t i, double value) {
+    const auto rounded = static_cast<float>(value);
+    if (to.dtype == Dtype::kBf16)
+      static_cast<Bf16*>(to.data)[i] = Bf16(rounded);
+    else
+      static_cast<float*>(to.data)[i] = rounded;
+  }
+};
+
+}  // namespace
+
+// A small device, so that small shapes already make threads go on to a second piece of work.
+std::unique_ptr<Backend> make_simt_backend() {
+  const cuda::DeviceLimits limits{
+      .index = 0, .capability = 80, .multiprocessors = 2, .shared_bytes_per_block = 163 * 1024, .l2_bytes = 1 << 20};
+  return std::make_unique<GpuBackend>(limits, std::make_unique<PlainProducts>());
+}
+
+}  // namespace skippipe::simt

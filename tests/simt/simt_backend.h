@@ -1,0 +1,14 @@
+#pragma once
+
+#include <memory>
+
+#include "kernels/backend.h"
+
+namespace skippipe::simt {
+
+// The GPU backend over the same kernels, executed and checked on the CPU; its tensors live in host memory. Matrix
+// products, which are a library's on a GPU, are plain loops. Operations throw KernelError where a kernel does what it
+// may not.
+std::unique_ptr<Backend> make_simt_backend();
+
+}  // namespace skippipe::simt
