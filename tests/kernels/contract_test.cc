@@ -59,7 +59,8 @@ constexpr int64_t kBatch = 2, kTokens = 70, kRows = kBatch * kTokens, kHeads = 4
 // Buffers for one call of every operation, of sizes that engage several threads and tiles.
 class EveryOperation {
  public:
-  EveryOperation(Backend& backend, int threads, Dtype real = Dtype::kF32) : ctx{&backend, threads, {}, nullptr} {
+  EveryOperation(TestDevice& device, int threads, Dtype real = Dtype::kF32)
+      : ctx{&device.backend(), threads, {}, nullptr}, tokens_(device, {kRows}, Dtype::kI32) {
     struct Group {
       Dtype dtype;
       std::initializer_list<std::pair<const char*, Dims>> buffers;
@@ -110,17 +111,18 @@ class EveryOperation {
       for (const auto& [name, shape] : group.buffers) {
         Array values(static_cast<size_t>(element_count(shape)));
         for (double& value : values) value = random.uniform(0.1, 1);
-        buffers_.emplace_back(name, TestTensor(shape, group.dtype)).second.set(values);
+        buffers_.emplace_back(name, TestTensor(device, shape, group.dtype)).second.set(values);
       }
-    for (int32_t& token : tokens_) token = static_cast<int32_t>(random.below(kVocabulary));
+    Ids tokens(kRows);
+    for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(kVocabulary));
+    tokens_.set(tokens);
     const int64_t bytes =
         std::max({attention_workspace_bytes(ctx, kBatch, kTokens, kHeads, kKvHeads, kHeadDim),
                   attention_cached_workspace_bytes(ctx, kTokens, kHeads, kKvHeads, kHeadDim),
                   lm_head_workspace_bytes(ctx, kRows, kChannels, kVocabulary, Dtype::kBf16),
                   rmsnorm_backward_workspace_bytes(ctx, kChannels), squared_norm_workspace_bytes(ctx)});
-    workspace_.resize(static_cast<size_t>(bytes) + 64);
-    ctx.workspace = {workspace_.data() + (64 - reinterpret_cast<uintptr_t>(workspace_.data()) % 64),
-                     static_cast<size_t>(bytes)};
+    workspace_ = device.allocate(static_cast<size_t>(bytes));
+    ctx.workspace = {workspace_.get(), static_cast<size_t>(bytes)};
   }
 
   Tensor operator()(const char* name) { return find(name).view(); }
@@ -132,7 +134,7 @@ class EveryOperation {
   Tensor last(const char* name, int64_t tokens) { return sequence(name).slice(0, kRows - tokens, tokens); }
   Array values(const char* name) { return find(name).get(); }
   void set_values(const char* name, const Array& values) { find(name).set(values); }
-  ConstTensor tokens() { return {tokens_, {kRows}, Dtype::kI32}; }
+  ConstTensor tokens() { return tokens_.view(); }
 
   void run() {
     run_ours();
@@ -187,24 +189,29 @@ class EveryOperation {
   }
 
   std::vector<std::pair<std::string, TestTensor>> buffers_;
-  int32_t tokens_[kRows];
-  std::vector<std::byte> workspace_;
+  TestTensor tokens_;
+  DeviceMemory workspace_;
 };
+
+std::unique_ptr<TestDevice> cpu_device() {
+  std::string why_none;
+  return make_test_device("cpu", why_none);
+}
 
 class CpuBackendTest : public ::testing::TestWithParam<Dtype> {
  protected:
   void SetUp() override {
-    if (!backend_->computes_in(GetParam())) GTEST_SKIP() << "not on this processor";
+    if (!device_->backend().computes_in(GetParam())) GTEST_SKIP() << "not on this processor";
   }
 
-  std::unique_ptr<Backend> backend_ = make_cpu_backend();
+  std::unique_ptr<TestDevice> device_ = cpu_device();
 };
 INSTANTIATE_TEST_SUITE_P(Dtypes, CpuBackendTest, ::testing::Values(Dtype::kF32, Dtype::kBf16),
                          [](const auto& given) { return dtype_name(given.param); });
 
 TEST_P(CpuBackendTest, OperationsAllocateNothingAfterTheFirstCall) {
   for (const int threads : {1, 2}) {
-    EveryOperation all(*backend_, threads, GetParam());
+    EveryOperation all(*device_, threads, GetParam());
     all.run();
     const int64_t before = allocations;
     all.run_ours();
@@ -218,7 +225,7 @@ TEST_P(CpuBackendTest, OperationsAllocateNothingAfterTheFirstCall) {
 
 // Matrix products may depend on the number of threads; what is ours and is called `Deterministic: bitwise` may not.
 TEST_P(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
-  EveryOperation one(*backend_, 1, GetParam()), three(*backend_, 3, GetParam());
+  EveryOperation one(*device_, 1, GetParam()), three(*device_, 3, GetParam());
   for (EveryOperation* t : {&one, &three}) {
     EveryOperation& all = *t;
     embedding_forward(all.ctx, all("x"), all.tokens(), all("table"));
@@ -242,9 +249,9 @@ TEST_P(CpuBackendTest, ResultsDoNotDependOnThreadsWhereTheContractSaysSo) {
 
 // Several nodes may live in one process, each with a backend and a thread of its own.
 TEST_P(CpuBackendTest, BackendsOnThreadsOfTheirOwnDoNotDisturbEachOther) {
-  EveryOperation expected(*backend_, 2, GetParam());
+  EveryOperation expected(*device_, 2, GetParam());
   expected.run();
-  const auto first = make_cpu_backend(), second = make_cpu_backend();
+  const auto first = cpu_device(), second = cpu_device();
   EveryOperation a(*first, 2, GetParam()), b(*second, 2, GetParam());
   std::thread other([&] { a.run(); });
   b.run();
@@ -255,10 +262,13 @@ TEST_P(CpuBackendTest, BackendsOnThreadsOfTheirOwnDoNotDisturbEachOther) {
   }
 }
 
+SKP_INSTANTIATE_KERNEL_TEST(PoisonTest, all_cases());
+
 // One poisoned element of an input must reach the outputs that depend on it.
-TEST_P(CpuBackendTest, NanAndInfinityDoNotVanish) {
+TEST_P(PoisonTest, NanAndInfinityDoNotVanish) {
+  if (!context().backend->computes_in(dtype())) GTEST_SKIP() << "not on this processor";
   for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    EveryOperation t(*backend_, 2, GetParam());
+    EveryOperation t(device(), GetParam().threads, dtype());
     const auto poisoned = [&](const char* input, const char* output, size_t at, const std::function<void()>& run) {
       const Array before = t.values(input);
       Array values = before;
@@ -300,6 +310,7 @@ TEST_P(CpuBackendTest, NanAndInfinityDoNotVanish) {
     poisoned("table", "loss", 0, loss);
     poisoned("dw", "loss", 0, [&] { squared_norm(t.ctx, t("loss"), t("dw")); });
   }
+  note_verified();
 }
 
 // ---------------------------------------------------------------------------------------------------- refusals
@@ -317,8 +328,8 @@ class RefusalTest : public ::testing::Test {
     }
   }
 
-  std::unique_ptr<Backend> backend_ = make_cpu_backend();
-  EveryOperation t_{*backend_, 1};
+  std::unique_ptr<TestDevice> device_ = cpu_device();
+  EveryOperation t_{*device_, 1};
   Context& ctx_ = t_.ctx;
 };
 
@@ -384,7 +395,7 @@ TEST_F(RefusalTest, WrongDtypesAndDevices) {
   const Tensor bf16(t_("x").data(), {kRows, kChannels}, Dtype::kBf16);
   expect_refused<DtypeError>([&] { linear_forward(ctx_, t_("hidden"), bf16, t_("w")); },
                              {"linear_forward", "bf16", "expected"});
-  if (backend_->computes_in(Dtype::kBf16)) {
+  if (device_->backend().computes_in(Dtype::kBf16)) {
     expect_refused<DtypeError>([&] { linear_forward(ctx_, t_("hidden"), bf16, t_("w")); },
                                {"w is f32, expected bf16 as x is"});
     expect_refused<DtypeError>([&] { add(ctx_, bf16, t_("x"), t_("y")); }, {"y is bf16, expected f32 as a is"});

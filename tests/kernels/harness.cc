@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <set>
@@ -11,7 +12,7 @@ namespace skippipe::testing {
 namespace {
 
 constexpr std::byte kGuard{0xA5};
-constexpr size_t kGuardBytes = 256;
+constexpr std::ptrdiff_t kGuardBytes = 256;
 constexpr uint64_t kSeed = 20250219;
 
 // Relative error that an operation may make, beyond rounding its result. One table; f32 sums of some hundred terms.
@@ -25,11 +26,6 @@ uint16_t bf16_bits(double value) {
 double rounded(double value, Dtype dtype) {
   if (dtype == Dtype::kBf16) return std::bit_cast<float>(static_cast<uint32_t>(bf16_bits(value)) << 16);
   return static_cast<float>(value);
-}
-
-std::unique_ptr<Backend> make_backend(const std::string& name) {
-  if (name == "cpu") return make_cpu_backend();
-  throw InternalError("no backend {}", name);
 }
 
 // Remembers which suites instantiated which backends and which of them verified an output, and fails at the end of the
@@ -57,13 +53,15 @@ std::string current_suite() { return ::testing::UnitTest::GetInstance()->current
 
 }  // namespace
 
-TestTensor::TestTensor(const Dims& shape, const Dims& strides, Dtype dtype)
-    : shape_(shape), strides_(strides), dtype_(dtype) {
+TestTensor::TestTensor(TestDevice& device, const Dims& shape, const Dims& strides, Dtype dtype)
+    : device_(&device), shape_(shape), strides_(strides), dtype_(dtype) {
   int64_t last = 0;
   for (int i = 0; i < shape.rank(); ++i) last += (shape[i] - 1) * strides[i];
-  const size_t span = element_count(shape) == 0 ? 0 : static_cast<size_t>((last + 1) * dtype_bytes(dtype));
-  bytes_.assign(span + 2 * kGuardBytes, kGuard);
-  first_ = kGuardBytes;
+  const int64_t count = element_count(shape);
+  const size_t span = count == 0 ? 0 : static_cast<size_t>((last + 1) * dtype_bytes(dtype));
+  first_ = kGuardBytes + static_cast<size_t>(count % 4 == 1 ? dtype_bytes(dtype) : 0);
+  bytes_.assign(first_ + span + kGuardBytes, kGuard);
+  memory_ = device.allocate(bytes_.size());
   fill_nan();
 }
 
@@ -96,23 +94,34 @@ void TestTensor::write(size_t offset, double value) {
 void TestTensor::fill_nan() {
   const double start = dtype_ == Dtype::kI32 ? INT32_MIN : std::numeric_limits<double>::quiet_NaN();
   for_each([&](size_t offset) { write(offset, start); });
+  upload();
 }
 
 void TestTensor::set(const Array& values) {
   SKP_CHECK(static_cast<int64_t>(values.size()) == element_count(shape_));
   size_t i = 0;
   for_each([&](size_t offset) { write(offset, values[i++]); });
+  upload();
 }
 
 void TestTensor::set(const Ids& values) { set(Array(values.begin(), values.end())); }
 
-Array TestTensor::get() const {
+void TestTensor::set_f32_bits(const std::vector<uint32_t>& bits) {
+  SKP_CHECK(static_cast<int64_t>(bits.size()) == element_count(shape_) && dtype_ == Dtype::kF32);
+  size_t i = 0;
+  for_each([&](size_t offset) { std::memcpy(&bytes_[offset], &bits[i++], sizeof(uint32_t)); });
+  upload();
+}
+
+Array TestTensor::get() {
+  download();
   Array values;
   for_each([&](size_t offset) { values.push_back(read(offset)); });
   return values;
 }
 
-bool TestTensor::guards_intact() const {
+bool TestTensor::guards_intact() {
+  download();
   std::vector<bool> element(bytes_.size(), false);
   for_each([&](size_t offset) {
     for (int64_t i = 0; i < dtype_bytes(dtype_); ++i) element[offset + static_cast<size_t>(i)] = true;
@@ -147,22 +156,42 @@ void PrintTo(const Case& c, std::ostream* out) {
 }
 
 std::vector<Case> all_cases() {
-  return {{"cpu", Dtype::kF32, 1}, {"cpu", Dtype::kF32, 2}, {"cpu", Dtype::kBf16, 1}, {"cpu", Dtype::kBf16, 2}};
+  std::vector<Case> cases = {
+      {"cpu", Dtype::kF32, 1}, {"cpu", Dtype::kF32, 2}, {"cpu", Dtype::kBf16, 1}, {"cpu", Dtype::kBf16, 2}};
+#ifdef SKIPPIPE_HAS_SIMT
+  cases.insert(cases.end(), {{"simt", Dtype::kF32, 1}, {"simt", Dtype::kBf16, 1}});
+#endif
+  cases.insert(cases.end(), {{"cuda", Dtype::kF32, 1}, {"cuda", Dtype::kBf16, 1}});
+  return cases;
 }
 
-KernelTest::KernelTest()
-    : backend_(make_backend(GetParam().backend)),
-      ctx_{backend_.get(), GetParam().threads, {}, nullptr},
-      random_(kSeed) {
-  coverage().named(current_suite(), GetParam().backend);
+KernelTest::KernelTest() : ctx_{nullptr, GetParam().threads, {}, nullptr}, random_(kSeed) {
   RecordProperty("seed", std::to_string(kSeed));
+}
+
+void KernelTest::SetUp() {
+  std::string why_none;
+  device_ = make_test_device(GetParam().backend, why_none);
+  if (!device_) {
+    if (std::getenv("SKP_REQUIRE_CUDA") != nullptr) FAIL() << why_none;
+    GTEST_SKIP() << why_none;
+  }
+  ctx_.backend = &device_->backend();
+  coverage().named(current_suite(), GetParam().backend);
 }
 
 void KernelTest::use_workspace(int64_t bytes) {
   workspace_.assign(static_cast<size_t>(bytes) + 2 * kGuardBytes, kGuard);
-  const auto address = reinterpret_cast<uintptr_t>(workspace_.data()) + 64;
-  const size_t skip = 64 + (64 - address % 64) % 64;
-  ctx_.workspace = {workspace_.data() + skip, static_cast<size_t>(bytes)};
+  workspace_memory_ = device_->allocate(workspace_.size());
+  ctx_.workspace = {workspace_memory_.get() + kGuardBytes, static_cast<size_t>(bytes)};
+  poison_workspace();
+}
+
+// Every float a NaN.
+void KernelTest::poison_workspace() {
+  if (workspace_.empty()) return;
+  std::fill(workspace_.begin() + kGuardBytes, workspace_.end() - kGuardBytes, std::byte{0xff});
+  device_->upload(workspace_memory_, workspace_);
 }
 
 Array KernelTest::random(int64_t count, double low, double high) {
@@ -178,25 +207,25 @@ Ids KernelTest::random_ids(int64_t count, int64_t bound) {
 }
 
 TestTensor KernelTest::real(const Dims& shape, const Array& values, int64_t gap) {
-  TestTensor tensor(shape, strides_with_gap(shape, gap), dtype());
+  TestTensor tensor(*device_, shape, strides_with_gap(shape, gap), dtype());
   tensor.set(values);
   return tensor;
 }
 
 TestTensor KernelTest::f32(const Dims& shape, const Array& values) {
-  TestTensor tensor(shape, Dtype::kF32);
+  TestTensor tensor = f32_output(shape);
   tensor.set(values);
   return tensor;
 }
 
 TestTensor KernelTest::ids(const Ids& values) {
-  TestTensor tensor({static_cast<int64_t>(values.size())}, Dtype::kI32);
+  TestTensor tensor = output({static_cast<int64_t>(values.size())}, Dtype::kI32);
   tensor.set(values);
   return tensor;
 }
 
 TestTensor KernelTest::real_output(const Dims& shape, int64_t gap) {
-  return {shape, strides_with_gap(shape, gap), dtype()};
+  return {*device_, shape, strides_with_gap(shape, gap), dtype()};
 }
 
 void KernelTest::verify(const std::vector<Output>& outputs, const std::function<void(Context&)>& run) {
@@ -206,10 +235,10 @@ void KernelTest::verify(const std::vector<Output>& outputs, const std::function<
         output.tensor->fill_nan();
       else
         output.tensor->set(output.before);
-    std::ranges::fill(ctx_.workspace, std::byte{0xff});  // every float a NaN
+    poison_workspace();
   };
   reset();
-  if (!backend_->computes_in(dtype())) {
+  if (!ctx_.backend->computes_in(dtype())) {
     EXPECT_THROW(run(ctx_), DtypeError);
     return;
   }
@@ -228,15 +257,17 @@ void KernelTest::verify(const std::vector<Output>& outputs, const std::function<
         << outputs[i].name << " differs between two runs";
   }
   EXPECT_TRUE(workspace_guards_intact()) << "memory beside the workspace was written";
-  coverage().verified(current_suite(), GetParam().backend);
+  note_verified();
 }
 
-bool KernelTest::workspace_guards_intact() const {
-  const std::byte* begin = ctx_.workspace.data();
-  const std::byte* end = begin + ctx_.workspace.size();
-  for (const std::byte& byte : workspace_)
-    if ((&byte < begin || &byte >= end) && byte != kGuard) return false;
-  return true;
+void KernelTest::note_verified() { coverage().verified(current_suite(), GetParam().backend); }
+
+bool KernelTest::workspace_guards_intact() {
+  if (workspace_.empty()) return true;
+  device_->download(workspace_, workspace_memory_);
+  const auto is_guard = [](std::byte byte) { return byte == kGuard; };
+  return std::all_of(workspace_.begin(), workspace_.begin() + kGuardBytes, is_guard) &&
+         std::all_of(workspace_.end() - kGuardBytes, workspace_.end(), is_guard);
 }
 
 void expect_close(const char* name, const Array& actual, const Array& expected, Dtype dtype, double term_size) {

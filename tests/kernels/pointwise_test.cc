@@ -60,9 +60,7 @@ TEST_P(RopeTest, ForwardAndBackward) {
     // Not a true cosine and sine, so that a wrong pairing can't hide in an identity.
     const Array x = random(element_count(shape)), cos = random(element_count(angles)),
                 sin = random(element_count(angles));
-    TestTensor x_t = real_output(shape, gap), cos_t(angles, Dtype::kF32), sin_t(angles, Dtype::kF32);
-    cos_t.set(cos);
-    sin_t.set(sin);
+    TestTensor x_t = real_output(shape, gap), cos_t = f32(angles, cos), sin_t = f32(angles, sin);
     verify({{"x", &x_t, reference::rope(x, cos, sin, batch, tokens, heads, head_dim, 1), x}},
            [&](Context& ctx) { rope_forward(ctx, x_t.view(), cos_t.view(), sin_t.view()); });
     verify({{"dx", &x_t, reference::rope(x, cos, sin, batch, tokens, heads, head_dim, -1), x}},
@@ -161,7 +159,7 @@ TEST_P(ElementwiseTest, Add) {
 TEST_P(ElementwiseTest, FillZeroInEveryDtype) {
   for (const Dtype any : {Dtype::kF32, Dtype::kBf16, Dtype::kI32})
     for (const int64_t count : {0, 1, 33, 300001}) {
-      TestTensor x({count}, any);
+      TestTensor x = output({count}, any);
       fill_zero(context(), x.view());
       EXPECT_EQ(x.get(), Array(static_cast<size_t>(count), 0.0));
       EXPECT_TRUE(x.guards_intact());
@@ -174,7 +172,7 @@ TEST_P(ElementwiseTest, CastRoundsToNearestEven) {
   const Array x = {0, 1, -1, 1 + 0x1p-8, 1 + 3 * 0x1p-8, 1 + 0x1.01p-8, -1 - 0x1p-8, 3.4e38, inf, -inf};
   const Array expected = {0, 1, -1, 1, 1 + 0x1p-6, 1 + 0x1p-7, -1, inf, inf, -inf};
   const auto count = static_cast<int64_t>(x.size());
-  TestTensor x_t({count}, Dtype::kF32), y_t({count}, Dtype::kBf16), back_t({count}, Dtype::kF32);
+  TestTensor x_t = f32_output({count}), y_t = output({count}, Dtype::kBf16), back_t = f32_output({count});
   x_t.set(x);
   cast(context(), y_t.view(), x_t.view());
   EXPECT_EQ(y_t.get(), expected);
@@ -187,7 +185,8 @@ TEST_P(ElementwiseTest, CastCopiesBetweenEqualDtypesAndKeepsNan) {
   const int64_t count = 50001;
   const Array x = random(count);
   for (const Dtype any : {Dtype::kF32, Dtype::kBf16}) {
-    TestTensor x_t({count}, any), y_t({count}, any), nan_t({count}, any == Dtype::kF32 ? Dtype::kBf16 : Dtype::kF32);
+    TestTensor x_t = output({count}, any), y_t = output({count}, any),
+               nan_t = output({count}, any == Dtype::kF32 ? Dtype::kBf16 : Dtype::kF32);
     cast(context(), nan_t.view(), x_t.view());  // x starts as NaN
     for (const double value : nan_t.get()) ASSERT_TRUE(std::isnan(value));
     x_t.set(x);
@@ -195,10 +194,10 @@ TEST_P(ElementwiseTest, CastCopiesBetweenEqualDtypesAndKeepsNan) {
     EXPECT_EQ(y_t.get(), x_t.get());
   }
   // A NaN whose payload lies in the bits that bf16 drops.
-  float tricky[] = {std::bit_cast<float>(0x7f800001u), std::bit_cast<float>(0xffffffffu)};
-  uint16_t rounded[2];
-  cast(context(), Tensor(rounded, {2}, Dtype::kBf16), ConstTensor(tricky, {2}, Dtype::kF32));
-  for (const uint16_t bits : rounded) EXPECT_GT(bits & 0x7fff, 0x7f80);
+  TestTensor tricky = f32_output({2}), rounded = output({2}, Dtype::kBf16);
+  tricky.set_f32_bits({0x7f800001u, 0xffffffffu});
+  cast(context(), rounded.view(), tricky.view());
+  for (const double value : rounded.get()) EXPECT_TRUE(std::isnan(value));
 }
 
 }  // namespace
