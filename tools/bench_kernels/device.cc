@@ -72,7 +72,7 @@ class Gpu final : public BenchDevice {
   double seconds(const std::function<void()>& queue_work) override {
     return cuda_seconds(context().stream, queue_work);
   }
-  int runs_per_repetition() const override { return 5; }
+  int runs_per_repetition() const override { return 3; }
 };
 
 // A build or machine without cuDNN has no such peer, which is no reason to measure nothing.
