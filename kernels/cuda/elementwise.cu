@@ -9,7 +9,7 @@ namespace {
 constexpr int kNormBlocks = 512;  // squared_norm sums this many ranges apart, on any device
 
 template <typename T, int kWidth>
-SKP_KERNEL(kMapThreads, 8)
+SKP_KERNEL(kMapThreads, 4)
 zero(Global<T> x, int64_t count) {
   for_each_vector<kWidth, 4>(
       count, [](int64_t, auto width) { return Vec<T, width()>{}; },

@@ -68,7 +68,7 @@ class RowPart {
     if constexpr (!kTeamsAreWarps)
       for (int64_t c = (first_ + kHeld<kWidth> * step_) * kWidth; c < channels_; c += step_ * kWidth) body(c);
   }
-  // Over the whole team.
+  // The sum over the whole team.
   SKP_DEVICE float sum(float value) {
     if constexpr (kTeamsAreWarps) {
       return warp_sum(value);
@@ -124,14 +124,12 @@ normalize(Global<T> y, Global<T> sum, Global<float> rrms, Global<const T> x, Glo
       return stored;
     };
 
-    Vector held[kHeld<kWidth>]{};
+    Vector held[kHeld<kWidth>]{}, other[kHeld<kWidth>]{}, scale[kHeld<kWidth>]{};
     part.for_each_held([&](int j, int c) { held[j] = load(x, c); });
     if constexpr (kAdd) {
-      Vector other[kHeld<kWidth>]{};
       part.for_each_held([&](int j, int c) { other[j] = load(residual, c); });
       part.for_each_held([&](int j, int c) { held[j] = add_and_store(held[j], other[j], c); });
     }
-    Vector scale[kHeld<kWidth>]{};
     part.for_each_held([&](int j, int c) { scale[j] = w.template load_vec<kWidth>(c); });
     float squares = 0;
     SKP_UNROLL
@@ -152,6 +150,29 @@ normalize(Global<T> y, Global<T> sum, Global<float> rrms, Global<const T> x, Glo
   }
 }
 
+template <typename T, int kWidth>
+SKP_DEVICE float sum_of_products(const Vec<T, kWidth>& a, const Vec<T, kWidth>& b, const Vec<T, kWidth>& c) {
+  const auto x = widen(a), y = widen(b), z = widen(c);
+  float sum = 0;
+  SKP_UNROLL
+  for (int j = 0; j < kWidth; ++j) sum += x.values[j] * y.values[j] * z.values[j];
+  return sum;
+}
+
+// Of x, with the row's part of dw added to its sum.
+template <typename T, int kWidth>
+SKP_DEVICE Vec<T, kWidth> gradient(const Vec<T, kWidth>& dy, const Vec<T, kWidth>& x, const Vec<T, kWidth>& w,
+                                   const Vec<T, kWidth>& added, float rrms, float mean, Vec<float, kWidth>& dw) {
+  const auto g = widen(dy), value = widen(x), scale = widen(w);
+  auto result = widen(added);
+  SKP_UNROLL
+  for (int j = 0; j < kWidth; ++j) {
+    result.values[j] += rrms * (scale.values[j] * g.values[j] - value.values[j] * mean);
+    dw.values[j] += g.values[j] * value.values[j] * rrms;
+  }
+  return narrow<T>(result);
+}
+
 // Each team that has rows writes their sum of dw to a row of `parts`.
 template <typename T, int kWidth, bool kTeamsAreWarps>
 SKP_KERNEL(kBackwardThreads, 1)
@@ -167,13 +188,6 @@ backward(Global<T> dx, Global<float> parts, Global<const T> dy, Global<const T> 
     const int64_t row = n * channels;
     const auto load = [&](Global<const T> from, int64_t c) { return from.template load_vec<kWidth>(row + c); };
     const auto load_w = [&](int64_t c) { return w.template load_vec<kWidth>(c); };
-    const auto dot = [](const Vector& g, const Vector& value, const Vector& factor) {
-      const auto a = widen(g), b = widen(value), s = widen(factor);
-      float sum = 0;
-      SKP_UNROLL
-      for (int j = 0; j < kWidth; ++j) sum += a.values[j] * b.values[j] * s.values[j];
-      return sum;
-    };
 
     const float r = rrms.load(n);
     Vector g[kHeld<kWidth>]{}, value[kHeld<kWidth>]{}, extra[kHeld<kWidth>]{}, scale[kHeld<kWidth>]{};
@@ -183,25 +197,17 @@ backward(Global<T> dx, Global<float> parts, Global<const T> dy, Global<const T> 
     part.for_each_held([&](int j, int c) { scale[j] = load_w(c); });
     float product = 0;
     SKP_UNROLL
-    for (int j = 0; j < kHeld<kWidth>; ++j) product += dot(g[j], value[j], scale[j]);
-    part.for_each_beyond([&](int64_t c) { product += dot(load(dy, c), load(x, c), load_w(c)); });
+    for (int j = 0; j < kHeld<kWidth>; ++j) product += sum_of_products(g[j], value[j], scale[j]);
+    part.for_each_beyond([&](int64_t c) { product += sum_of_products(load(dy, c), load(x, c), load_w(c)); });
     const float mean = part.sum(product) * r * r / static_cast<float>(channels);
 
-    const auto finish = [&](const Vector& gradient, const Vector& input, const Vector& factor, const Vector& added,
-                            int64_t c, Sum& dw_sum) {
-      const auto a = widen(gradient), b = widen(input), s = widen(factor);
-      auto result = widen(added);
-      SKP_UNROLL
-      for (int j = 0; j < kWidth; ++j) {
-        result.values[j] += r * (s.values[j] * a.values[j] - b.values[j] * mean);
-        dw_sum.values[j] += a.values[j] * b.values[j] * r;
-      }
-      dx.store_vec(row + c, narrow<T>(result));
-    };
-    part.for_each_held([&](int j, int c) { finish(g[j], value[j], scale[j], extra[j], c, dw_held[j]); });
+    part.for_each_held([&](int j, int c) {
+      dx.store_vec(row + c, gradient(g[j], value[j], scale[j], extra[j], r, mean, dw_held[j]));
+    });
     part.for_each_beyond([&](int64_t c) {
       auto dw_sum = n == part.team() ? Sum{} : load_elements<kWidth>(Global<const float>(dw), c);
-      finish(load(dy, c), load(x, c), load_w(c), has_residual ? load(dresidual, c) : Vector{}, c, dw_sum);
+      const auto added = has_residual ? load(dresidual, c) : Vector{};
+      dx.store_vec(row + c, gradient(load(dy, c), load(x, c), load_w(c), added, r, mean, dw_sum));
       store_elements(dw, c, dw_sum);
     });
   }
