@@ -19,7 +19,7 @@ void lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, ConstTensor h, 
 // With p = softmax(logits) and dlogits = scale * (p - onehot(targets)):  dh = dlogits w;  dw += dlogits^T h.  dw f32.
 void lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, ConstTensor h, ConstTensor w, ConstTensor targets,
                            ConstTensor lse, float scale);
-// dtype: of h and w.
+// dtype: of h and w. What suffices for some rows suffices for fewer.
 int64_t lm_head_workspace_bytes(const Context& ctx, int64_t rows, int64_t channels, int64_t vocabulary, Dtype dtype);
 
 }  // namespace skippipe

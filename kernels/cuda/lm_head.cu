@@ -160,46 +160,46 @@ differentiate(Global<T> gradients, Global<const float> logits, Global<const int3
 // ---------------------------------------------------------------------------------------------------- chunks
 
 constexpr int64_t kTileRows = 128, kTileColumns = 256;  // of the libraries' products on large devices
-constexpr int64_t kAlignment = 64;                      // of rows in elements, and of buffers in bytes
+constexpr int64_t kTile = kTileRows * kTileColumns;
+constexpr int64_t kAlignment = 64;  // of rows in elements, and of buffers in bytes
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t aligned(int64_t n) { return ceil_div(n, kAlignment) * kAlignment; }
 
-// As many logits as half of the L2 cache holds, but whole waves of tiles, so that the products keep all
-// multiprocessors busy to their end. Nearly square: in backward each block of rows reads and writes all of dw, and each
-// chunk all of its block's dh.
-ChunkShape chunk_shape(const cuda::DeviceLimits& limits, int64_t rows, int64_t vocabulary) {
-  constexpr auto kTileBytes = kTileRows * kTileColumns * static_cast<int64_t>(sizeof(float));
-  const int64_t waves = std::max<int64_t>(1, limits.l2_bytes / 2 / kTileBytes / limits.multiprocessors);
-  const int64_t tiles = waves * limits.multiprocessors;
-  const int64_t high = std::max<int64_t>(1, ceil_div(rows, kTileRows));
-  const int64_t wide = std::max<int64_t>(1, ceil_div(vocabulary, kTileColumns));
-  const double square = std::sqrt(static_cast<double>(tiles * kTileColumns / kTileRows));
-  const int64_t most_rows = std::max({int64_t{1}, static_cast<int64_t>(square), tiles / wide});
-  const int64_t tile_rows = ceil_div(high, ceil_div(high, most_rows));  // blocks of much the same size
-  return {tile_rows * kTileRows, std::max<int64_t>(1, tiles / tile_rows) * kTileColumns};
-}
-
-// Where in the workspace what lies; offsets in bytes. Logits; behind them in forward the states of all rows, in
-// backward a block's gradients of the logits in h's dtype and its dh where that is summed in f32 and rounded once.
+// What a chunk is, and where in the workspace what lies (offsets in bytes): logits; behind them in forward the states
+// of all rows, in backward a chunk's gradients in h's dtype and a block's dh where that is summed in f32 and rounded
+// once. Nothing gets smaller with more rows.
 struct Layout {
-  Layout(const cuda::DeviceLimits& limits, int64_t rows, int64_t channels, int64_t vocabulary, Dtype dtype)
-      : most(chunk_shape(limits, rows, vocabulary)),
-        stride(aligned(std::min(most.columns, vocabulary))),
-        block(std::min(most.rows, rows)) {
+  Layout(const cuda::DeviceLimits& limits, int64_t rows, int64_t channels, int64_t vocabulary, Dtype dtype) {
     constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+    // As many logits as half of the L2 cache holds, but whole waves of tiles, so that the products keep all
+    // multiprocessors busy to their end. Nearly square: in backward each block of rows reads and writes all of dw, and
+    // each chunk all of its block's dh.
+    const int64_t waves = std::max<int64_t>(1, limits.l2_bytes / 2 / (kTile * kFloatBytes) / limits.multiprocessors);
+    const int64_t tiles = waves * limits.multiprocessors;
+    const int64_t high = std::max<int64_t>(1, ceil_div(rows, kTileRows));
+    const int64_t wide = std::max<int64_t>(1, ceil_div(vocabulary, kTileColumns));
+    const auto square = static_cast<int64_t>(std::sqrt(static_cast<double>(tiles * kTileColumns / kTileRows)));
+    const int64_t most_high = std::max(square, tiles / wide);
+    const int64_t block_high = ceil_div(high, ceil_div(high, most_high));  // blocks of much the same size
+    most = {block_high * kTileRows, tiles / block_high * kTileColumns};
+    stride = aligned(std::min(most.columns, vocabulary));
+    logits = std::min(tiles * kTile, element_count({rows, aligned(vocabulary)}));
+
     const bool is_f32 = dtype == Dtype::kF32;
-    behind_logits = element_count({block, stride, kFloatBytes});
-    gradients = is_f32 ? 0 : behind_logits;
-    sums = behind_logits + (is_f32 ? 0 : element_count({block, stride, dtype_bytes(dtype)}));
-    const int64_t forward = element_count({rows, static_cast<int64_t>(sizeof(RowState))});
-    const int64_t backward = is_f32 ? 0 : element_count({block, channels, kFloatBytes});
-    bytes = std::max(behind_logits + forward, sums + backward);
+    states = logits * kFloatBytes;
+    gradients = is_f32 ? 0 : states;
+    sums = is_f32 ? states : gradients + logits * dtype_bytes(dtype);
+    const int64_t state_bytes = element_count({rows, static_cast<int64_t>(sizeof(RowState))});
+    const int64_t sum_bytes =
+        is_f32 ? 0 : element_count({std::min(rows, most_high * kTileRows), channels, kFloatBytes});
+    bytes = std::max(states + state_bytes, sums + sum_bytes);
   }
 
   ChunkShape most;
-  int64_t stride, block;
-  int64_t behind_logits, gradients, sums, bytes;
+  int64_t stride;  // of a chunk's rows, in elements
+  int64_t logits;  // room for so many
+  int64_t states, gradients, sums, bytes;
 };
 
 // Of both passes: a chunk's logits are made, then body(rows, chunk, the chunk as kernels see it) uses them.
@@ -224,8 +224,8 @@ void GpuBackend::lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, Con
                                       ConstTensor targets) {
   const int64_t rows = h.dim(0);
   const Layout layout(limits_, rows, h.dim(1), w.dim(0), h.dtype());
-  const auto logits = workspace<float>(ctx, 0, layout.block * layout.stride);
-  const auto states = workspace<RowState>(ctx, layout.behind_logits, rows);
+  const auto logits = workspace<float>(ctx, 0, layout.logits);
+  const auto states = workspace<RowState>(ctx, layout.states, rows);
   const auto target = global<int32_t>(targets);
   with_logits(ctx, *products_, layout, h, w, [&](Range block, Range, const Chunk& chunk) {
     constexpr int64_t kShared = 2 * shared_bytes<float>(kWarps);
@@ -244,8 +244,8 @@ void GpuBackend::lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, Const
   with_element(h.dtype(), [&](auto element) {
     using T = decltype(element);
     constexpr bool kSumApart = !std::is_same_v<T, float>;
-    const auto logits = workspace<float>(ctx, 0, layout.block * layout.stride);
-    const auto gradients = workspace<T>(ctx, layout.gradients, layout.block * layout.stride);
+    const auto logits = workspace<float>(ctx, 0, layout.logits);
+    const auto gradients = workspace<T>(ctx, layout.gradients, layout.logits);
     with_logits(ctx, *products_, layout, h, w, [&](Range block, Range columns, const Chunk& chunk) {
       launch(Launch(ctx, "lm_head_loss_backward", {block.count}, kThreads), differentiate<T>, gradients, logits,
              global<int32_t>(targets), global<float>(lse), scale, chunk);
