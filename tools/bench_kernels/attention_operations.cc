@@ -45,7 +45,8 @@ int64_t scratch(const Context& ctx, const reference::AttentionShape& at) {
   return attention_workspace_bytes(ctx, at.batch, at.tokens, at.heads, at.kv_heads, at.head_dim);
 }
 
-// cuDNN's attention knows bf16 only; with f32 its backend calls our own.
+// cuDNN's attention knows bf16 only, and heads and sequences as the models have them. Of what it does not take, its
+// backend calls our own.
 void add_library_peer(Problem& problem, Tensors& t, const reference::AttentionShape& at) {
   Backend* const library = t.device().attention_library();
   if (library == nullptr || t.dtype() != Dtype::kBf16) return;
