@@ -8,6 +8,7 @@
 
 #include <cuda_runtime.h>
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -78,6 +79,22 @@ SKP_DEVICE void write(void* address, const Value& value) {
   *static_cast<typename Word<sizeof(Value)>::Type*>(address) =
       *reinterpret_cast<const typename Word<sizeof(Value)>::Type*>(&value);
 }
+// In assembly, because the compiler may split what it is free to split. (It keeps loads whole.)
+template <typename Value>
+SKP_DEVICE void write_global(void* address, const Value& value) {
+  if constexpr (sizeof(Value) == 16) {
+    const auto word = std::bit_cast<uint4>(value);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)), "r"(word.x),
+                 "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else if constexpr (sizeof(Value) == 8) {
+    const auto word = std::bit_cast<uint2>(value);
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)), "r"(word.x), "r"(word.y)
+                 : "memory");
+  } else {
+    write(address, value);
+  }
+}
 }  // namespace internal
 
 // Elements in device memory; T is const for those that a kernel only reads. Vectors take one access of 4, 8 or 16 bytes
@@ -90,12 +107,13 @@ class Global {
   Global() = default;
   // `count` elements from `data` on may be touched, which only the tests' implementation enforces.
   __host__ __device__ Global(T* data, int64_t /*count*/) : data_(data) {}
+  // launch() converts on the host, where nvcc would let a function of the device alone end the program.
   template <typename U = T>
-  requires(!std::is_const_v<U>) SKP_DEVICE operator Global<const U>() const {  // NOLINT
+  requires(!std::is_const_v<U>) __host__ __device__ operator Global<const U>() const {  // NOLINT
     return {data_, 0};
   }
 
-  SKP_DEVICE Global operator+(int64_t elements) const { return {data_ + elements, 0}; }
+  __host__ __device__ Global operator+(int64_t elements) const { return {data_ + elements, 0}; }
   SKP_DEVICE Element load(int64_t i) const { return data_[i]; }
   SKP_DEVICE void store(int64_t i, Element value) const { data_[i] = value; }
   template <int N>
@@ -104,7 +122,7 @@ class Global {
   }
   template <int N>
   SKP_DEVICE void store_vec(int64_t i, const Vec<Element, N>& value) const {
-    internal::write(data_ + i, value);
+    internal::write_global(data_ + i, value);
   }
   SKP_DEVICE T* unchecked() const { return data_; }  // for this header
 
@@ -200,6 +218,9 @@ SKP_DEVICE T shuffle_up(T value, int distance) {
 }
 // Bit l: what lane l says.
 SKP_DEVICE uint32_t ballot(bool yes) { return __ballot_sync(kAllLanes, yes); }
+// How many bits are set, and the lowest of them (of at least one).
+SKP_DEVICE int count_bits(uint32_t bits) { return __popc(bits); }
+SKP_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
 
 // ---------------------------------------------------------------------------------------------------- matrices
 
@@ -257,21 +278,33 @@ SKP_DEVICE float fast_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
+// 1 / x with a relative error of 2^-23; 0 for |x| above 2^126, infinity below 2^-126.
+SKP_DEVICE float fast_reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 // ---------------------------------------------------------------------------------------------------- launches
 
 // Queues the kernel on the context's stream. Throws DeviceError.
 template <typename... Parameters, typename... Arguments>
 void launch(const Launch& at, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const CallSite site{at.name, at.file, at.line};
   constexpr int64_t kAlwaysAllowed = 48 * 1024;
+  if (at.grid.x > INT32_MAX) check_cuda(cudaErrorInvalidConfiguration, site);
   if (at.shared_bytes > kAlwaysAllowed)
     check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(at.shared_bytes)),
-        {at.name, at.file, at.line});
-  const dim3 grid(static_cast<unsigned>(at.grid.x), static_cast<unsigned>(at.grid.y), static_cast<unsigned>(at.grid.z));
-  kernel<<<grid, static_cast<unsigned>(at.threads), static_cast<size_t>(at.shared_bytes),
-           static_cast<cudaStream_t>(at.stream)>>>(static_cast<Parameters>(arguments)...);
-  check_cuda(cudaGetLastError(), {at.name, at.file, at.line});
+        site);
+  cudaLaunchConfig_t config{};
+  config.gridDim = {static_cast<unsigned>(at.grid.x), static_cast<unsigned>(at.grid.y),
+                    static_cast<unsigned>(at.grid.z)};
+  config.blockDim = {static_cast<unsigned>(at.threads)};
+  config.dynamicSmemBytes = static_cast<size_t>(at.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(at.stream);
+  // Not <<<>>> and cudaGetLastError, which would also tell of earlier calls' errors.
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), site);
 }
 
 }  // namespace skippipe::cuda
