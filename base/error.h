@@ -3,11 +3,11 @@
 // (a peer gone, a message late) is a Status (base/status.h) instead.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include "base/format.h"
 
 namespace skippipe {
 
@@ -18,13 +18,13 @@ class Error : public std::runtime_error {
 };
 
 // Declares a subclass that formats its message: throw ShapeError("y is {}, expected {}", a, b).
-#define SKP_DEFINE_ERROR(Name, Base)                                                       \
-  class Name : public Base {                                                               \
-   public:                                                                                 \
-    explicit Name(const std::string& message) : Base(message) {}                           \
-    template <typename First, typename... Rest>                                            \
-    Name(fmt::format_string<First, Rest...> format, First&& first, Rest&&... rest)         \
-        : Base(fmt::format(format, std::forward<First>(first), std::forward<Rest>(rest)...)) {} \
+#define SKP_DEFINE_ERROR(Name, Base)                                                     \
+  class Name : public Base {                                                             \
+   public:                                                                               \
+    explicit Name(const std::string& message) : Base(message) {}                         \
+    template <typename First, typename... Rest>                                          \
+    Name(format_string<First, Rest...> text, First&& first, Rest&&... rest)              \
+        : Base(format(text, std::forward<First>(first), std::forward<Rest>(rest)...)) {} \
   }
 
 SKP_DEFINE_ERROR(InternalError, Error);  // a broken invariant of ours: a bug
@@ -44,10 +44,10 @@ namespace internal {
 }
 
 // Always on. For invariants of our own code; bad input throws the error class that fits it.
-#define SKP_CHECK(condition, ...)                                                                             \
-  do {                                                                                                        \
-    if (!(condition)) [[unlikely]]                                                                            \
-      ::skippipe::internal::throw_check_failure(#condition, __FILE__, __LINE__, ::fmt::format("" __VA_ARGS__)); \
+#define SKP_CHECK(condition, ...)                                                                                    \
+  do {                                                                                                               \
+    if (!(condition)) [[unlikely]]                                                                                   \
+      ::skippipe::internal::throw_check_failure(#condition, __FILE__, __LINE__, ::skippipe::format("" __VA_ARGS__)); \
   } while (false)
 
 }  // namespace skippipe

@@ -13,8 +13,8 @@ void adamw_step(Context& ctx, Tensor w, Tensor m, Tensor v, ConstTensor grad, co
   check.disjoint({"w", w}, {{"m", m}, {"v", v}, {"grad", grad}});
   check.disjoint({"m", m}, {{"v", v}, {"grad", grad}});
   check.disjoint({"v", v}, {{"grad", grad}});
-  if (step.step < 1) check.fail(fmt::format("step is {}, expected at least 1", step.step));
-  if (step.decayed < 0) check.fail(fmt::format("{} elements decay, expected at least 0", step.decayed));
+  if (step.step < 1) check.fail(format("step is {}, expected at least 1", step.step));
+  if (step.decayed < 0) check.fail(format("{} elements decay, expected at least 0", step.decayed));
   ctx.backend->adamw_step(ctx, w, m, v, grad, step);
 }
 

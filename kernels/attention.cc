@@ -17,8 +17,7 @@ AttentionShapes check_inputs(ArgumentCheck& check, const ConstTensor& q, const C
   check.strided("q", q, Holds::kReal, shapes.query);
   check.strided("k", k, Holds::kReal, shapes.key);
   check.strided("v", v, Holds::kReal, shapes.key);
-  if (q.dim(2) % k.dim(2) != 0)
-    check.fail(fmt::format("q has {} heads, expected a multiple of k's {}", q.dim(2), k.dim(2)));
+  if (q.dim(2) % k.dim(2) != 0) check.fail(format("q has {} heads, expected a multiple of k's {}", q.dim(2), k.dim(2)));
   return shapes;
 }
 

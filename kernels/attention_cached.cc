@@ -13,9 +13,8 @@ void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor
   check.strided("k", k, Holds::kF32, key);
   check.strided("v", v, Holds::kF32, key);
   check.strided("y", y, Holds::kF32, q.shape());
-  if (q.dim(1) % k.dim(1) != 0)
-    check.fail(fmt::format("q has {} heads, expected a multiple of k's {}", q.dim(1), k.dim(1)));
-  if (q.dim(0) > k.dim(0)) check.fail(fmt::format("q has {} tokens, expected at most k's {}", q.dim(0), k.dim(0)));
+  if (q.dim(1) % k.dim(1) != 0) check.fail(format("q has {} heads, expected a multiple of k's {}", q.dim(1), k.dim(1)));
+  if (q.dim(0) > k.dim(0)) check.fail(format("q has {} tokens, expected at most k's {}", q.dim(0), k.dim(0)));
   check.disjoint({"y", y}, {{"q", q}, {"k", k}, {"v", v}});
   check.workspace(attention_cached_workspace_bytes(ctx, q.dim(0), q.dim(1), k.dim(1), q.dim(2)));
   ctx.backend->attention_cached_forward(ctx, y, q, k, v, scale);

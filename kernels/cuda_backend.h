@@ -14,6 +14,7 @@ struct CudaDevice {
   int capability;  // 10 x major + minor, e.g. 90
   int64_t memory_bytes;
   int multiprocessors;
+  bool has_images;  // whether this program's kernels were compiled for it
 };
 
 // What this program can use. Never throws for want of a GPU, a driver or a build with CUDA: then there are no devices,
@@ -21,6 +22,7 @@ struct CudaDevice {
 struct CudaDevices {
   std::vector<CudaDevice> list;
   std::string why_none;
+  std::string built_for = {};  // "80, 89, 90a"; empty without CUDA
 };
 CudaDevices find_cuda_devices();
 

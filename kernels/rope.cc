@@ -9,7 +9,7 @@ void check_rope(const Context& ctx, const char* operation, const char* name, con
                 const ConstTensor& sin) {
   ArgumentCheck check(ctx, operation);
   check.rank(name, x, 4);
-  if (x.dim(3) % 2 != 0) check.fail(fmt::format("{} is {}, expected an even head dim", name, x.shape().to_string()));
+  if (x.dim(3) % 2 != 0) check.fail(format("{} is {}, expected an even head dim", name, x.shape().to_string()));
   check.strided(name, x, Holds::kReal, x.shape());
   check.dense("cos", cos, Holds::kF32, {x.dim(1), x.dim(3) / 2});
   check.dense("sin", sin, Holds::kF32, {x.dim(1), x.dim(3) / 2});

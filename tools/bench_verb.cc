@@ -22,6 +22,7 @@
 #include "base/random.h"
 #include "engine/memory.h"
 #include "engine/stage.h"
+#include "engine/training_device.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
@@ -237,6 +238,7 @@ void bench(const Options& options) {
   const ModelConfig model = options.config.empty() ? reference_model() : load_model_config(options.config);
   fmt::print("machine: {}, {} threads; instructions for bf16: {}\n", processor_name(), options.threads,
              cpu_has_bf16() ? "yes" : "no");
+  fmt::print("device: {}\n", training_device());
   fmt::print("model: {:.1f} M parameters; a step has {} x {} tokens\n", static_cast<double>(model.parameters()) * 1e-6,
              options.batch.samples, options.batch.tokens);
   std::vector<std::unique_ptr<Trainer>> trainers;

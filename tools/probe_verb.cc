@@ -17,6 +17,7 @@
 #include "comm/shaped_transport.h"
 #include "engine/emulated_links.h"
 #include "engine/network_probe.h"
+#include "engine/training_device.h"
 #include "tools/dtype_option.h"
 #include "tools/join_nodes.h"
 #include "tools/local_addresses.h"
@@ -74,6 +75,7 @@ void probe_this_device(const Options& options, const ModelConfig& config) {
   Network network;
   if (!options.network.empty()) network = load_network(options.network);
   const ProbeResult result = probe(config, options.settings);
+  fmt::print("device: {}\n", training_device());
   print_device(result, options.settings);
   if (options.out.empty()) return;
   for (NetworkNode& node : network.nodes) apply(node, result);
@@ -168,6 +170,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   if (!left.ok()) throw RunError(left.message());
   const Network network =
       measured_network(std::move(base), *figures, static_cast<double>(settings.links.message_bytes));
+  fmt::print("device: {}\n", training_device());
   print_network(network, *figures, options.settings, settings.links.message_bytes);
   if (options.out.empty()) return;
   save_network(network, options.out);

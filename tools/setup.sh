@@ -10,6 +10,7 @@ packages=(
   libsentencepiece-dev                          # tokenizer
   nlohmann-json3-dev libtomlplusplus-dev libcli11-dev libspdlog-dev libfmt-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev    # tests and benchmarks
+  libboost-context-dev                          # tests that execute CUDA kernels on the CPU
   bible-kjv jq                                  # the demo: its text, its table
 )
 

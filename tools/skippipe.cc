@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   add_generate_verb(app);
   add_convert_verb(app);
   add_inspect_verb(app);
+  add_devices_verb(app);
   add_bench_verb(app);
   add_report_verb(app);
   try {

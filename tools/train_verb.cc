@@ -14,6 +14,7 @@
 #include "engine/resume.h"
 #include "engine/run_description.h"
 #include "engine/trace_file.h"
+#include "engine/training_device.h"
 #include "tools/join_nodes.h"
 #include "tools/node_trace.h"
 #include "tools/start_options.h"
@@ -122,7 +123,7 @@ class RunTeller {
       for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
         fmt::print("  {}\n", change);
     }
-    fmt::print("{}", plan_node_memory(run, node).table());
+    fmt::print("device: {}\n{}", training_device(), plan_node_memory(run, node).table());
     if (trace) fmt::print("{}\n", trace->describe());
     std::fflush(stdout);
   }

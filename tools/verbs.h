@@ -24,6 +24,7 @@ void add_eval_verb(CLI::App& app);
 void add_generate_verb(CLI::App& app);
 void add_convert_verb(CLI::App& app);
 void add_inspect_verb(CLI::App& app);
+void add_devices_verb(CLI::App& app);
 void add_bench_verb(CLI::App& app);
 void add_report_verb(CLI::App& app);
 

@@ -1,6 +1,5 @@
 #include "kernels/cuda/cublaslt.h"
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/errors.h"
+#include "kernels/cuda/late_cublaslt.h"
 
 namespace skippipe::cuda {
 namespace {

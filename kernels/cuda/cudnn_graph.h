@@ -1,8 +1,6 @@
 // cuDNN's backend API: graphs of operations, and the plans that run them. For host sources only.
 #pragma once
 
-#include <cudnn.h>
-
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/errors.h"
+#include "kernels/cuda/late_cudnn.h"
 
 namespace skippipe::cuda {
 

@@ -34,8 +34,8 @@ Array last_tokens(const Array& all, int64_t count, int64_t token_size) {
 
 TEST_P(AttentionCachedTest, EqualsTheLastRowsOfAttention) {
   for (const Shape& at : kShapes) {
-    SCOPED_TRACE(fmt::format("{} of {} tokens, {}/{} heads of {}", at.queries, at.positions, at.heads, at.kv_heads,
-                             at.head_dim));
+    SCOPED_TRACE(
+        format("{} of {} tokens, {}/{} heads of {}", at.queries, at.positions, at.heads, at.kv_heads, at.head_dim));
     const int64_t query_size = at.heads * at.head_dim, key_size = at.kv_heads * at.head_dim;
     const Dims query = {1, at.queries, at.heads, at.head_dim}, key = {1, at.positions, at.kv_heads, at.head_dim};
     const Array q = random(at.positions * query_size, -4, 4), k = random(at.positions * key_size, -4, 4),

@@ -1,7 +1,5 @@
 #include "tests/simt/block.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <boost/context/preallocated.hpp>
 #include <cstring>
@@ -9,6 +7,8 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
+
+#include "base/format.h"
 
 namespace skippipe::simt {
 namespace {
@@ -40,14 +40,13 @@ Block& Block::current() {
 
 void Block::run_grid(const cuda::Launch& at, const std::function<void()>& body) {
   if (at.threads < 1 || at.threads > 1024 || at.threads % kWarp != 0)
-    throw KernelError(
-        fmt::format("{}: {} threads per block, expected a multiple of 32 up to 1024", at.name, at.threads));
+    throw KernelError(format("{}: {} threads per block, expected a multiple of 32 up to 1024", at.name, at.threads));
   if (at.grid.x < 1 || at.grid.x > INT32_MAX || at.grid.y < 1 || at.grid.y > 65535 || at.grid.z < 1 ||
       at.grid.z > 65535)
-    throw KernelError(fmt::format("{}: no grid: ({}, {}, {}) blocks", at.name, at.grid.x, at.grid.y, at.grid.z));
+    throw KernelError(format("{}: no grid: ({}, {}, {}) blocks", at.name, at.grid.x, at.grid.y, at.grid.z));
   if (at.shared_bytes < 0 || at.shared_bytes > kMostSharedBytes)
     throw KernelError(
-        fmt::format("{}: {} bytes of shared memory, there are {}", at.name, at.shared_bytes, kMostSharedBytes));
+        format("{}: {} bytes of shared memory, there are {}", at.name, at.shared_bytes, kMostSharedBytes));
   Block block(at, body);
   current_block = &block;
   const struct Leave {
@@ -162,17 +161,17 @@ void Block::abandon() {
 }
 
 void Block::fail(const std::string& message) const {
-  throw KernelError(fmt::format("{}: block ({}, {}, {}), thread {}: {}", launch_.name, x_, y_, z_, thread_, message));
+  throw KernelError(format("{}: block ({}, {}, {}), thread {}: {}", launch_.name, x_, y_, z_, thread_, message));
 }
 
 void Block::fail_stuck() {
   std::string waiting;
   for (size_t t = 0; t < threads_.size() && waiting.size() < 200; ++t)
-    if (!threads_[t].done) waiting += fmt::format("{}{} at {}", waiting.empty() ? "" : ", ", t, threads_[t].waits_for);
+    if (!threads_[t].done) waiting += format("{}{} at {}", waiting.empty() ? "" : ", ", t, threads_[t].waits_for);
   const auto done = std::ranges::count_if(threads_, &Thread::done);
   abandon();
-  throw KernelError(fmt::format("{}: block ({}, {}, {}): {} of {} threads have ended, the others wait for ever: {}",
-                                launch_.name, x_, y_, z_, done, threads_.size(), waiting));
+  throw KernelError(format("{}: block ({}, {}, {}): {} of {} threads have ended, the others wait for ever: {}",
+                           launch_.name, x_, y_, z_, done, threads_.size(), waiting));
 }
 
 // ---------------------------------------------------------------------------------------------------- meeting
@@ -180,7 +179,7 @@ void Block::fail_stuck() {
 void Block::meet(const char* kind, void* mine, const std::function<void(const std::array<void*, kWarp>&)>& body) {
   Warp& group = warps_[static_cast<size_t>(warp())];
   if (group.arrived > 0 && std::strcmp(group.kind, kind) != 0)
-    fail(fmt::format("is at {} while other lanes of its warp are at {}", kind, group.kind));
+    fail(format("is at {} while other lanes of its warp are at {}", kind, group.kind));
   group.kind = kind;
   group.brought[static_cast<size_t>(thread_ % kWarp)] = mine;
   if (++group.arrived < kWarp) return wait(kind);
@@ -196,10 +195,10 @@ void Block::warp_sync() {
 
 void Block::barrier(int index, int count) {
   if (index < 0 || index > 15 || count < 1 || count % kWarp != 0 || count > launch_.threads)
-    fail(fmt::format("names barrier {} of {} threads", index, count));
+    fail(format("names barrier {} of {} threads", index, count));
   Barrier& barrier = barriers_[static_cast<size_t>(index)];
   if (barrier.arrived > 0 && barrier.count != count)
-    fail(fmt::format("expects {} threads at barrier {}, others {}", count, index, barrier.count));
+    fail(format("expects {} threads at barrier {}, others {}", count, index, barrier.count));
   barrier.count = count;
   barrier.threads.push_back(thread_);
   if (++barrier.arrived < count) return wait("a barrier");
@@ -212,7 +211,7 @@ void Block::barrier(int index, int count) {
     for (size_t w = 0; w < over.size(); ++w) over[w] = std::max(over[w], group.clock[w]);
   }
   if (std::ranges::any_of(lanes, [](int arrived) { return arrived % kWarp != 0; }))
-    fail(fmt::format("is at barrier {}, which only some lanes of a warp have reached", index));
+    fail(format("is at barrier {}, which only some lanes of a warp have reached", index));
   for (const int thread : barrier.threads) {
     threads_[static_cast<size_t>(thread)].waits_for = nullptr;
     const auto w = static_cast<size_t>(thread / kWarp);
@@ -240,8 +239,8 @@ bool Block::in_order(const Stamp& earlier, int earlier_warp) const {
 
 void Block::fail_race(size_t unit, const char* what, const Stamp& earlier, int earlier_warp) const {
   const std::string other =
-      earlier.thread >= 0 ? fmt::format("thread {}", earlier.thread) : fmt::format("threads of warp {}", earlier_warp);
-  fail(fmt::format("race: {} {} byte {} of shared memory with no barrier between", what, other, unit * kUnitBytes));
+      earlier.thread >= 0 ? format("thread {}", earlier.thread) : format("threads of warp {}", earlier_warp);
+  fail(format("race: {} {} byte {} of shared memory with no barrier between", what, other, unit * kUnitBytes));
 }
 
 void Block::check_unit(size_t index, Access access) {
@@ -257,8 +256,8 @@ void Block::check_unit(size_t index, Access access) {
     if (atomics != nullptr) std::fill_n(atomics, warps_.size(), Stamp{});
   }
   if (unit.copy_under_way)
-    fail(fmt::format("race: touches byte {} of shared memory, to which an asynchronous copy is under way",
-                     index * kUnitBytes));
+    fail(format("race: touches byte {} of shared memory, to which an asynchronous copy is under way",
+                index * kUnitBytes));
   const char* const behind_write = access == Access::kRead ? "reads what was written by" : "writes what was written by";
   const auto check = [&](const Stamp& earlier, size_t earlier_warp, const char* what) {
     if (!in_order(earlier, static_cast<int>(earlier_warp)))
@@ -287,9 +286,8 @@ void Block::touch_shared(const void* address, int64_t bytes, Access access) {
   const auto* at = static_cast<const std::byte*>(address);
   const std::ptrdiff_t offset = at - shared_.begin;
   if (offset < 0 || offset + bytes > static_cast<std::ptrdiff_t>(shared_.size))
-    fail(fmt::format("touches bytes {} to {} of {} bytes of shared memory", offset, offset + bytes, shared_.size));
-  if (offset % bytes != 0)
-    fail(fmt::format("touches {} bytes of shared memory at byte {}: not aligned", bytes, offset));
+    fail(format("touches bytes {} to {} of {} bytes of shared memory", offset, offset + bytes, shared_.size));
+  if (offset % bytes != 0) fail(format("touches {} bytes of shared memory at byte {}: not aligned", bytes, offset));
   for (auto unit = static_cast<size_t>(offset) / kUnitBytes; unit * kUnitBytes < static_cast<size_t>(offset + bytes);
        ++unit)
     check_unit(unit, access);
@@ -346,10 +344,10 @@ Block::GlobalUnit* Block::global_page(uintptr_t number) {
 
 void Block::check_global_order(Access access, const char* did, uint32_t block, const Stamp& earlier) const {
   if (block == 0 || (block == serial_ && in_order(earlier, earlier.thread / kWarp))) return;
-  fail(fmt::format("race: {} device memory that {} {}", access == Access::kRead ? "reads" : "writes",
-                   block == serial_ ? fmt::format("thread {}, with no barrier between,", earlier.thread)
-                                    : "another block of the launch",
-                   did));
+  fail(format(
+      "race: {} device memory that {} {}", access == Access::kRead ? "reads" : "writes",
+      block == serial_ ? format("thread {}, with no barrier between,", earlier.thread) : "another block of the launch",
+      did));
 }
 
 void Block::check_global_unit(GlobalUnit& unit, Access access) {

@@ -24,7 +24,7 @@ TEST_F(BenchVerbTest, TellsWhatAStepTakes) {
   const ProgramResult result =
       run("bench --config @/config.json --samples 2 --tokens 16 --steps 3 --threads 1 --json @/bench.json");
   ASSERT_EQ(result.exit_code, 0) << result.output;
-  for (const char* part : {"total", "linear forward", "lm head backward", "useful / matrix product: ", "3 steps"})
+  for (const char* part : {"device: CPU (", "total", "linear forward", "lm head backward", "useful / matrix product: ", "3 steps"})
     EXPECT_THAT(result.output, HasSubstr(part));
   const auto report = nlohmann::json::parse(read_file(folder_ / "bench.json"));
   ASSERT_EQ(report["results"].size(), 1u);

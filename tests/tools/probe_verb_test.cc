@@ -50,6 +50,7 @@ TEST_F(ProbeVerbTest, FillsThisDeviceIntoANetwork) {
       run_skippipe(probe("--max-slots 5 --network " + path("network.json") + " --out " + path("out.json")));
   ASSERT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("room for 5 slot(s)"));
+  EXPECT_THAT(result.output, HasSubstr("device: CPU ("));
   const Network network = load_network(path("out.json"));
   ASSERT_EQ(network.size(), 3);
   EXPECT_GT(network.nodes[2].forward_s, 0);
@@ -63,6 +64,7 @@ TEST_F(ProbeVerbTest, MeasuresNodesOfThisMachineAndPlansWithThem) {
   const ProgramResult probed = run_skippipe(probe("--local 3 --message-bytes 1000000 --out " + path("out.json")));
   ASSERT_EQ(probed.exit_code, 0) << probed.output;
   EXPECT_THAT(probed.output, HasSubstr("node-2 to node-1"));
+  EXPECT_THAT(probed.output, HasSubstr("device: CPU ("));
   const Network network = load_network(path("out.json"));
   ASSERT_EQ(network.size(), 3);
   for (int from = 0; from < 3; ++from) {

@@ -25,6 +25,8 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   const ProgramResult result = run_skippipe("launch " + write_run(sections));
   ASSERT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("iteration 400/400"));
+  EXPECT_THAT(result.output, HasSubstr("device: CPU ("));
+  EXPECT_EQ(result.output.find("device: "), result.output.rfind("device: ")) << "told once, not by every node";
   const std::vector<nlohmann::json> lines = metrics();
   ASSERT_EQ(lines.size(), 400u);
   EXPECT_GT(lines.front()["loss"], 5.5);
