@@ -155,18 +155,15 @@ void PrintTo(const Case& c, std::ostream* out) {
 }
 
 std::vector<Case> all_cases() {
-  std::vector<Case> cases;
+  constexpr Case kCases[] = {
 #ifdef SKIPPIPE_HAS_CPU_BACKEND
-  cases.insert(cases.end(), {{"cpu", Dtype::kF32, 1},
-                             {"cpu", Dtype::kF32, 2},
-                             {"cpu", Dtype::kBf16, 1},
-                             {"cpu", Dtype::kBf16, 2}});
+      {"cpu", Dtype::kF32, 1},  {"cpu", Dtype::kF32, 2},   {"cpu", Dtype::kBf16, 1}, {"cpu", Dtype::kBf16, 2},
 #endif
 #ifdef SKIPPIPE_HAS_SIMT
-  cases.insert(cases.end(), {{"simt", Dtype::kF32, 1}, {"simt", Dtype::kBf16, 1}});
+      {"simt", Dtype::kF32, 1}, {"simt", Dtype::kBf16, 1},
 #endif
-  cases.insert(cases.end(), {{"cuda", Dtype::kF32, 1}, {"cuda", Dtype::kBf16, 1}});
-  return cases;
+      {"cuda", Dtype::kF32, 1}, {"cuda", Dtype::kBf16, 1}};
+  return {std::begin(kCases), std::end(kCases)};
 }
 
 KernelTest::KernelTest() : ctx_{nullptr, GetParam().threads, {}, nullptr}, random_(kSeed) {
