@@ -106,6 +106,7 @@ int run(const Options& options, const std::string& command, bool only_list) {
 }  // namespace skippipe::bench
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a file shows the table as it grows, too
   std::string command;
   bool only_list = false;
   // Google Benchmark takes its flags off the list; a later one overrides.

@@ -52,10 +52,7 @@ std::string scratch(const Run& run) {
   return format("{:.1f} MB", 1e-6 * bytes);
 }
 
-void print_line(const std::string& line) {
-  std::puts(line.c_str());
-  std::fflush(stdout);
-}
+void print_line(const std::string& line) { std::puts(line.c_str()); }
 
 }  // namespace
 
