@@ -18,13 +18,27 @@
 
 // The namespace of code that is compiled for a GPU, or for the tests' execution of it.
 #define SKP_GPU cuda
-#define SKP_KERNEL(most_threads, blocks_at_once) __global__ void __launch_bounds__(most_threads, blocks_at_once)
+// `blocks_at_once` per multiprocessor, or as many as hold no more threads than that has.
+#define SKP_KERNEL(most_threads, blocks_at_once)  \
+  __global__ void __launch_bounds__(most_threads, \
+                                    ::skippipe::cuda::internal::blocks_that_fit(most_threads, blocks_at_once))
 #define SKP_DEVICE __device__ __forceinline__
 #define SKP_UNROLL _Pragma("unroll")
 
 namespace skippipe::cuda {
 
 inline constexpr const char* kBackendName = "cuda";
+
+namespace internal {
+constexpr int blocks_that_fit(int threads, int blocks) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1100)
+  constexpr int kThreadsAtOnce = 1536;
+#else
+  constexpr int kThreadsAtOnce = 2048;
+#endif
+  return blocks * threads <= kThreadsAtOnce ? blocks : kThreadsAtOnce / threads;
+}
+}  // namespace internal
 
 // ---------------------------------------------------------------------------------------------------- threads
 
