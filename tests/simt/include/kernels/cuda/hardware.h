@@ -19,6 +19,7 @@
 #define SKP_KERNEL(most_threads, blocks_at_once) void
 #define SKP_DEVICE inline
 #define SKP_UNROLL
+#define SKP_UNROLL_BY(count)
 
 namespace skippipe::simt {
 
