@@ -9,29 +9,12 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/elements.h"
+#include "kernels/lm_head_chunks.h"
 
 namespace skippipe::cpu {
 namespace {
 
-constexpr int64_t kMaxRows = 1024;
-constexpr int64_t kMaxChunk = 2048;
-
-struct Range {
-  int64_t begin, count;
-};
-
-// body(rows, chunk) for every block of rows, and within it every chunk of the vocabulary.
-template <typename Body>
-void for_each_chunk(int64_t rows, int64_t vocabulary, const Body& body) {
-  for (int64_t n = 0; n < rows; n += kMaxRows)
-    for (int64_t v = 0; v < vocabulary; v += kMaxChunk)
-      body(Range{n, std::min(kMaxRows, rows - n)}, Range{v, std::min(kMaxChunk, vocabulary - v)});
-}
-
-template <typename Void>
-BasicMatrix<Void> rows_of(const BasicTensor<Void>& x, Range rows) {
-  return matrix_rows(x, rows.begin, rows.count);
-}
+constexpr ChunkShape kMost{1024, 2048};
 
 Matrix logits_matrix(float* logits, Range block, Range chunk) {
   return {logits, Dtype::kF32, block.count, chunk.count, chunk.count, 1};
@@ -70,7 +53,7 @@ void differentiate(Element* gradient, const float* logits, Range chunk, int32_t 
 }
 
 int64_t logits_floats(int64_t rows, int64_t vocabulary) {
-  return element_count({std::min(rows, kMaxRows), std::min(vocabulary, kMaxChunk)});
+  return element_count({std::min(rows, kMost.rows), std::min(vocabulary, kMost.columns)});
 }
 
 }  // namespace
@@ -81,7 +64,7 @@ int64_t CpuBackend::lm_head_workspace_bytes(const Context&, int64_t rows, int64_
                                             Dtype dtype) const {
   constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
   const int64_t states = element_count({rows, static_cast<int64_t>(sizeof(RowState))});
-  const int64_t sums = dtype == Dtype::kF32 ? 0 : element_count({std::min(rows, kMaxRows), channels, kFloatBytes});
+  const int64_t sums = dtype == Dtype::kF32 ? 0 : element_count({std::min(rows, kMost.rows), channels, kFloatBytes});
   return logits_floats(rows, vocabulary) * kFloatBytes + std::max(states, sums);
 }
 
@@ -92,9 +75,9 @@ void CpuBackend::lm_head_loss_forward(Context& ctx, Tensor loss, Tensor lse, Con
   float* logits = reinterpret_cast<float*>(ctx.workspace.data());
   RowState* states = reinterpret_cast<RowState*>(logits + logits_floats(rows, w.dim(0)));
   std::fill_n(states, rows, RowState{-std::numeric_limits<float>::infinity(), 0, 0});
-  for_each_chunk(rows, w.dim(0), [&](Range block, Range chunk) {
-    matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), rows_of(h, block),
-                      rows_of(w, chunk).transposed(), false);
+  for_each_chunk(rows, w.dim(0), kMost, [&](Range block, Range chunk) {
+    matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), matrix_rows(h, block),
+                      matrix_rows(w, chunk).transposed(), false);
     parallel_ranges(ctx.threads, block.count, row_grain(chunk.count), [&](int64_t begin, int64_t end) {
       for (int64_t n = begin; n < end; ++n)
         take_chunk(states[block.begin + n], logits + n * chunk.count, chunk, target[block.begin + n]);
@@ -119,9 +102,9 @@ void CpuBackend::lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, Const
     using Element = decltype(element);
     constexpr bool kSumApart = !std::is_same_v<Element, float>;
     constexpr int64_t kPerFloat = sizeof(float) / sizeof(Element);
-    for_each_chunk(rows, vocabulary, [&](Range block, Range chunk) {
-      matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), rows_of(h, block),
-                        rows_of(w, chunk).transposed(), false);
+    for_each_chunk(rows, vocabulary, kMost, [&](Range block, Range chunk) {
+      matmuls_.multiply(ctx.threads, logits_matrix(logits, block, chunk), matrix_rows(h, block),
+                        matrix_rows(w, chunk).transposed(), false);
       parallel_ranges(ctx.threads, block.count, row_grain(chunk.count), [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
           float* row = logits + n * chunk.count;
@@ -131,9 +114,9 @@ void CpuBackend::lm_head_loss_backward(Context& ctx, Tensor dh, Tensor dw, Const
       });
       const ConstMatrix dlogits{logits, h.dtype(), block.count, chunk.count, chunk.count * kPerFloat, 1};
       const Matrix dh_rows =
-          kSumApart ? Matrix{sums, Dtype::kF32, block.count, channels, channels, 1} : rows_of(dh, block);
-      matmuls_.multiply(ctx.threads, dh_rows, dlogits, rows_of(w, chunk), chunk.begin > 0);
-      matmuls_.multiply(ctx.threads, rows_of(dw, chunk), dlogits.transposed(), rows_of(h, block), true);
+          kSumApart ? Matrix{sums, Dtype::kF32, block.count, channels, channels, 1} : matrix_rows(dh, block);
+      matmuls_.multiply(ctx.threads, dh_rows, dlogits, matrix_rows(w, chunk), chunk.begin > 0);
+      matmuls_.multiply(ctx.threads, matrix_rows(dw, chunk), dlogits.transposed(), matrix_rows(h, block), true);
       if (kSumApart && chunk.begin + chunk.count == vocabulary)
         cast(ctx, dh.slice(0, block.begin, block.count), ConstTensor(sums, {block.count, channels}, Dtype::kF32));
     });

@@ -93,12 +93,13 @@ class Global {
   Global() = default;
   // `count` elements from `data` on may be touched, which only the tests' implementation enforces.
   __host__ __device__ Global(T* data, int64_t /*count*/) : data_(data) {}
+  // launch() converts on the host, where nvcc would let a function of the device alone end the program.
   template <typename U = T>
-  requires(!std::is_const_v<U>) SKP_DEVICE operator Global<const U>() const {  // NOLINT
+  requires(!std::is_const_v<U>) __host__ __device__ operator Global<const U>() const {  // NOLINT
     return {data_, 0};
   }
 
-  SKP_DEVICE Global operator+(int64_t elements) const { return {data_ + elements, 0}; }
+  __host__ __device__ Global operator+(int64_t elements) const { return {data_ + elements, 0}; }
   SKP_DEVICE Element load(int64_t i) const { return data_[i]; }
   SKP_DEVICE void store(int64_t i, Element value) const { data_[i] = value; }
   template <int N>
@@ -266,15 +267,21 @@ SKP_DEVICE float fast_exp2(float x) {
 // Queues the kernel on the context's stream. Throws DeviceError.
 template <typename... Parameters, typename... Arguments>
 void launch(const Launch& at, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  const CallSite site{at.name, at.file, at.line};
   constexpr int64_t kAlwaysAllowed = 48 * 1024;
+  if (at.grid.x > INT32_MAX) check_cuda(cudaErrorInvalidConfiguration, site);
   if (at.shared_bytes > kAlwaysAllowed)
     check_cuda(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(at.shared_bytes)),
-        {at.name, at.file, at.line});
-  const dim3 grid(static_cast<unsigned>(at.grid.x), static_cast<unsigned>(at.grid.y), static_cast<unsigned>(at.grid.z));
-  kernel<<<grid, static_cast<unsigned>(at.threads), static_cast<size_t>(at.shared_bytes),
-           static_cast<cudaStream_t>(at.stream)>>>(static_cast<Parameters>(arguments)...);
-  check_cuda(cudaGetLastError(), {at.name, at.file, at.line});
+        site);
+  cudaLaunchConfig_t config{};
+  config.gridDim = {static_cast<unsigned>(at.grid.x), static_cast<unsigned>(at.grid.y),
+                    static_cast<unsigned>(at.grid.z)};
+  config.blockDim = {static_cast<unsigned>(at.threads)};
+  config.dynamicSmemBytes = static_cast<size_t>(at.shared_bytes);
+  config.stream = static_cast<cudaStream_t>(at.stream);
+  // Not <<<>>> and cudaGetLastError, which would also tell of earlier calls' errors.
+  check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), site);
 }
 
 }  // namespace skippipe::cuda

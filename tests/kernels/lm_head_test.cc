@@ -51,5 +51,16 @@ TEST_P(LmHeadTest, LossBackward) {
   }
 }
 
+TEST_P(LmHeadTest, WorkspaceSufficesForFewerRows) {
+  for (const int64_t vocabulary : {7, 2050, 50257}) {
+    int64_t before = 0;
+    for (int64_t rows = 1; rows < 5000; rows += 63) {
+      const int64_t bytes = lm_head_workspace_bytes(context(), rows, 16, vocabulary, dtype());
+      EXPECT_GE(bytes, before) << rows << " rows, vocabulary of " << vocabulary;
+      before = bytes;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace skippipe::testing

@@ -11,9 +11,12 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kUnitBytes = 2;
+constexpr size_t kPageBytes = 4096;
+constexpr uint32_t kSeveralBlocks = UINT32_MAX;
 constexpr std::byte kPoison{0xff};  // NaN in f32 and bf16, -1 as an integer
 
 thread_local Block* current_block = nullptr;
+thread_local uint64_t launches = 0;
 
 }  // namespace
 
@@ -29,14 +32,23 @@ void Block::run_grid(const cuda::Launch& at, const std::function<void()>& body) 
   if (at.grid.x < 1 || at.grid.x > INT32_MAX || at.grid.y < 1 || at.grid.y > 65535 || at.grid.z < 1 ||
       at.grid.z > 65535)
     throw KernelError(fmt::format("{}: no grid: ({}, {}, {}) blocks", at.name, at.grid.x, at.grid.y, at.grid.z));
+  if (at.shared_bytes < 0 || at.shared_bytes > kMostSharedBytes)
+    throw KernelError(
+        fmt::format("{}: {} bytes of shared memory, there are {}", at.name, at.shared_bytes, kMostSharedBytes));
   Block block(at, body);
   current_block = &block;
   const struct Leave {
     ~Leave() { current_block = nullptr; }
   } leave;
-  for (block.z_ = 0; block.z_ < at.grid.z; ++block.z_)
-    for (block.y_ = 0; block.y_ < at.grid.y; ++block.y_)
-      for (block.x_ = 0; block.x_ < at.grid.x; ++block.x_) block.run();
+  std::vector<int64_t> blocks(static_cast<size_t>(at.grid.x * at.grid.y * at.grid.z));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  block.order_.shuffle(blocks);
+  for (const int64_t index : blocks) {
+    block.x_ = index % at.grid.x;
+    block.y_ = static_cast<int>(index / at.grid.x % at.grid.y);
+    block.z_ = static_cast<int>(index / at.grid.x / at.grid.y);
+    block.run();
+  }
 }
 
 Block::Block(const cuda::Launch& at, const std::function<void()>& body)
@@ -44,7 +56,7 @@ Block::Block(const cuda::Launch& at, const std::function<void()>& body)
       body_(body),
       stacks_(kStackBytes),
       memory_(static_cast<size_t>(at.shared_bytes) + 128),
-      order_(20250219) {
+      order_(20250219, {launches++}) {
   void* begin = memory_.data();
   size_t space = memory_.size();
   shared_ = {static_cast<std::byte*>(std::align(128, static_cast<size_t>(at.shared_bytes), begin, space)),
@@ -75,14 +87,17 @@ void Block::run() {
       thread.done = true;
       return std::move(scheduler_);
     });
-  // Warps take turns in an order of chance; each runs until all its lanes wait.
+  // Warps take turns in an order of chance, and so do the lanes of each; all run until they wait.
   std::vector<int> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
   order_.shuffle(order);
+  std::array<int, kWarp> lanes{};
+  std::iota(lanes.begin(), lanes.end(), 0);
+  order_.shuffle(lanes);
   for (bool any = true; any;) {
     any = false;
     for (const int w : order)
-      for (int lane = 0; lane < kWarp; ++lane) {
+      for (const int lane : lanes) {
         const int t = w * kWarp + lane;
         const Thread& thread = threads_[static_cast<size_t>(t)];
         if (thread.done || thread.waits_for != nullptr) continue;
@@ -151,10 +166,14 @@ void Block::barrier(int index, int count) {
   if (++barrier.arrived < count) return wait("a barrier");
   // All that any of these warps did is over for all of them.
   std::vector<uint32_t> over(warps_.size(), 0);
+  std::vector<int> lanes(warps_.size(), 0);
   for (const int thread : barrier.threads) {
+    ++lanes[static_cast<size_t>(thread / kWarp)];
     const Warp& group = warps_[static_cast<size_t>(thread / kWarp)];
     for (size_t w = 0; w < over.size(); ++w) over[w] = std::max(over[w], group.clock[w]);
   }
+  if (std::ranges::any_of(lanes, [](int arrived) { return arrived % kWarp != 0; }))
+    fail(fmt::format("is at barrier {}, which only some lanes of a warp have reached", index));
   for (const int thread : barrier.threads) {
     threads_[static_cast<size_t>(thread)].waits_for = nullptr;
     const auto w = static_cast<size_t>(thread / kWarp);
@@ -168,9 +187,9 @@ void Block::barrier(int index, int count) {
 
 // ---------------------------------------------------------------------------------------------------- shared memory
 
-Block::Stamp Block::stamp(bool atomic) const {
+Block::Stamp Block::stamp() const {
   const Warp& mine = warps_[static_cast<size_t>(warp())];
-  return {mine.clock[static_cast<size_t>(warp())], mine.sync, static_cast<int16_t>(thread_), atomic};
+  return {mine.clock[static_cast<size_t>(warp())], mine.sync, static_cast<int16_t>(thread_)};
 }
 
 bool Block::in_order(const Stamp& earlier, int earlier_warp) const {
@@ -188,33 +207,41 @@ void Block::fail_race(size_t unit, const char* what, const Stamp& earlier, int e
 
 void Block::check_unit(size_t index, Access access) {
   Unit& unit = units_[index];
-  Stamp* const reads = &reads_[index * warps_.size()];
+  const size_t first = index * warps_.size();
+  if (access == Access::kAtomic) atomics_.resize(reads_.size());
+  Stamp* const reads = &reads_[first];
+  Stamp* const atomics = atomics_.empty() ? nullptr : &atomics_[first];
   if (unit.block != serial_) {
     unit = Unit{};
     unit.block = serial_;
     std::fill_n(reads, warps_.size(), Stamp{});
+    if (atomics != nullptr) std::fill_n(atomics, warps_.size(), Stamp{});
   }
   if (unit.copy_under_way)
     fail(fmt::format("race: touches byte {} of shared memory, to which an asynchronous copy is under way",
                      index * kUnitBytes));
-  const bool both_atomic = access == Access::kAtomic && unit.written.atomic;
-  if (!both_atomic && !in_order(unit.written, unit.written.thread / kWarp))
-    fail_race(index, access == Access::kRead ? "reads what was written by" : "writes what was written by", unit.written,
-              unit.written.thread / kWarp);
-  if (access == Access::kRead) {
-    Stamp& read = reads[warp()];
-    const Stamp mine = stamp(false);
-    const bool with_others = read.epoch == mine.epoch && read.sync == mine.sync && read.thread != mine.thread;
-    read = mine;
-    if (with_others) read.thread = -1;
-    return;
-  }
+  const char* const behind_write = access == Access::kRead ? "reads what was written by" : "writes what was written by";
+  const auto check = [&](const Stamp& earlier, size_t earlier_warp, const char* what) {
+    if (!in_order(earlier, static_cast<int>(earlier_warp)))
+      fail_race(index, what, earlier, static_cast<int>(earlier_warp));
+  };
+  check(unit.written, static_cast<size_t>(unit.written.thread / kWarp), behind_write);
   for (size_t w = 0; w < warps_.size(); ++w) {
-    if (!in_order(reads[w], static_cast<int>(w)))
-      fail_race(index, "writes what was read by", reads[w], static_cast<int>(w));
-    reads[w] = {};
+    if (access != Access::kRead) check(reads[w], w, "writes what was read by");
+    if (access != Access::kAtomic && atomics != nullptr) check(atomics[w], w, behind_write);
   }
-  unit.written = stamp(access == Access::kAtomic);
+  if (access == Access::kRead) return join(reads[warp()]);
+  if (access == Access::kAtomic) return join(atomics[warp()]);
+  std::fill_n(reads, warps_.size(), Stamp{});
+  if (atomics != nullptr) std::fill_n(atomics, warps_.size(), Stamp{});
+  unit.written = stamp();
+}
+
+void Block::join(Stamp& stamps) const {
+  const Stamp mine = stamp();
+  const bool with_others = stamps.epoch == mine.epoch && stamps.sync == mine.sync && stamps.thread != mine.thread;
+  stamps = mine;
+  if (with_others) stamps.thread = -1;
 }
 
 void Block::touch_shared(const void* address, int64_t bytes, Access access) {
@@ -232,7 +259,7 @@ void Block::touch_shared(const void* address, int64_t bytes, Access access) {
 void Block::write_units(const void* address, bool copy_under_way) {
   const auto first = static_cast<size_t>(static_cast<const std::byte*>(address) - shared_.begin) / kUnitBytes;
   for (size_t unit = first; unit < first + 16 / kUnitBytes; ++unit) {
-    units_[unit].written = stamp(false);
+    units_[unit].written = stamp();
     units_[unit].copy_under_way = copy_under_way;
   }
 }
@@ -264,6 +291,44 @@ void Block::finish_copies(const std::vector<Copy>& copies) {
     std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
     write_units(copy.to, false);
   }
+}
+
+// ---------------------------------------------------------------------------------------------------- device memory
+
+Block::GlobalUnit* Block::global_page(uintptr_t number) {
+  if (last_units_ == nullptr || number != last_page_) {
+    auto& page = pages_[number];
+    if (page == nullptr) page = std::make_unique<GlobalUnit[]>(kPageBytes / kUnitBytes);
+    last_page_ = number;
+    last_units_ = page.get();
+  }
+  return last_units_;
+}
+
+void Block::check_global_order(Access access, const char* did, uint32_t block, const Stamp& earlier) const {
+  if (block == 0 || (block == serial_ && in_order(earlier, earlier.thread / kWarp))) return;
+  fail(fmt::format("race: {} device memory that {} {}", access == Access::kRead ? "reads" : "writes",
+                   block == serial_ ? fmt::format("thread {}, with no barrier between,", earlier.thread)
+                                    : "another block of the launch",
+                   did));
+}
+
+void Block::check_global_unit(GlobalUnit& unit, Access access) {
+  const bool atomic = access == Access::kAtomic;
+  if (!(atomic && unit.atomic)) check_global_order(access, "wrote", unit.writer, unit.written);
+  if (access == Access::kRead) {
+    unit.reader = unit.reader == 0 || unit.reader == serial_ ? serial_ : kSeveralBlocks;
+    unit.read = stamp();
+    return;
+  }
+  check_global_order(access, "read", unit.reader, unit.read);
+  unit = {.written = stamp(), .read = {}, .writer = serial_, .atomic = atomic};
+}
+
+void Block::touch_global(const void* address, int64_t bytes, Access access) {
+  const auto begin = reinterpret_cast<uintptr_t>(address);
+  for (uintptr_t at = begin; at < begin + static_cast<uintptr_t>(bytes); at += kUnitBytes)
+    check_global_unit(global_page(at / kPageBytes)[at % kPageBytes / kUnitBytes], access);
 }
 
 }  // namespace skippipe::simt

@@ -1,6 +1,7 @@
-// Executes the threads of a kernel's blocks on the CPU, one fiber per thread (Boost.Context), block after block, and
-// watches what they do: every access to shared memory goes through a detector of races, every collective must be
-// reached by all lanes of a warp, and nobody may wait for what can't come.
+// Executes the threads of a kernel's blocks on the CPU, one fiber per thread (Boost.Context), block after block, in
+// another order of blocks, warps and lanes at every launch. It watches what they do: every access to memory goes
+// through a detector of races, every collective must be reached by all lanes of a warp, and nobody may wait for what
+// can't come.
 #pragma once
 
 #include <array>
@@ -10,8 +11,10 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/random.h"
@@ -26,6 +29,8 @@ class KernelError : public std::runtime_error {
 };
 
 using cuda::kWarp;
+
+inline constexpr int64_t kMostSharedBytes = 163 * 1024;  // per block
 
 // The block under execution and the thread whose turn it is. One OS thread executes one launch at a time.
 class Block {
@@ -59,6 +64,8 @@ class Block {
   enum class Access { kRead, kWrite, kAtomic };
   // Of bytes in shared memory: in bounds, aligned to their number, and in order with what other threads did to them.
   void touch_shared(const void* address, int64_t bytes, Access access);
+  // Of bytes in device memory: in order with what other threads did to them, and other blocks of the launch did not.
+  void touch_global(const void* address, int64_t bytes, Access access);
   // 16 bytes; from null: zeros.
   void copy_async(void* to, const void* from);
   void copy_async_commit();
@@ -95,13 +102,19 @@ class Block {
   struct Stamp {
     uint32_t epoch = 0, sync = 0;  // epoch 0: never
     int16_t thread = -1;           // -1: several of the warp
-    bool atomic = false;
   };
   // Two bytes of shared memory.
   struct Unit {
-    uint64_t block = 0;  // whose stamps these are
-    Stamp written;
+    uint32_t block = 0;  // whose stamps these are
+    Stamp written;       // last
     bool copy_under_way = false;
+  };
+  // Two bytes of device memory. Of reads by the block under execution it knows the last alone, so that a write that
+  // races with another is seen in some orders of execution only.
+  struct GlobalUnit {
+    Stamp written, read;
+    uint32_t writer = 0, reader = 0;  // blocks; 0: none
+    bool atomic = false;              // the write
   };
 
   Block(const cuda::Launch& at, const std::function<void()>& body);
@@ -114,10 +127,14 @@ class Block {
 
   int warp() const { return thread_ / kWarp; }
   int warps() const { return launch_.threads / kWarp; }
-  Stamp stamp(bool atomic) const;
+  Stamp stamp() const;
   bool in_order(const Stamp& earlier, int earlier_warp) const;
   void check_unit(size_t index, Access access);
+  void join(Stamp& stamps) const;
   [[noreturn]] void fail_race(size_t unit, const char* what, const Stamp& earlier, int earlier_warp) const;
+  void check_global_unit(GlobalUnit& unit, Access access);
+  void check_global_order(Access access, const char* did, uint32_t block, const Stamp& earlier) const;
+  GlobalUnit* global_page(uintptr_t number);
   void write_units(const void* address, bool copy_under_way);
   void finish_copies(const std::vector<Copy>& copies);
 
@@ -125,7 +142,7 @@ class Block {
   const std::function<void()>& body_;
   int64_t x_ = 0;
   int y_ = 0, z_ = 0;
-  uint64_t serial_ = 0;  // of blocks
+  uint32_t serial_ = 0;  // of blocks
   int thread_ = 0;
   boost::context::pooled_fixedsize_stack stacks_;
   Fiber scheduler_;
@@ -140,7 +157,11 @@ class Block {
     std::byte* data() const { return begin; }
   } shared_;
   std::vector<Unit> units_;
-  std::vector<Stamp> reads_;  // [unit][warp], since the unit's last write
+  std::vector<Stamp> reads_;    // [unit][warp], since the unit's last write
+  std::vector<Stamp> atomics_;  // the same; empty until the first
+  std::unordered_map<uintptr_t, std::unique_ptr<GlobalUnit[]>> pages_;
+  uintptr_t last_page_ = 0;
+  GlobalUnit* last_units_ = nullptr;
   Random order_;
 };
 

@@ -2,6 +2,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/cuda/backend_impl.h"
+#include "tests/simt/block.h"
 
 namespace skippipe::simt {
 namespace {
@@ -43,8 +44,11 @@ class PlainProducts : public cuda::MatrixProducts {
 
 // A small device, so that small shapes already make threads go on to a second piece of work.
 std::unique_ptr<Backend> make_simt_backend() {
-  const cuda::DeviceLimits limits{
-      .index = 0, .capability = 80, .multiprocessors = 2, .shared_bytes_per_block = 163 * 1024, .l2_bytes = 1 << 20};
+  const cuda::DeviceLimits limits{.index = 0,
+                                  .capability = 80,
+                                  .multiprocessors = 2,
+                                  .shared_bytes_per_block = kMostSharedBytes,
+                                  .l2_bytes = 4 << 20};
   return std::make_unique<GpuBackend>(limits, std::make_unique<PlainProducts>());
 }
 

@@ -42,7 +42,10 @@ inline int block_z() { return Block::current().z(); }
 inline int64_t grid_x() { return Block::current().launch().grid.x; }
 
 inline void block_sync() { Block::current().barrier(0, block_threads()); }
-inline void barrier_sync(int barrier, int threads) { Block::current().barrier(barrier, threads); }
+inline void barrier_sync(int barrier, int threads) {
+  if (barrier == 0) Block::current().fail("names barrier 0, which is block_sync's");
+  Block::current().barrier(barrier, threads);
+}
 inline void warp_sync() { Block::current().warp_sync(); }
 
 // ---------------------------------------------------------------------------------------------------- memory
@@ -63,30 +66,38 @@ class Global {
     return {reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(data_) + static_cast<uintptr_t>(elements) * sizeof(T)),
             begin_, end_};
   }
-  Element load(int64_t i) const { return *at(i, 1, "reads"); }
-  void store(int64_t i, Element value) const { *at(i, 1, "writes") = value; }
+  Element load(int64_t i) const { return *at(i, 1, Block::Access::kRead); }
+  void store(int64_t i, Element value) const { *at(i, 1, Block::Access::kWrite) = value; }
   template <int N>
   Vec<Element, N> load_vec(int64_t i) const {
     Vec<Element, N> value;
-    std::memcpy(&value, at(i, N, "reads"), sizeof(value));
+    std::memcpy(&value, at(i, N, Block::Access::kRead), sizeof(value));
     return value;
   }
   template <int N>
   void store_vec(int64_t i, const Vec<Element, N>& value) const {
-    std::memcpy(at(i, N, "writes"), &value, sizeof(value));
+    std::memcpy(at(i, N, Block::Access::kWrite), &value, sizeof(value));
   }
 
-  // The address of element i, of which `count` will be touched at once.
-  T* at(int64_t i, int64_t count, const char* what) const {
-    const auto address = reinterpret_cast<uintptr_t>(data_) + static_cast<uintptr_t>(i) * sizeof(T);
+  // The address of element i, from which on `count` will be touched at once.
+  T* at(int64_t i, int64_t count, Block::Access access) const {
+    T* const address = aligned(i, count);
+    const auto first = reinterpret_cast<uintptr_t>(address);
     const auto bytes = static_cast<uintptr_t>(count) * sizeof(T);
-    if (address < reinterpret_cast<uintptr_t>(begin_) || address + bytes > reinterpret_cast<uintptr_t>(end_)) {
-      const auto first = (static_cast<int64_t>(address) - static_cast<int64_t>(reinterpret_cast<uintptr_t>(begin_))) /
-                         static_cast<int64_t>(sizeof(T));
-      Block::current().fail(std::string(what) + " element " + std::to_string(first) + " to " +
-                            std::to_string(first + count) + " of a buffer of " + std::to_string(end_ - begin_));
+    if (first < reinterpret_cast<uintptr_t>(begin_) || first + bytes > reinterpret_cast<uintptr_t>(end_)) {
+      const auto element = (static_cast<int64_t>(first) - static_cast<int64_t>(reinterpret_cast<uintptr_t>(begin_))) /
+                           static_cast<int64_t>(sizeof(T));
+      Block::current().fail("touches elements " + std::to_string(element) + " to " + std::to_string(element + count) +
+                            " of a buffer of " + std::to_string(end_ - begin_));
     }
-    if (address % bytes != 0) Block::current().fail(std::string(what) + " device memory that is not aligned");
+    Block::current().touch_global(address, static_cast<int64_t>(bytes), access);
+    return address;
+  }
+  // The same of what will not be touched.
+  T* aligned(int64_t i, int64_t count) const {
+    const auto address = reinterpret_cast<uintptr_t>(data_) + static_cast<uintptr_t>(i) * sizeof(T);
+    if (address % (static_cast<uintptr_t>(count) * sizeof(T)) != 0)
+      Block::current().fail("touches device memory that is not aligned");
     return reinterpret_cast<T*>(address);
   }
 
@@ -147,7 +158,8 @@ class SharedMemory {
 template <typename T>
 void copy_async(Shared<T> to, Global<const T> from, bool valid) {
   constexpr int64_t kCount = 16 / sizeof(T);
-  Block::current().copy_async(to.unchecked(), valid ? from.at(0, kCount, "copies") : nullptr);
+  from.aligned(0, kCount);  // even if nothing is read
+  Block::current().copy_async(to.unchecked(), valid ? from.at(0, kCount, Block::Access::kRead) : nullptr);
 }
 inline void copy_async_commit() { Block::current().copy_async_commit(); }
 template <int kPending>
@@ -156,7 +168,7 @@ void copy_async_wait() {
 }
 
 inline uint32_t atomic_add(Global<uint32_t> at, int64_t i, uint32_t value) {
-  uint32_t& place = *at.at(i, 1, "adds to");
+  uint32_t& place = *at.at(i, 1, Block::Access::kAtomic);
   place += value;
   return place - value;
 }
