@@ -20,7 +20,7 @@ void add_rmsnorm_forward(Context& ctx, Tensor y, Tensor sum, Tensor rrms, ConstT
 
 // dx[n,c] = rrms[n] * (w[c] dy[n,c] - x[n,c] rrms[n]^2 mean_c(w dy x)) + dresidual[n,c];  dw[c] += sum_n dy x rrms
 // x is the input that forward normalized (`sum` for the fused form). dresidual may be empty (then nothing is added),
-// and may be dx; dy may be dx. dw f32.
+// and may be dx; dy may be dx. dw f32; on a GPU the order of its sum depends on the number of multiprocessors.
 // Scratch: rmsnorm_backward_workspace_bytes.
 void rmsnorm_backward(Context& ctx, Tensor dx, Tensor dw, ConstTensor dy, ConstTensor x, ConstTensor w,
                       ConstTensor rrms, ConstTensor dresidual);

@@ -1,6 +1,8 @@
 // Checks of what CUDA and its libraries answer. For sources that know no formatting library, as .cu files.
 #pragma once
 
+#include <string>
+
 namespace skippipe::cuda {
 
 struct CallSite {
@@ -9,7 +11,12 @@ struct CallSite {
   int line;
 };
 
-// Throws DeviceError unless `code` (a cudaError_t) is success: call, file, line, device, and what to do about it.
+// Throws DeviceError: call, file, line, the thread's current device, what went wrong, and what to do about it where
+// that is known.
+[[noreturn]] void throw_device_error(const CallSite& site, const std::string& problem, const std::string& advice = {});
+
+// Does so unless `code` (a cudaError_t) is success. The runtime forgets the error, if it can: later calls are not
+// blamed.
 void check_cuda(int code, const CallSite& site);
 #define SKP_CUDA(call) ::skippipe::cuda::check_cuda((call), {#call, __FILE__, __LINE__})
 

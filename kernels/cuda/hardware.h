@@ -8,6 +8,7 @@
 
 #include <cuda_runtime.h>
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -81,6 +82,22 @@ SKP_DEVICE void write(void* address, const Value& value) {
   *static_cast<typename Word<sizeof(Value)>::Type*>(address) =
       *reinterpret_cast<const typename Word<sizeof(Value)>::Type*>(&value);
 }
+// In assembly, because the compiler may split what it is free to split. (It keeps loads whole.)
+template <typename Value>
+SKP_DEVICE void write_global(void* address, const Value& value) {
+  if constexpr (sizeof(Value) == 16) {
+    const auto word = std::bit_cast<uint4>(value);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)), "r"(word.x),
+                 "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else if constexpr (sizeof(Value) == 8) {
+    const auto word = std::bit_cast<uint2>(value);
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(address)), "r"(word.x), "r"(word.y)
+                 : "memory");
+  } else {
+    write(address, value);
+  }
+}
 }  // namespace internal
 
 // Elements in device memory; T is const for those that a kernel only reads. Vectors take one access of 4, 8 or 16 bytes
@@ -108,7 +125,7 @@ class Global {
   }
   template <int N>
   SKP_DEVICE void store_vec(int64_t i, const Vec<Element, N>& value) const {
-    internal::write(data_ + i, value);
+    internal::write_global(data_ + i, value);
   }
   SKP_DEVICE T* unchecked() const { return data_; }  // for this header
 
@@ -204,6 +221,9 @@ SKP_DEVICE T shuffle_up(T value, int distance) {
 }
 // Bit l: what lane l says.
 SKP_DEVICE uint32_t ballot(bool yes) { return __ballot_sync(kAllLanes, yes); }
+// How many bits are set, and the lowest of them (of at least one).
+SKP_DEVICE int count_bits(uint32_t bits) { return __popc(bits); }
+SKP_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
 
 // ---------------------------------------------------------------------------------------------------- matrices
 
@@ -259,6 +279,12 @@ SKP_DEVICE T from_float(float x) {
 SKP_DEVICE float fast_exp2(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+// 1 / x with a relative error of 2^-23; 0 for |x| above 2^126, infinity below 2^-126.
+SKP_DEVICE float fast_reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 

@@ -2,6 +2,9 @@
 // of kernels on the CPU brings products of its own.
 #pragma once
 
+#include <compare>
+#include <cstdint>
+
 #include "kernels/context.h"
 #include "kernels/matrix.h"
 
@@ -17,18 +20,19 @@ class MatrixProducts {
 
 struct AttentionShape {
   int64_t batch, tokens, heads, kv_heads, head_dim;
+  auto operator<=>(const AttentionShape&) const = default;
 };
 
-// Attention under the contract of kernels/attention.h.
+// Attention under the contract of kernels/attention.h, for the tensors that it takes.
 class AttentionLibrary {
  public:
   virtual ~AttentionLibrary() = default;
-  // What it says no to, our own kernels do.
-  virtual bool takes(const AttentionShape& shape, Dtype dtype) const = 0;
+  // Enough for forward and backward, as the engine lays its tensors out; 0 where it does not take the shape.
   virtual int64_t workspace_bytes(const AttentionShape& shape) = 0;
-  virtual void forward(Context& ctx, Tensor y, Tensor lse, ConstTensor q, ConstTensor k, ConstTensor v,
+  // Queues the work on ctx's stream and returns true; or queues nothing and returns false: our own kernels do it.
+  virtual bool forward(Context& ctx, Tensor y, Tensor lse, ConstTensor q, ConstTensor k, ConstTensor v,
                        float scale) = 0;
-  virtual void backward(Context& ctx, Tensor dq, Tensor dk, Tensor dv, ConstTensor dy, ConstTensor q, ConstTensor k,
+  virtual bool backward(Context& ctx, Tensor dq, Tensor dk, Tensor dv, ConstTensor dy, ConstTensor q, ConstTensor k,
                         ConstTensor v, ConstTensor y, ConstTensor lse, float scale) = 0;
 };
 

@@ -1,6 +1,7 @@
 // Tensors as kernels see them.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/cuda/hardware.h"
@@ -39,6 +40,10 @@ bool takes_vectors(const BasicTensor<Void>& x) {
     fits = fits && (i == x.rank() - 1 ? x.dim(i) : x.dim(i) > 1 ? x.stride(i) : 0) * size % 16 == 0;
   return fits;
 }
+template <typename First, typename Second, typename... More>
+bool takes_vectors(const First& first, const Second& second, const More&... more) {
+  return takes_vectors(first) && takes_vectors(second, more...);
+}
 
 // Widens to f32, and rounds to nearest even.
 template <typename T, int N>
@@ -56,12 +61,11 @@ SKP_DEVICE Vec<T, N> narrow(const Vec<float, N>& x) {
   } else if constexpr (N == 1) {
     result.values[0] = from_float<T>(x.values[0]);
   } else {
+    // Whole words, or the compiler would write the elements one by one.
+    Vec<uint32_t, N / 2> pairs;
     SKP_UNROLL
-    for (int i = 0; i < N; i += 2) {
-      const uint32_t pair = pack_bf16(x.values[i], x.values[i + 1]);
-      result.values[i].bits = static_cast<uint16_t>(pair & 0xffffu);
-      result.values[i + 1].bits = static_cast<uint16_t>(pair >> 16);
-    }
+    for (int i = 0; i < N / 2; ++i) pairs.values[i] = pack_bf16(x.values[2 * i], x.values[2 * i + 1]);
+    result = std::bit_cast<Vec<T, N>>(pairs);
   }
   return result;
 }

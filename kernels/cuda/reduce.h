@@ -21,6 +21,16 @@ SKP_DEVICE T warp_max(T value) {
   }
   return value;
 }
+// Every lane gets the sum of what lanes up to and with its own bring.
+template <typename T>
+SKP_DEVICE T warp_prefix_sum(T value) {
+  SKP_UNROLL
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const T lower = shuffle_up(value, distance);
+    if (lane_index() >= distance) value += lower;
+  }
+  return value;
+}
 
 // Every thread of the block gets the sum. `scratch`: 32 elements, which may be used again after the next block_sync.
 template <typename T>

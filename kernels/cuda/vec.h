@@ -9,6 +9,7 @@ namespace skippipe {
 
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Vec {
+  static constexpr int kLength = N;
   T values[N];
 };
 static_assert(std::is_trivially_copyable_v<Vec<Bf16, 8>> && sizeof(Vec<Bf16, 8>) == 16);

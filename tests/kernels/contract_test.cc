@@ -160,6 +160,7 @@ class EveryOperation {
     add(ctx, t("dx"), t("dx"), t("r"));
     fill_zero(ctx, t("dtable"));
     embedding_backward(ctx, t("dtable"), t("dx"), tokens());
+    accumulate(ctx, t("dtable"), t("table"), 0.5f);
     squared_norm(ctx, t("loss"), t("dtable"));
     AdamWStep step;
     step.learning_rate = 1e-3f;
@@ -367,6 +368,8 @@ TEST_F(RefusalTest, WrongShapesNameOperationArgumentFoundAndExpected) {
       {"loss is (140)", "(1)"});
   expect_refused<ShapeError>([&] { adamw_step(ctx_, t_("w"), t_("w"), t_("v2"), t_("dw"), {}); }, {"v is (500, 128)"});
   expect_refused<ShapeError>([&] { add(ctx_, t_("x"), t_("y"), t_("w")); }, {"b is"});
+  expect_refused<ShapeError>([&] { accumulate(ctx_, t_("dw"), t_("x"), 1); },
+                             {"accumulate", "y is (300, 128)", "expected (140, 128)"});
   expect_refused<ShapeError>([&] { squared_norm(ctx_, t_("lse"), t_("w")); }, {"sum is"});
 }
 
@@ -405,6 +408,7 @@ TEST_F(RefusalTest, WrongDtypesAndDevices) {
   expect_refused<DtypeError>(
       [&] { rmsnorm_forward(ctx_, t_("y"), Tensor(t_("rrms").data(), {kRows}, Dtype::kI32), t_("x"), t_("norm"), 0); },
       {"rrms is i32", "expected f32"});
+  expect_refused<DtypeError>([&] { accumulate(ctx_, bf16, t_("x"), 1); }, {"accumulate", "y is bf16", "expected f32"});
   const Tensor half(t_("q").data(), {2, kHeads, kHeadDim}, Dtype::kBf16);
   expect_refused<DtypeError>(
       [&] { attention_cached_forward(ctx_, t_.last("att", 2), half, t_.sequence("k"), t_.sequence("v"), 1); },
@@ -429,6 +433,7 @@ TEST_F(RefusalTest, SharedMemory) {
   expect_refused<ShapeError>([&] { attention_cached_forward(ctx_, q, q, t_.sequence("k"), t_.sequence("v"), 1); },
                              {"y shares memory with q"});
   expect_refused<ShapeError>([&] { cast(ctx_, x, x); }, {"y shares memory with x"});
+  expect_refused<ShapeError>([&] { accumulate(ctx_, x, x, 1); }, {"accumulate", "y shares memory with x"});
 }
 
 // Columns of one buffer share its rows, but no element.
@@ -471,6 +476,13 @@ TEST_F(RefusalTest, AdamwCountsStepsFromOne) {
   step.step = 0;
   expect_refused<ShapeError>([&] { adamw_step(ctx_, t_("table"), t_("m"), t_("v2"), t_("dtable"), step); },
                              {"step is 0", "at least 1"});
+}
+
+TEST_F(RefusalTest, AdamwCannotDecayLessThanNothing) {
+  AdamWStep step;
+  step.decayed = -1;
+  expect_refused<ShapeError>([&] { adamw_step(ctx_, t_("table"), t_("m"), t_("v2"), t_("dtable"), step); },
+                             {"adamw_step", "-1 elements decay", "at least 0"});
 }
 
 }  // namespace

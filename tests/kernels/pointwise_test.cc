@@ -1,4 +1,5 @@
 // Embedding, RoPE, SwiGLU, AdamW and the simple maps and sums.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -20,7 +21,8 @@ SKP_INSTANTIATE_KERNEL_TEST(EmbeddingTest, all_cases());
 struct EmbeddingShape {
   int64_t rows, vocabulary, channels;
 };
-constexpr EmbeddingShape kEmbeddingShapes[] = {{1, 1, 1}, {5, 3, 7}, {33, 10, 31}, {31, 100, 32}, {700, 4, 65}};
+constexpr EmbeddingShape kEmbeddingShapes[] = {{1, 1, 1},     {5, 3, 7},    {33, 10, 31},
+                                               {31, 100, 32}, {700, 4, 65}, {1500, 40, 264}};
 
 TEST_P(EmbeddingTest, Forward) {
   for (const auto& [rows, vocabulary, channels] : kEmbeddingShapes) {
@@ -51,8 +53,8 @@ SKP_INSTANTIATE_KERNEL_TEST(RopeTest, all_cases());
 struct RopeShape {
   int64_t batch, tokens, heads, head_dim, gap;
 };
-constexpr RopeShape kRopeShapes[] = {
-    {1, 1, 1, 2, 0}, {2, 3, 2, 6, 5}, {1, 33, 3, 32, 64}, {2, 31, 2, 66, 0}, {3, 200, 2, 64, 1}};
+constexpr RopeShape kRopeShapes[] = {{1, 1, 1, 2, 0},   {2, 3, 2, 6, 5},    {1, 33, 3, 32, 64},
+                                     {2, 31, 2, 66, 0}, {3, 200, 2, 64, 1}, {2, 70, 9, 32, 8}};
 
 TEST_P(RopeTest, ForwardAndBackward) {
   for (const auto& [batch, tokens, heads, head_dim, gap] : kRopeShapes) {
@@ -75,7 +77,8 @@ SKP_INSTANTIATE_KERNEL_TEST(SwigluTest, all_cases());
 struct RowsShape {
   int64_t rows, columns, gap;
 };
-constexpr RowsShape kRowsShapes[] = {{1, 1, 0}, {3, 5, 2}, {31, 33, 33}, {33, 32, 0}, {70, 500, 1}};
+constexpr RowsShape kRowsShapes[] = {{1, 1, 0},   {3, 5, 2},    {31, 33, 33}, {33, 32, 0},
+                                     {31, 40, 8}, {70, 500, 1}, {140, 512, 8}};
 
 TEST_P(SwigluTest, Forward) {
   for (const auto& [rows, columns, gap] : kRowsShapes) {
@@ -104,6 +107,20 @@ TEST_P(SwigluTest, Backward) {
   }
 }
 
+TEST_P(SwigluTest, GatesThatSaturate) {
+  const Array gate = {-1e30, -1e4, -100, -89, -87, -1e-30, 0, 1e-30, 87, 89, 100, 1e4};
+  const auto count = static_cast<int64_t>(gate.size());
+  TestTensor gate_t = real({1, count}, gate), ones_t = real({1, count}, Array(gate.size(), 1.0));
+  const Array rounded = gate_t.get(), ones = ones_t.get();
+  TestTensor y_t = real_output({1, count}), dgate_t = real_output({1, count}), dup_t = real_output({1, count});
+  verify({{"y", &y_t, reference::swiglu(rounded, ones)}},
+         [&](Context& ctx) { swiglu_forward(ctx, y_t.view(), gate_t.view(), ones_t.view()); });
+  const reference::SwigluGrad expected = reference::swiglu_grad(ones, rounded, ones);
+  verify({{"dgate", &dgate_t, expected.dgate}, {"dup", &dup_t, expected.dup}}, [&](Context& ctx) {
+    swiglu_backward(ctx, dgate_t.view(), dup_t.view(), ones_t.view(), gate_t.view(), ones_t.view());
+  });
+}
+
 // ---------------------------------------------------------------------------------------------------- adamw
 
 SKP_INSTANTIATE_KERNEL_TEST(OptimizerTest, f32_cases());
@@ -126,6 +143,28 @@ TEST_P(OptimizerTest, AdamwStep) {
              [&](Context& ctx) { adamw_step(ctx, w_t.view(), m_t.view(), v_t.view(), grad_t.view(), step); });
     }
   }
+}
+
+TEST_P(OptimizerTest, OnlyTheFirstElementsDecay) {
+  AdamWStep step;
+  step.learning_rate = 0.1f;
+  step.weight_decay = 0.5f;
+  reference::AdamWScalars scalars{step.learning_rate, step.beta1, step.beta2, step.eps, 0, 1, 1};
+  for (const int64_t count : {1, 33, 50000})
+    for (const int64_t decayed : {int64_t{0}, count / 3, count - 1, count, count + 5}) {
+      const Array grad = random(count);
+      const reference::AdamW before{random(count, 1, 2), random(count), random(count, 0, 1)};
+      scalars.weight_decay = step.weight_decay;
+      reference::AdamW expected = reference::adamw(before, grad, scalars);
+      scalars.weight_decay = 0;
+      const Array kept = reference::adamw(before, grad, scalars).w;
+      if (decayed < count) std::copy(kept.begin() + decayed, kept.end(), expected.w.begin() + decayed);
+      TestTensor w_t = f32_output({count}), m_t = f32_output({count}), v_t = f32_output({count}),
+                 grad_t = f32({count}, grad);
+      step.decayed = decayed;
+      verify({{"w", &w_t, expected.w, before.w}, {"m", &m_t, expected.m, before.m}, {"v", &v_t, expected.v, before.v}},
+             [&](Context& ctx) { adamw_step(ctx, w_t.view(), m_t.view(), v_t.view(), grad_t.view(), step); });
+    }
 }
 
 TEST_P(OptimizerTest, SquaredNorm) {
@@ -156,6 +195,17 @@ TEST_P(ElementwiseTest, Add) {
   }
 }
 
+TEST_P(ElementwiseTest, Accumulate) {
+  for (const int64_t count : {1, 5, 33, 70000}) {
+    const Array x = random(count), before = random(count);
+    const float scale = -0.75f;
+    Array expected = before;
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += static_cast<double>(scale) * x[i];
+    TestTensor x_t = real({count}, x), y_t = f32_output({count});
+    verify({{"y", &y_t, expected, before}}, [&](Context& ctx) { accumulate(ctx, y_t.view(), x_t.view(), scale); });
+  }
+}
+
 TEST_P(ElementwiseTest, FillZeroInEveryDtype) {
   for (const Dtype any : {Dtype::kF32, Dtype::kBf16, Dtype::kI32})
     for (const int64_t count : {0, 1, 33, 300001}) {
@@ -182,17 +232,19 @@ TEST_P(ElementwiseTest, CastRoundsToNearestEven) {
 }
 
 TEST_P(ElementwiseTest, CastCopiesBetweenEqualDtypesAndKeepsNan) {
-  const int64_t count = 50001;
-  const Array x = random(count);
-  for (const Dtype any : {Dtype::kF32, Dtype::kBf16}) {
-    TestTensor x_t = output({count}, any), y_t = output({count}, any),
-               nan_t = output({count}, any == Dtype::kF32 ? Dtype::kBf16 : Dtype::kF32);
-    cast(context(), nan_t.view(), x_t.view());  // x starts as NaN
-    for (const double value : nan_t.get()) ASSERT_TRUE(std::isnan(value));
-    x_t.set(x);
-    cast(context(), y_t.view(), x_t.view());
-    EXPECT_EQ(y_t.get(), x_t.get());
-  }
+  for (const int64_t count : {50001, 220002})
+    for (const Dtype any : {Dtype::kF32, Dtype::kBf16}) {
+      const Array x = random(count);
+      TestTensor x_t = output({count}, any), y_t = output({count}, any),
+                 nan_t = output({count}, any == Dtype::kF32 ? Dtype::kBf16 : Dtype::kF32);
+      cast(context(), nan_t.view(), x_t.view());  // x starts as NaN
+      const Array nans = nan_t.get();
+      EXPECT_TRUE(std::ranges::all_of(nans, [](double value) { return std::isnan(value); }));
+      x_t.set(x);
+      cast(context(), y_t.view(), x_t.view());
+      EXPECT_EQ(y_t.get(), x_t.get());
+      EXPECT_TRUE(y_t.guards_intact() && nan_t.guards_intact());
+    }
   // A NaN whose payload lies in the bits that bf16 drops.
   TestTensor tricky = f32_output({2}), rounded = output({2}, Dtype::kBf16);
   tricky.set_f32_bits({0x7f800001u, 0xffffffffu});

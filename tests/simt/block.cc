@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/context/preallocated.hpp>
 #include <cstring>
 #include <numeric>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 namespace skippipe::simt {
 namespace {
@@ -17,6 +21,15 @@ constexpr std::byte kPoison{0xff};  // NaN in f32 and bf16, -1 as an integer
 
 thread_local Block* current_block = nullptr;
 thread_local uint64_t launches = 0;
+
+// Around each switch of stacks, for the address sanitizer. `fake` is kept for who leaves, null when it is for good.
+#ifdef __SANITIZE_ADDRESS__
+void leave_stack(void** fake, const void* to, size_t size) { __sanitizer_start_switch_fiber(fake, to, size); }
+void arrive_at_stack(void* fake, const void** from, size_t* size) { __sanitizer_finish_switch_fiber(fake, from, size); }
+#else
+void leave_stack(void**, const void*, size_t) {}
+void arrive_at_stack(void*, const void**, size_t*) {}
+#endif
 
 }  // namespace
 
@@ -76,17 +89,7 @@ void Block::run() {
   }
   threads_.clear();
   threads_.resize(static_cast<size_t>(launch_.threads));
-  for (Thread& thread : threads_)
-    thread.fiber = Fiber(std::allocator_arg, stacks_, [this, &thread](Fiber&& scheduler) {
-      scheduler_ = std::move(scheduler);
-      try {
-        body_();
-      } catch (const std::exception&) {
-        failure_ = std::current_exception();
-      }
-      thread.done = true;
-      return std::move(scheduler_);
-    });
+  for (Thread& thread : threads_) start(thread);
   // Warps take turns in an order of chance, and so do the lanes of each; all run until they wait.
   std::vector<int> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
@@ -108,30 +111,66 @@ void Block::run() {
   if (!std::ranges::all_of(threads_, &Thread::done)) fail_stuck();
 }
 
+void Block::start(Thread& thread) {
+  const boost::context::stack_context stack = stacks_.allocate();
+  thread.stack = {static_cast<std::byte*>(stack.sp) - stack.size, stack.size, nullptr};
+  const boost::context::preallocated allocated(stack.sp, stack.size, stack);
+  thread.fiber = Fiber(std::allocator_arg, allocated, stacks_, [this, &thread](Fiber&& scheduler) {
+    arrive_at_stack(nullptr, &scheduler_stack_.bottom, &scheduler_stack_.size);
+    scheduler_ = std::move(scheduler);
+    try {
+      if (!abandoned_) body_();
+    } catch (const Abandoned&) {
+    } catch (const std::exception&) {
+      failure_ = std::current_exception();
+    }
+    thread.done = true;
+    leave_stack(nullptr, scheduler_stack_.bottom, scheduler_stack_.size);
+    return std::move(scheduler_);
+  });
+}
+
 void Block::run_thread(int thread) {
-  thread_ = thread;
-  Thread& running = threads_[static_cast<size_t>(thread)];
-  running.fiber = std::move(running.fiber).resume();
+  resume(thread);
   if (!failure_) return;
-  threads_.clear();  // unwinds the others
+  abandon();
   std::rethrow_exception(failure_);
+}
+
+void Block::resume(int thread) {
+  thread_ = thread;
+  Thread& next = threads_[static_cast<size_t>(thread)];
+  leave_stack(&scheduler_stack_.fake, next.stack.bottom, next.stack.size);
+  next.fiber = std::move(next.fiber).resume();
+  arrive_at_stack(scheduler_stack_.fake, nullptr, nullptr);
 }
 
 void Block::wait(const char* what) {
   Thread& mine = threads_[static_cast<size_t>(thread_)];
   mine.waits_for = what;
+  leave_stack(&mine.stack.fake, scheduler_stack_.bottom, scheduler_stack_.size);
   scheduler_ = std::move(scheduler_).resume();
+  arrive_at_stack(mine.stack.fake, &scheduler_stack_.bottom, &scheduler_stack_.size);
+  if (abandoned_) throw Abandoned();
+}
+
+// Ends all threads.
+void Block::abandon() {
+  abandoned_ = true;
+  for (int t = 0; t < launch_.threads; ++t)
+    if (!threads_[static_cast<size_t>(t)].done) resume(t);
 }
 
 void Block::fail(const std::string& message) const {
   throw KernelError(fmt::format("{}: block ({}, {}, {}), thread {}: {}", launch_.name, x_, y_, z_, thread_, message));
 }
 
-void Block::fail_stuck() const {
+void Block::fail_stuck() {
   std::string waiting;
   for (size_t t = 0; t < threads_.size() && waiting.size() < 200; ++t)
     if (!threads_[t].done) waiting += fmt::format("{}{} at {}", waiting.empty() ? "" : ", ", t, threads_[t].waits_for);
   const auto done = std::ranges::count_if(threads_, &Thread::done);
+  abandon();
   throw KernelError(fmt::format("{}: block ({}, {}, {}): {} of {} threads have ended, the others wait for ever: {}",
                                 launch_.name, x_, y_, z_, done, threads_.size(), waiting));
 }

@@ -75,12 +75,20 @@ class Block {
 
  private:
   using Fiber = boost::context::fiber;
+  // What the address sanitizer wants to know of a stack when it is switched to; `fake` is its own.
+  struct Stack {
+    const void* bottom = nullptr;
+    size_t size = 0;
+    void* fake = nullptr;
+  };
+  struct Abandoned {};  // thrown in threads that wait when another has failed
   struct Copy {
     std::byte* to;
     std::array<std::byte, 16> bytes;
   };
   struct Thread {
     Fiber fiber;
+    Stack stack;
     bool done = false;
     const char* waits_for = nullptr;           // null: may run
     std::vector<std::vector<Copy>> committed;  // oldest first
@@ -120,8 +128,11 @@ class Block {
   Block(const cuda::Launch& at, const std::function<void()>& body);
 
   void run();
+  void start(Thread& thread);
   void run_thread(int thread);
-  [[noreturn]] void fail_stuck() const;
+  void resume(int thread);
+  void abandon();
+  [[noreturn]] void fail_stuck();
   void wait(const char* what);
   void meet(const char* kind, void* mine, const std::function<void(const std::array<void*, kWarp>&)>& body);
 
@@ -146,7 +157,9 @@ class Block {
   int thread_ = 0;
   boost::context::pooled_fixedsize_stack stacks_;
   Fiber scheduler_;
+  Stack scheduler_stack_;
   std::exception_ptr failure_;
+  bool abandoned_ = false;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   std::array<Barrier, 16> barriers_;

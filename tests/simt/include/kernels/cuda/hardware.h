@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -233,6 +234,8 @@ inline uint32_t ballot(bool yes) {
   });
   return mine.all;
 }
+inline int count_bits(uint32_t bits) { return std::popcount(bits); }
+inline int lowest_bit(uint32_t bits) { return std::countr_zero(bits); }
 
 // ---------------------------------------------------------------------------------------------------- matrices
 
@@ -305,6 +308,11 @@ T from_float(float x) {
 inline float fast_exp2(float x) {
   const float result = std::exp2(x);
   return result < 0x1p-126f ? 0.0f : result;
+}
+inline float fast_reciprocal(float x) {
+  if (std::abs(x) < 0x1p-126f) return std::copysign(std::numeric_limits<float>::infinity(), x);
+  const float result = 1.0f / x;
+  return std::abs(result) < 0x1p-126f ? std::copysign(0.0f, x) : result;
 }
 
 // ---------------------------------------------------------------------------------------------------- launches
