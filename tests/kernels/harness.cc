@@ -157,16 +157,17 @@ void PrintTo(const Case& c, std::ostream* out) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
+  const auto add = [&](const char* backend, std::initializer_list<int> threads) {
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16})
+      for (const int count : threads) cases.push_back({backend, dtype, count});
+  };
 #ifdef SKIPPIPE_HAS_CPU_BACKEND
-  cases.insert(cases.end(), {{"cpu", Dtype::kF32, 1},
-                             {"cpu", Dtype::kF32, 2},
-                             {"cpu", Dtype::kBf16, 1},
-                             {"cpu", Dtype::kBf16, 2}});
+  add("cpu", {1, 2});
 #endif
 #ifdef SKIPPIPE_HAS_SIMT
-  cases.insert(cases.end(), {{"simt", Dtype::kF32, 1}, {"simt", Dtype::kBf16, 1}});
+  add("simt", {1});
 #endif
-  cases.insert(cases.end(), {{"cuda", Dtype::kF32, 1}, {"cuda", Dtype::kBf16, 1}});
+  add("cuda", {1});
   return cases;
 }
 
