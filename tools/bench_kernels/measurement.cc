@@ -46,7 +46,8 @@ bool Measurement::verify_peer() {
 void Measurement::add_copy_peer() {
   Problem& first = sets_.front().problem;
   if (first.unit != Unit::kBytes || !first.peer.name.empty()) return;
-  const auto half = static_cast<int64_t>(first.work / 2);
+  constexpr int64_t kAligned = 256;
+  const auto half = static_cast<int64_t>(first.work / 2) / kAligned * kAligned;
   BenchDevice& device = *subject_->device;
   copied_ = device.memory().allocate(static_cast<size_t>(2 * half));
   const auto copy = [&device, half, from = copied_.get(), to = copied_.get() + half](Context&) {
