@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "kernels/context.h"
+#include "kernels/cuda/arithmetic.h"
 #include "kernels/cuda/hardware.h"
 #include "kernels/tensor.h"
 
@@ -66,11 +67,6 @@ struct AttentionSizes {
   }
 };
 
-template <typename Int>
-constexpr Int divide_up(Int value, int by) {
-  return (value + by - 1) / by;
-}
-
 // What a block works on, where blocks lie along x: the (batch, key/value head) of one tile stand side by side.
 struct BlockPlace {
   int tile, kv_head;
@@ -84,7 +80,6 @@ struct BlockPlace {
 
 // What every GPU that we compile for has for a block; the least has sm_89.
 inline constexpr int64_t kSharedBytesAnywhere = 99 * 1024;
-inline constexpr float kLog2E = 1.4426950408889634f;
 
 // Tiles of kQueries by kKeys rows, both of up to kWidth elements, in a block of kThreads threads, which form rows of
 // 16: a thread owns kRows x kColumns scores and, of each of its rows, kOwned elements of what they weigh. In shared

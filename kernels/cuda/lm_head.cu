@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/arithmetic.h"
 #include "kernels/cuda/backend_impl.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/reduce.h"
@@ -35,8 +36,6 @@ struct Chunk {
 struct alignas(16) RowState {
   float max, sum, target, unused;
 };
-
-SKP_DEVICE float fast_exp(float x) { return fast_exp2(x * 1.44269504f); }
 
 // map(first column, logits) for each of the row's vectors whose turn is this thread's, kBatch of them read at once.
 template <typename Map>
@@ -163,8 +162,7 @@ constexpr int64_t kTileRows = 128, kTileColumns = 256;  // of the libraries' pro
 constexpr int64_t kTile = kTileRows * kTileColumns;
 constexpr int64_t kAlignment = 64;  // of rows in elements, and of buffers in bytes
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t aligned(int64_t n) { return ceil_div(n, kAlignment) * kAlignment; }
+int64_t aligned(int64_t n) { return divide_up(n, kAlignment) * kAlignment; }
 
 // What a chunk is, and where in the workspace what lies (offsets in bytes): logits; behind them in forward the states
 // of all rows, in backward a chunk's gradients in h's dtype and a block's dh where that is summed in f32 and rounded
@@ -177,11 +175,11 @@ struct Layout {
     // each chunk all of its block's dh.
     const int64_t waves = std::max<int64_t>(1, limits.l2_bytes / 2 / (kTile * kFloatBytes) / limits.multiprocessors);
     const int64_t tiles = waves * limits.multiprocessors;
-    const int64_t high = std::max<int64_t>(1, ceil_div(rows, kTileRows));
-    const int64_t wide = std::max<int64_t>(1, ceil_div(vocabulary, kTileColumns));
+    const int64_t high = std::max<int64_t>(1, divide_up(rows, kTileRows));
+    const int64_t wide = std::max<int64_t>(1, divide_up(vocabulary, kTileColumns));
     const auto square = static_cast<int64_t>(std::sqrt(static_cast<double>(tiles * kTileColumns / kTileRows)));
     const int64_t most_high = std::max(square, tiles / wide);
-    const int64_t block_high = ceil_div(high, ceil_div(high, most_high));  // blocks of much the same size
+    const int64_t block_high = divide_up(high, divide_up(high, most_high));  // blocks of much the same size
     most = {block_high * kTileRows, tiles / block_high * kTileColumns};
     stride = aligned(std::min(most.columns, vocabulary));
     logits = std::min(tiles * kTile, element_count({rows, aligned(vocabulary)}));

@@ -1,3 +1,4 @@
+#include "kernels/cuda/arithmetic.h"
 #include "kernels/cuda/backend_impl.h"
 #include "kernels/cuda/vectors.h"
 #include "kernels/elements.h"
@@ -23,10 +24,7 @@ Rows<const T> rows_of(const ConstTensor& x) {
   return {global<T>(x), x.stride(0)};
 }
 
-SKP_DEVICE float sigmoid(float x) {
-  constexpr float kLog2E = 1.44269504f;
-  return fast_reciprocal(1.0f + fast_exp2(-kLog2E * x));
-}
+SKP_DEVICE float sigmoid(float x) { return fast_reciprocal(1.0f + fast_exp(-x)); }
 
 template <typename T, int kWidth>
 SKP_KERNEL(kMapThreads, 4)
