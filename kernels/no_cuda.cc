@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "kernels/cuda_backend.h"
 #include "kernels/cuda_memory.h"
+#include "kernels/cuda_timer.h"
 
 namespace skippipe {
 namespace {
@@ -18,6 +19,9 @@ void* cuda_allocate(int64_t) { throw DeviceError(kWhy); }
 void cuda_free(void*) noexcept {}
 void cuda_upload(void*, const void*, int64_t) { throw DeviceError(kWhy); }
 void cuda_download(void*, const void*, int64_t) { throw DeviceError(kWhy); }
+void cuda_copy(void*, const void*, int64_t, void*) { throw DeviceError(kWhy); }
 void cuda_synchronize() { throw DeviceError(kWhy); }
+
+double cuda_seconds(void*, const std::function<void()>&) { throw DeviceError(kWhy); }
 
 }  // namespace skippipe

@@ -25,6 +25,11 @@ void cuda_download(void* to, const void* from, int64_t bytes) {
   SKP_CUDA(cudaMemcpy(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost));
 }
 
+void cuda_copy(void* to, const void* from, int64_t bytes, void* stream) {
+  SKP_CUDA(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice,
+                           static_cast<cudaStream_t>(stream)));
+}
+
 void cuda_synchronize() { SKP_CUDA(cudaDeviceSynchronize()); }
 
 }  // namespace skippipe

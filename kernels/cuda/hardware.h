@@ -24,6 +24,9 @@
                                     ::skippipe::cuda::internal::blocks_that_fit(most_threads, blocks_at_once))
 #define SKP_DEVICE __device__ __forceinline__
 #define SKP_UNROLL _Pragma("unroll")
+// By `count` only, where whole loops would take too many registers.
+#define SKP_UNROLL_BY(count) SKP_INTERNAL_PRAGMA(unroll count)
+#define SKP_INTERNAL_PRAGMA(text) _Pragma(#text)
 
 namespace skippipe::cuda {
 

@@ -8,15 +8,14 @@
 #include <map>
 #include <set>
 
+#include "tests/kernels/tolerance.h"
+
 namespace skippipe::testing {
 namespace {
 
 constexpr std::byte kGuard{0xA5};
 constexpr std::ptrdiff_t kGuardBytes = 256;
 constexpr uint64_t kSeed = 20250219;
-
-// Relative error that an operation may make, beyond rounding its result. One table; f32 sums of some hundred terms.
-double tolerance(Dtype dtype) { return dtype == Dtype::kBf16 ? 1e-2 : 1e-5; }
 
 uint16_t bf16_bits(double value) {
   const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
@@ -278,17 +277,7 @@ bool KernelTest::workspace_guards_intact() {
 
 void expect_close(const char* name, const Array& actual, const Array& expected, Dtype dtype, double term_size) {
   ASSERT_EQ(actual.size(), expected.size()) << name;
-  double squares = 0;
-  for (const double value : expected) squares += value * value;
-  const double typical = std::sqrt(squares / static_cast<double>(expected.size()));
-  double worst = 0;
-  size_t at = 0;
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double size = std::abs(expected[i]) + std::max(typical, term_size) + std::numeric_limits<float>::min();
-    const double error =
-        std::isnan(actual[i]) ? std::numeric_limits<double>::infinity() : std::abs(actual[i] - expected[i]) / size;
-    if (error > worst) worst = error, at = i;
-  }
+  const auto [worst, at] = largest_difference(actual, expected, term_size);
   EXPECT_LE(worst, tolerance(dtype)) << name << "[" << at << "] is " << actual[at] << ", expected " << expected[at];
 }
 

@@ -50,6 +50,11 @@ class GpuDevice : public TestDevice {
 std::unique_ptr<TestDevice> make_test_device(const std::string& name, std::string& why_none) {
 #ifdef SKIPPIPE_HAS_CPU_BACKEND
   if (name == "cpu") return std::make_unique<HostDevice>(make_cpu_backend());
+#else
+  if (name == "cpu") {
+    why_none = "this program was built without oneDNN";
+    return nullptr;
+  }
 #endif
 #ifdef SKIPPIPE_HAS_SIMT
   if (name == "simt") return std::make_unique<HostDevice>(simt::make_simt_backend());
