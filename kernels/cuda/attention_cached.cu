@@ -14,7 +14,7 @@ namespace skippipe::SKP_GPU {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kLaneChannels = kMaxHeadDim / kWarp;
+constexpr int kLaneElements = kMaxHeadDim / kWarp;
 constexpr int64_t kFewestKeys = 64;  // in a part
 
 // How the work is cut, which depends on shapes and the device only: into parts until there are so many blocks.
@@ -28,7 +28,7 @@ int64_t parts_of(const cuda::DeviceLimits& limits, int64_t rows, int64_t kv_head
 // A row of y is the sum of the parts' rows, each weighted by exp(its log-sum-exp - that of all). A warp takes a row.
 SKP_KERNEL(kThreads, 4)
 combine(Global<float> y, Global<const float> part_y, Global<const float> part_lse, int64_t token_stride,
-        int64_t head_stride, int parts, int queries, int heads, int channels) {
+        int64_t head_stride, int parts, int queries, int heads, int head_dim) {
   const int64_t rows = int64_t{queries} * heads, row = block_x() * (kThreads / kWarp) + warp_index();
   if (row >= rows) return;
   const int64_t t = row / heads, h = row % heads;
@@ -36,20 +36,20 @@ combine(Global<float> y, Global<const float> part_y, Global<const float> part_ls
   float top = lse(0);
   for (int part = lane_index(); part < parts; part += kWarp) top = std::max(top, lse(part));
   top = warp_max(top);
-  float sum = 0, out[kLaneChannels] = {};
+  float sum = 0, out[kLaneElements] = {};
   for (int part = 0; part < parts; ++part) {
     const float weight = fast_exp2((lse(part) - top) * kLog2E);
     sum += weight;
     SKP_UNROLL
-    for (int i = 0; i < kLaneChannels; ++i) {
+    for (int i = 0; i < kLaneElements; ++i) {
       const int d = lane_index() + i * kWarp;
-      if (d < channels) out[i] += weight * part_y.load((part * rows + row) * channels + d);
+      if (d < head_dim) out[i] += weight * part_y.load((part * rows + row) * head_dim + d);
     }
   }
   SKP_UNROLL
-  for (int i = 0; i < kLaneChannels; ++i) {
+  for (int i = 0; i < kLaneElements; ++i) {
     const int d = lane_index() + i * kWarp;
-    if (d < channels) y.store(t * token_stride + h * head_stride + d, out[i] / sum);
+    if (d < head_dim) y.store(t * token_stride + h * head_stride + d, out[i] / sum);
   }
 }
 
@@ -76,9 +76,9 @@ int64_t GpuBackend::attention_cached_workspace_bytes(const Context&, int64_t que
 
 void GpuBackend::attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v,
                                           float scale) {
-  const int64_t queries = q.dim(0), heads = q.dim(1), channels = q.dim(2), rows = queries * heads / k.dim(1);
+  const int64_t queries = q.dim(0), heads = q.dim(1), head_dim = q.dim(2), rows = queries * heads / k.dim(1);
   const int64_t parts = parts_of(limits_, rows, k.dim(1), k.dim(0));
-  const Tensor part_y(ctx.workspace.data(), {parts, queries, heads, channels}, Dtype::kF32, y.device());
+  const Tensor part_y(ctx.workspace.data(), {parts, queries, heads, head_dim}, Dtype::kF32, y.device());
   const Tensor part_lse(ctx.workspace.data() + (parts == 1 ? 0 : part_y.bytes()), {parts, heads, queries}, Dtype::kF32,
                         y.device());
   forward_f32(ctx, {parts == 1 ? batch_of_one(y) : part_y, part_lse, batch_of_one(q), batch_of_one(k), batch_of_one(v),
@@ -87,7 +87,7 @@ void GpuBackend::attention_cached_forward(Context& ctx, Tensor y, ConstTensor q,
   const int64_t blocks = divide_up(queries * heads, kThreads / kWarp);
   launch(Launch(ctx, "attention_cached_forward", {blocks}, kThreads), combine, global<float>(y),
          global<float>(ConstTensor(part_y)), global<float>(ConstTensor(part_lse)), y.stride(0), y.stride(1), parts,
-         queries, heads, channels);
+         queries, heads, head_dim);
 }
 
 }  // namespace skippipe::SKP_GPU

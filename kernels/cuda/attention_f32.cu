@@ -83,12 +83,12 @@ attend(ForwardParameters at, Global<float> y, Global<float> lse, Global<const fl
   const int end = static_cast<int>(key_tiles * (part + 1) / at.parts);
   const auto load_keys = [&](Shared<float> to, Global<const float> from, const RowStrides& x, int key_tile) {
     if (key_tile < end)
-      Tile::template load<Tile::kKeys>(to, from, sizes.channels, at.vectors, [&](int r) {
+      Tile::template load<Tile::kKeys>(to, from, sizes.head_dim, at.vectors, [&](int r) {
         return sizes.key_offset(x, b, kv_head, key_tile * Tile::kKeys + r);
       });
     copy_async_commit();
   };
-  Tile::template load<Tile::kQueries>(queries, q, sizes.channels, at.vectors,
+  Tile::template load<Tile::kQueries>(queries, q, sizes.head_dim, at.vectors,
                                       [&](int r) { return sizes.query_offset(at.q, b, kv_head, first_row + r); });
   load_keys(keys, k, at.k, begin);
   load_keys(values, v, at.v, begin);
@@ -103,7 +103,7 @@ attend(ForwardParameters at, Global<float> y, Global<float> lse, Global<const fl
     float s[Tile::kRows][Tile::kColumns];
     copy_async_wait<1>();
     block_sync();  // the keys are there
-    Tile::score(s, queries, keys, sizes.channels);
+    Tile::score(s, queries, keys, sizes.head_dim);
     softmax.add(s, out, visible, key_tile * Tile::kKeys, at.scale);
     Tile::store_scores(scores, s);
     copy_async_wait<0>();
@@ -121,7 +121,7 @@ attend(ForwardParameters at, Global<float> y, Global<float> lse, Global<const fl
     const float sum = warp_sum<Tile::kAcross>(softmax.sum[r]);
     if (row >= sizes.rows) continue;
     Tile::store_row(y, sizes.query_offset(at.y, place.batch, kv_head, row), out[r], sum == 0.0f ? 0.0f : 1.0f / sum,
-                    sizes.channels, at.vectors);
+                    sizes.head_dim, at.vectors);
     if (Tile::across() == 0) lse.store(sizes.lse_offset(place.batch, kv_head, row), softmax.top[r] + std::log(sum));
   }
 }
@@ -140,6 +140,7 @@ void launch_attend(Context& ctx, const ForwardF32& job) {
   const int64_t blocks = divide_up(at.sizes.rows, Tile::kQueries) * at.sizes.batch * at.parts * at.sizes.kv_heads;
   constexpr int64_t kShared = shared_bytes<float>(Tile::kQueryFloats) + 2 * shared_bytes<float>(Tile::kKeyFloats) +
                               shared_bytes<float>(Tile::kScoreFloats);
+  static_assert(kShared <= kSharedBytesAnywhere);
   launch(Launch(ctx, "attention_forward_f32", {blocks}, Tile::kThreads, kShared), attend<Tile>, at,
          global<float>(job.y), global<float>(job.lse), global<float>(job.q), global<float>(job.k),
          global<float>(job.v));
@@ -148,7 +149,7 @@ void launch_attend(Context& ctx, const ForwardF32& job) {
 }  // namespace
 
 void forward_f32(Context& ctx, const ForwardF32& job) {
-  with_width(job.q.dim(3), [&](auto width) {
+  with_tile_width(job.q.dim(3), [&](auto width) {
     constexpr bool kWide = width() > 128;  // less of them fits into shared memory
     if (job.query_rows == kFewRowsF32)
       launch_attend<TileF32<kFewRowsF32, kWide ? 16 : 32, width(), 128>>(ctx, job);

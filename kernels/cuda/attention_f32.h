@@ -37,7 +37,7 @@ struct RowStrides {
 // The sizes of an attention of q (B,T,H,D) to k (B,S,K,D), and where rows lie.
 struct AttentionSizes {
   int64_t batch;
-  int queries, keys, heads, kv_heads, channels;
+  int queries, keys, heads, kv_heads, head_dim;
   int group, rows;  // of queries, per key/value head
 
   AttentionSizes(const ConstTensor& q, const ConstTensor& k)
@@ -46,7 +46,7 @@ struct AttentionSizes {
         keys(static_cast<int>(k.dim(1))),
         heads(static_cast<int>(q.dim(2))),
         kv_heads(static_cast<int>(k.dim(2))),
-        channels(static_cast<int>(q.dim(3))),
+        head_dim(static_cast<int>(q.dim(3))),
         group(heads / kv_heads),
         rows(queries * group) {}
 
@@ -82,31 +82,33 @@ struct BlockPlace {
         batch(block_x() / kv_heads % batches) {}
 };
 
+// What every GPU that we compile for has for a block; the least has sm_89.
+inline constexpr int64_t kSharedBytesAnywhere = 99 * 1024;
 inline constexpr float kLog2E = 1.4426950408889634f;
 
-// Tiles of kQueries by kKeys rows, both of up to kWidth channels, in a block of kThreads threads, which form rows of
-// 16: a thread owns kRows x kColumns scores and, of each of its rows, kOwned channels of what they weigh. In shared
+// Tiles of kQueries by kKeys rows, both of up to kWidth elements, in a block of kThreads threads, which form rows of
+// 16: a thread owns kRows x kColumns scores and, of each of its rows, kOwned elements of what they weigh. In shared
 // memory a row is four elements longer, so that threads which read neighbouring rows meet different banks.
-template <int kQueryRows, int kKeyRows, int kChannels, int kThreadCount>
+template <int kQueryRows, int kKeyRows, int kMostHeadDim, int kThreadCount>
 struct TileF32 {
-  static constexpr int kQueries = kQueryRows, kKeys = kKeyRows, kWidth = kChannels, kThreads = kThreadCount;
+  static constexpr int kQueries = kQueryRows, kKeys = kKeyRows, kWidth = kMostHeadDim, kThreads = kThreadCount;
   static constexpr int kAcross = 16, kDown = kThreads / kAcross;
   static constexpr int kRows = kQueries / kDown, kColumns = kKeys / kAcross;
   static constexpr int kKeyRowsOwned = kKeys / kDown;  // of results per key
   static constexpr int kOwned = kWidth / kAcross;
-  static constexpr int kVector = std::min(kOwned, 4);  // channels that are accessed at once
+  static constexpr int kVector = std::min(kOwned, 4);  // elements that are accessed at once
   static constexpr int kPitch = kWidth + 4, kScorePitch = kKeys + 4;
   static constexpr int kQueryFloats = kQueries * kPitch, kKeyFloats = kKeys * kPitch;
   static constexpr int kScoreFloats = kQueries * kScorePitch;
 
   static SKP_DEVICE int across() { return thread_index() % kAcross; }
   static SKP_DEVICE int down() { return thread_index() / kAcross; }
-  // Where the thread's r-th query row, c-th key column, r-th row of keys, and kVector channels from the c-th owned one
+  // Where the thread's r-th query row, c-th key column, r-th row of keys, and kVector elements from the c-th owned one
   // on lie in the tile.
   static SKP_DEVICE int row(int r) { return down() * kRows + r; }
   static SKP_DEVICE int column(int c) { return across() + c * kAcross; }
   static SKP_DEVICE int key_row(int r) { return down() * kKeyRowsOwned + r; }
-  static SKP_DEVICE int channel(int c) { return across() * kVector + c * kAcross; }
+  static SKP_DEVICE int element(int c) { return across() * kVector + c * kAcross; }
 
   template <int kCount>
   static SKP_DEVICE void clear(float (&x)[kCount]) {
@@ -119,32 +121,32 @@ struct TileF32 {
     for (int i = 0; i < kCount; ++i) clear(x[i]);
   }
 
-  // Starts to read kCount rows, row r from element offset(r) on. Zeros where that is negative, and behind `channels`.
-  // All is there after copy_async_wait and block_sync.
+  // Starts to read kCount rows, row r from element offset(r) on. Zeros where that is negative, and behind `head_dim`.
+  // The caller ends the group of copies; all is there after copy_async_wait and block_sync.
   template <int kCount, typename Offset>
-  static SKP_DEVICE void load(Shared<float> to, Global<const float> from, int channels, bool vectors,
+  static SKP_DEVICE void load(Shared<float> to, Global<const float> from, int head_dim, bool vectors,
                               const Offset& offset) {
     if (vectors) {
       for (int i = thread_index() * 4; i < kCount * kWidth; i += kThreads * 4) {
         const int r = i / kWidth, d = i % kWidth;
         const int64_t start = offset(r);
-        const bool valid = start >= 0 && d < channels;
+        const bool valid = start >= 0 && d < head_dim;
         copy_async(to + (r * kPitch + d), from + (valid ? start + d : 0), valid);
       }
     } else {
       for (int i = thread_index(); i < kCount * kWidth; i += kThreads) {
         const int r = i / kWidth, d = i % kWidth;
         const int64_t start = offset(r);
-        to.store(r * kPitch + d, start >= 0 && d < channels ? from.load(start + d) : 0.0f);
+        to.store(r * kPitch + d, start >= 0 && d < head_dim ? from.load(start + d) : 0.0f);
       }
     }
   }
 
   // s[r][c]: the thread's query rows times its key rows.
-  static SKP_DEVICE void score(float (&s)[kRows][kColumns], Shared<float> queries, Shared<float> keys, int channels) {
+  static SKP_DEVICE void score(float (&s)[kRows][kColumns], Shared<float> queries, Shared<float> keys, int head_dim) {
     clear(s);
     SKP_UNROLL_BY(2)
-    for (int d = 0; d < channels; d += 4) {
+    for (int d = 0; d < head_dim; d += 4) {
       Vec<float, 4> q[kRows];
       SKP_UNROLL
       for (int r = 0; r < kRows; ++r) q[r] = queries.load_vec<4>(row(r) * kPitch + d);
@@ -168,14 +170,14 @@ struct TileF32 {
     }
   }
 
-  // out[r] += weight * row `index` of `rows`, the thread's channels.
+  // The thread's elements of a row: out += weight x, and x from row `index`.
   static SKP_DEVICE void add_row(float (&out)[kOwned], float weight, const Vec<float, kVector> (&x)[kOwned / kVector]) {
     SKP_UNROLL
     for (int d = 0; d < kOwned; ++d) out[d] += weight * x[d / kVector].values[d % kVector];
   }
   static SKP_DEVICE void load_row(Vec<float, kVector> (&x)[kOwned / kVector], Shared<float> rows, int index) {
     SKP_UNROLL
-    for (int d = 0; d < kOwned; d += kVector) x[d / kVector] = rows.load_vec<kVector>(index * kPitch + channel(d));
+    for (int d = 0; d < kOwned; d += kVector) x[d / kVector] = rows.load_vec<kVector>(index * kPitch + element(d));
   }
 
   // out[r] += the sum over keys j of scores(r, j) times row j of `keys`.
@@ -206,29 +208,29 @@ struct TileF32 {
     }
   }
 
-  // The thread's channels of one row that begins at element `start`, times `factor`.
+  // The thread's elements of the row that begins at `start`, times `factor`.
   static SKP_DEVICE void store_row(Global<float> to, int64_t start, const float (&x)[kOwned], float factor,
-                                   int channels, bool vectors) {
+                                   int head_dim, bool vectors) {
     SKP_UNROLL
     for (int c = 0; c < kOwned; c += kVector) {
       Vec<float, kVector> part;
       SKP_UNROLL
       for (int i = 0; i < kVector; ++i) part.values[i] = x[c + i] * factor;
-      const int d = channel(c);
+      const int d = element(c);
       if (vectors) {
-        if (d < channels) to.store_vec(start + d, part);
+        if (d < head_dim) to.store_vec(start + d, part);
       } else {
         SKP_UNROLL
         for (int i = 0; i < kVector; ++i)
-          if (d + i < channels) to.store(start + d + i, part.values[i]);
+          if (d + i < head_dim) to.store(start + d + i, part.values[i]);
       }
     }
   }
 };
 
-// body(width) with the channels that tiles have for heads of so many.
+// body(width) with the tiles' width for such heads.
 template <typename Body>
-void with_width(int64_t head_dim, const Body& body) {
+void with_tile_width(int64_t head_dim, const Body& body) {
   if (head_dim <= 32)
     body(std::integral_constant<int, 32>());
   else if (head_dim <= 64)

@@ -74,12 +74,12 @@ sum_over_keys(BackwardParameters at, Global<float> dq, Global<const float> dy, G
   const int last_row = (first_row + Tile::kQueries < sizes.rows ? first_row + Tile::kQueries : sizes.rows) - 1;
   const int key_tiles = divide_up(sizes.visible(last_row), Tile::kKeys);
   const auto load_queries = [&](Shared<float> to, Global<const float> from, const RowStrides& x) {
-    Tile::template load<Tile::kQueries>(to, from, sizes.channels, at.vectors,
+    Tile::template load<Tile::kQueries>(to, from, sizes.head_dim, at.vectors,
                                         [&](int r) { return sizes.query_offset(x, b, kv_head, first_row + r); });
   };
   const auto load_keys = [&](Shared<float> to, Global<const float> from, const RowStrides& x, int tile) {
     if (tile < key_tiles)
-      Tile::template load<Tile::kKeys>(to, from, sizes.channels, at.vectors,
+      Tile::template load<Tile::kKeys>(to, from, sizes.head_dim, at.vectors,
                                        [&](int r) { return sizes.key_offset(x, b, kv_head, tile * Tile::kKeys + r); });
     copy_async_commit();
   };
@@ -95,11 +95,11 @@ sum_over_keys(BackwardParameters at, Global<float> dq, Global<const float> dy, G
     float p[Tile::kRows][Tile::kColumns], ds[Tile::kRows][Tile::kColumns];
     copy_async_wait<1>();
     block_sync();  // the values are there
-    Tile::score(ds, dys, values, sizes.channels);
+    Tile::score(ds, dys, values, sizes.head_dim);
     copy_async_wait<0>();
     block_sync();  // the keys are there, and nobody reads the values any more
     load_keys(values, v, at.v, tile + 1);
-    Tile::score(p, queries, keys, sizes.channels);
+    Tile::score(p, queries, keys, sizes.head_dim);
     state.recompute(p, tile * Tile::kKeys, at.scale);
     state.differentiate(ds, p);
     Tile::store_scores(gradients, ds);
@@ -112,7 +112,7 @@ sum_over_keys(BackwardParameters at, Global<float> dq, Global<const float> dy, G
   SKP_UNROLL
   for (int r = 0; r < Tile::kRows; ++r) {
     const int64_t start = sizes.query_offset(at.dq, b, kv_head, first_row + Tile::row(r));
-    if (start >= 0) Tile::store_row(dq, start, out[r], at.scale, sizes.channels, at.vectors);
+    if (start >= 0) Tile::store_row(dq, start, out[r], at.scale, sizes.head_dim, at.vectors);
   }
 }
 
@@ -134,12 +134,12 @@ sum_over_queries(BackwardParameters at, Global<float> dk, Global<float> dv, Glob
 
   const int row_tiles = divide_up(sizes.rows, Tile::kQueries);
   const auto load_keys = [&](Shared<float> to, Global<const float> from, const RowStrides& x) {
-    Tile::template load<Tile::kKeys>(to, from, sizes.channels, at.vectors,
+    Tile::template load<Tile::kKeys>(to, from, sizes.head_dim, at.vectors,
                                      [&](int r) { return sizes.key_offset(x, b, kv_head, first_key + r); });
   };
   const auto load_queries = [&](Shared<float> to, Global<const float> from, const RowStrides& x, int tile) {
     if (tile < row_tiles)
-      Tile::template load<Tile::kQueries>(to, from, sizes.channels, at.vectors, [&](int r) {
+      Tile::template load<Tile::kQueries>(to, from, sizes.head_dim, at.vectors, [&](int r) {
         return sizes.query_offset(x, b, kv_head, tile * Tile::kQueries + r);
       });
     copy_async_commit();
@@ -158,12 +158,12 @@ sum_over_queries(BackwardParameters at, Global<float> dk, Global<float> dv, Glob
     float p[Tile::kRows][Tile::kColumns], ds[Tile::kRows][Tile::kColumns];
     copy_async_wait<1>();
     block_sync();  // the queries are there
-    Tile::score(p, queries, keys, sizes.channels);
+    Tile::score(p, queries, keys, sizes.head_dim);
     state.recompute(p, first_key, at.scale);
     Tile::store_scores(probabilities, p);
     copy_async_wait<0>();
     block_sync();  // dy is there
-    Tile::score(ds, dys, values, sizes.channels);
+    Tile::score(ds, dys, values, sizes.head_dim);
     state.differentiate(ds, p);
     Tile::store_scores(gradients, ds);
     block_sync();
@@ -179,8 +179,8 @@ sum_over_queries(BackwardParameters at, Global<float> dk, Global<float> dv, Glob
   for (int r = 0; r < Tile::kKeyRowsOwned; ++r) {
     const int key = first_key + Tile::key_row(r);
     if (key >= sizes.keys) continue;
-    Tile::store_row(dk, sizes.key_offset(at.dk, b, kv_head, key), key_sums[r], at.scale, sizes.channels, at.vectors);
-    Tile::store_row(dv, sizes.key_offset(at.dv, b, kv_head, key), value_sums[r], 1.0f, sizes.channels, at.vectors);
+    Tile::store_row(dk, sizes.key_offset(at.dk, b, kv_head, key), key_sums[r], at.scale, sizes.head_dim, at.vectors);
+    Tile::store_row(dv, sizes.key_offset(at.dv, b, kv_head, key), value_sums[r], 1.0f, sizes.head_dim, at.vectors);
   }
 }
 
@@ -195,11 +195,12 @@ void attention_backward_f32(Context& ctx, const cuda::DeviceLimits&, Tensor dq, 
     vectors = vectors && takes_vectors(x);
   const BackwardParameters at{AttentionSizes(q, k), RowStrides(q),  RowStrides(k),  RowStrides(v), RowStrides(dy),
                               RowStrides(dq),       RowStrides(dk), RowStrides(dv), scale,         vectors};
-  with_width(q.dim(3), [&](auto width) {
+  with_tile_width(q.dim(3), [&](auto width) {
     constexpr int kSide = width() > 128 ? 16 : 32;
     using Tile = TileF32<kSide, kSide, width(), 128>;
     constexpr int64_t kTiles = 2 * shared_bytes<float>(Tile::kQueryFloats) + 2 * shared_bytes<float>(Tile::kKeyFloats);
     constexpr int64_t kScores = shared_bytes<float>(Tile::kScoreFloats);
+    static_assert(kTiles + 2 * kScores <= kSharedBytesAnywhere);
     const int64_t heads = at.sizes.batch * at.sizes.kv_heads;
     launch(Launch(ctx, "attention_backward_f32 dq", {divide_up(at.sizes.rows, kSide) * heads}, Tile::kThreads,
                   kTiles + kScores),

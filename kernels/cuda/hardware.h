@@ -241,19 +241,19 @@ SKP_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) 
 
 // ---------------------------------------------------------------------------------------------------- matrices
 
-// Four 8x8 matrices of 16-bit elements from shared memory: lane l names the 16 bytes of row l % 8 of matrix l / 8, and
-// gets in r[j] elements (l / 4, 2 * (l % 4)) and the next of matrix j. Transposed: elements (2 * (l % 4), l / 4) and
-// (2 * (l % 4) + 1, l / 4).
-SKP_DEVICE void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> row) {
+// Four 8x8 matrices of 16-bit elements from shared memory: lane l names the 16 bytes of row l % 8 of matrix l / 8, which
+// begin at element `at` of `tile`, and gets in r[j] elements (l / 4, 2 * (l % 4)) and the next of matrix j. Transposed:
+// elements (2 * (l % 4), l / 4) and (2 * (l % 4) + 1, l / 4).
+SKP_DEVICE void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row.address())
+               : "r"(tile.address() + 2 * static_cast<uint32_t>(at))
                : "memory");
 }
-SKP_DEVICE void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> row) {
+SKP_DEVICE void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row.address())
+               : "r"(tile.address() + 2 * static_cast<uint32_t>(at))
                : "memory");
 }
 

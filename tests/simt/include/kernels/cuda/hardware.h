@@ -256,11 +256,11 @@ inline void load_matrix_x4(const char* kind, uint32_t (&r)[4], Shared<Bf16> row,
 }
 }  // namespace internal
 
-inline void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> row) {
-  internal::load_matrix_x4("load_matrix_x4", r, row, false);
+inline void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
+  internal::load_matrix_x4("load_matrix_x4", r, tile + at, false);
 }
-inline void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> row) {
-  internal::load_matrix_x4("load_matrix_x4_transposed", r, row, true);
+inline void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
+  internal::load_matrix_x4("load_matrix_x4_transposed", r, tile + at, true);
 }
 
 inline void multiply_matrices(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

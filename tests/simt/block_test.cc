@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -574,6 +575,88 @@ TEST(SimtTest, Ballot) {
     for (size_t lane = 0; lane < 32; ++lane) expected |= ((t / 32 * 32 + lane) % 3 == 0 ? 1u : 0u) << lane;
     EXPECT_EQ(out.get()[t], expected);
   }
+}
+
+// ---------------------------------------------------------------------------------------------------- matrices
+
+// Lanes name the rows of 32 rows of eight in an order of chance.
+TEST(SimtTest, LoadsMatrices) {
+  std::array<int, kWarp> rows{};
+  std::iota(rows.begin(), rows.end(), 0);
+  Random(7).shuffle(rows);
+  Buffer<uint32_t> plain(4 * kWarp), transposed(4 * kWarp);
+  expect_sound({32}, [&] {
+    const auto x = shared<Bf16>(kWarp * 8);
+    const int lane = lane_index(), row = rows[static_cast<size_t>(lane)];
+    for (int j = 0; j < 8; ++j) x.store(lane * 8 + j, Bf16(static_cast<float>(lane * 8 + j)));
+    warp_sync();
+    uint32_t r[4];
+    load_matrix_x4(r, x, row * 8);
+    for (int m = 0; m < 4; ++m) plain.global().store(lane * 4 + m, r[m]);
+    load_matrix_x4_transposed(r, x, row * 8);
+    for (int m = 0; m < 4; ++m) transposed.global().store(lane * 4 + m, r[m]);
+  });
+  const std::vector<uint32_t> got = plain.get(), got_transposed = transposed.get();
+  const auto element = [&](size_t matrix, size_t i, size_t j) {
+    return Bf16(static_cast<float>(rows[matrix * 8 + i] * 8 + static_cast<int>(j))).bits;
+  };
+  for (size_t lane = 0; lane < kWarp; ++lane)
+    for (size_t m = 0; m < 4; ++m)
+      for (size_t half = 0; half < 2; ++half) {
+        const size_t i = lane / 4, j = 2 * (lane % 4) + half;
+        EXPECT_EQ(got[lane * 4 + m] >> 16 * half & 0xffff, element(m, i, j));
+        EXPECT_EQ(got_transposed[lane * 4 + m] >> 16 * half & 0xffff, element(m, j, i));
+      }
+}
+
+TEST(SimtTest, LoadsMatricesInOrder) {
+  expect_fault(kRace, {64}, [](bool sound) {
+    const auto x = shared<Bf16>(64 * 8);
+    x.store_vec(thread_index() * 8, Vec<Bf16, 8>{});
+    if (sound) block_sync();
+    uint32_t r[4];
+    load_matrix_x4(r, x, (thread_index() ^ 32) * 8);
+  });
+  expect_fault("not aligned", {32}, [](bool sound) {
+    uint32_t r[4];
+    load_matrix_x4(r, shared<Bf16>(64 * 8), lane_index() * (sound ? 8 : 9));
+  });
+}
+
+TEST(SimtTest, MultipliesMatrices) {
+  Random random(8);
+  const auto small = [&] { return static_cast<float>(random.below(15)) - 7; };
+  float a[16][16], b[16][8], d[16][8];
+  for (auto& row : a) std::ranges::generate(row, small);
+  for (auto& row : b) std::ranges::generate(row, small);
+  for (auto& row : d) std::ranges::generate(row, small);
+  float got[16][8];
+  expect_sound({32}, [&] {
+    const int g = lane_index() / 4, p = 2 * (lane_index() % 4);
+    const uint32_t left[4] = {pack_bf16(a[g][p], a[g][p + 1]), pack_bf16(a[g + 8][p], a[g + 8][p + 1]),
+                              pack_bf16(a[g][p + 8], a[g][p + 9]), pack_bf16(a[g + 8][p + 8], a[g + 8][p + 9])};
+    float sums[4] = {d[g][p], d[g][p + 1], d[g + 8][p], d[g + 8][p + 1]};
+    multiply_matrices(sums, left, pack_bf16(b[p][g], b[p + 1][g]), pack_bf16(b[p + 8][g], b[p + 9][g]));
+    for (int i = 0; i < 4; ++i) got[g + i / 2 * 8][p + i % 2] = sums[i];
+  });
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 8; ++j) {
+      float expected = d[i][j];
+      for (int k = 0; k < 16; ++k) expected += a[i][k] * b[k][j];
+      EXPECT_EQ(got[i][j], expected) << i << ", " << j;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- numbers
+
+TEST(SimtTest, Numbers) {
+  EXPECT_EQ(to_float(from_float<Bf16>(1 + 0x1p-8f)), 1);  // ties go to even
+  EXPECT_EQ(to_float(from_float<Bf16>(1 + 0x3p-8f)), 1 + 0x1p-6f);
+  EXPECT_EQ(pack_bf16(1, -2), 0xc0003f80u);
+  EXPECT_EQ(fast_exp2(-3), 0.125f);
+  EXPECT_EQ(fast_exp2(-127), 0);
+  EXPECT_EQ(fast_exp2(-std::numeric_limits<float>::infinity()), 0);
+  EXPECT_THAT(fast_exp2(NAN), IsNan());
 }
 
 // ---------------------------------------------------------------------------------------------------- launches
