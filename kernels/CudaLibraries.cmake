@@ -6,28 +6,31 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "SKIPPIPE_CUDA is ON, but no nvcc was found: install the CUDA Toolkit, 12.4 or newer, and put its "
     "bin folder into PATH, ${without_cuda}")
 endif()
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE nvcc_version ERROR_QUIET)
+string(REGEX REPLACE ".*release ([0-9.]+).*" "\\1" nvcc_version "${nvcc_version}")
+if(nvcc_version VERSION_LESS 12.4)
+  message(FATAL_ERROR "CUDA Toolkit: found ${nvcc_version} (${CMAKE_CUDA_COMPILER}), expected 12.4 or newer: install "
+    "it, name its nvcc with -DCMAKE_CUDA_COMPILER=..., ${without_cuda}")
+endif()
 set(CMAKE_CUDA_ARCHITECTURES ${SKIPPIPE_CUDA_ARCHITECTURES})
 enable_language(CUDA)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # which CMake 3.25 does not know of nvcc
 endif()
-find_package(CUDAToolkit QUIET)
-if(NOT CUDAToolkit_FOUND OR CUDAToolkit_VERSION VERSION_LESS 12.4)
-  message(FATAL_ERROR "CUDA Toolkit: found '${CUDAToolkit_VERSION}' (${CMAKE_CUDA_COMPILER}), expected 12.4 or newer: "
-    "install it, ${without_cuda}")
-endif()
+find_package(CUDAToolkit REQUIRED)
 if(NOT TARGET CUDA::cublasLt)
   message(FATAL_ERROR "cuBLASLt was not found in ${CUDAToolkit_LIBRARY_DIR}: install the CUDA Toolkit's cuBLAS with its "
     "headers (libcublas-dev-${CUDAToolkit_VERSION_MAJOR}-${CUDAToolkit_VERSION_MINOR}), ${without_cuda}")
 endif()
 
-# Sets NAME_FOUND, NAME_VERSION and NAME_LIBRARY, and makes the target NAME::LIBRARY.
+# Sets NAME_FOUND, NAME_VERSION and, where found, NAME_LIBRARY and NAME_INCLUDE_DIR, and makes the target NAME::LIBRARY.
 function(find_cuda_library name library version_header version_prefix)
   set(places HINTS ${${name}_ROOT} ENV ${name}_ROOT ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_DIR})
   find_path(${name}_INCLUDE_DIR ${version_header} ${places} PATH_SUFFIXES include)
   find_library(${name}_LIBRARY ${library} ${places} PATH_SUFFIXES lib64 lib)
   if(NOT ${name}_INCLUDE_DIR OR NOT ${name}_LIBRARY)
     set(${name}_FOUND FALSE PARENT_SCOPE)
+    set(${name}_VERSION none PARENT_SCOPE)
     return()
   endif()
   file(STRINGS ${${name}_INCLUDE_DIR}/${version_header} lines REGEX "define ${version_prefix}_(MAJOR|MINOR|PATCH)[A-Z]* ")
@@ -56,4 +59,4 @@ if(NOT NCCL_FOUND AND SKIPPIPE_PARTS STREQUAL "all")
   message(WARNING "NCCL (nccl.h and libnccl.so) was not found: reductions between GPUs will need it; nothing does yet")
 endif()
 
-message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SKIPPIPE_CUDA_ARCHITECTURES}; cuDNN: ${CUDNN_VERSION}; NCCL: ${NCCL_VERSION}")
+message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SKIPPIPE_CUDA_ARCHITECTURES}; cuDNN ${CUDNN_VERSION}; NCCL ${NCCL_VERSION}")
