@@ -51,14 +51,12 @@ Evaluator::EventLine& Evaluator::EventLine::operator=(const EventLine& other) {
   if (this == &other) return *this;
   events_.assign(other.events_.begin() + static_cast<std::ptrdiff_t>(other.first_), other.events_.end());
   first_ = 0;
-  next_sequence_ = other.next_sequence_;
   return *this;
 }
 
 void Evaluator::EventLine::clear() {
   events_.clear();
   first_ = 0;
-  next_sequence_ = 0;
 }
 
 void Evaluator::EventLine::push(double time_s, uint32_t what) {
@@ -66,15 +64,14 @@ void Evaluator::EventLine::push(double time_s, uint32_t what) {
     events_.erase(events_.begin(), events_.begin() + static_cast<std::ptrdiff_t>(first_));
     first_ = 0;
   }
-  const Event event{time_s, next_sequence_++, what};
+  const Event event{time_s, what};
   events_.push_back(event);
   const auto begin = events_.begin() + static_cast<std::ptrdiff_t>(first_);
   auto place = events_.end() - 1;
   const auto short_way = std::max(begin, events_.end() - kShortWay);
-  for (; place != short_way && event.before(place[-1]); --place) *place = place[-1];
-  if (place == short_way && place != begin && event.before(place[-1])) {
-    const auto later =
-        std::upper_bound(begin, place, event, [](const Event& a, const Event& b) { return a.before(b); });
+  for (; place != short_way && time_s < place[-1].time_s; --place) *place = place[-1];
+  if (place == short_way && place != begin && time_s < place[-1].time_s) {
+    const auto later = std::ranges::upper_bound(begin, place, time_s, {}, &Event::time_s);
     std::move_backward(later, place, place + 1);
     place = later;
   }
@@ -247,15 +244,15 @@ void Evaluator::resume(const State& snapshot) {
 void Evaluator::start_nodes() {
   for (int m = microbatches_ - 1; m >= 0; --m) {
     const int task = static_cast<int>(first_task(m));
-    insert(state_, at(state_.nodes, at(tasks_, task).node).waiting, task);
+    insert(at(state_.nodes, at(tasks_, task).node).waiting, task);
   }
   for (const int node : used_nodes_) {
     NodeState& state = at(state_.nodes, node);
     while (state.waiting >= 0 && state.open < at(costs_, node).slots) {
       const int task = state.waiting;
-      state.waiting = next(state_, task);
+      state.waiting = next(task);
       ++state.open;
-      insert(state_, state.ready, task);
+      insert(state.ready, task);
     }
     run_next(state, -1);
   }
@@ -277,11 +274,8 @@ Cost Evaluator::evaluate(const Candidate& candidate, const Cost& limit) {
     first_trial_snapshot_ = 1;
     start_nodes();
   }
-  const int64_t before = state_.event;
   const double limit_s = limit.unfinished > 0 ? std::numeric_limits<double>::infinity() : limit.seconds;
-  const bool ended = run(limit_s);
-  events_handled_ += state_.event - before;
-  if (!ended) return Cost::infinite();
+  if (!run(limit_s)) return Cost::infinite();
   const int64_t unfinished = static_cast<int64_t>(tasks_.size()) - state_.finished;
   if (unfinished > 0) return {.unfinished = unfinished, .seconds = 0};
   return {.unfinished = 0, .seconds = after_reduction()};
@@ -353,7 +347,7 @@ void Evaluator::finish(int task) {
     if (length_ > 1)
       send(task);
     else
-      insert(state_, node.ready, task + 1);
+      insert(node.ready, task + 1);
   }
   run_next(node, ended.step > length_ ? end_visit(node) : -1);
 }
@@ -365,10 +359,10 @@ int Evaluator::end_visit(NodeState& node) {
   node.last_end_s = state_.now_s;
   const int first = node.waiting;
   if (first < 0) return -1;
-  node.waiting = next(state_, first);
+  node.waiting = next(first);
   ++node.open;
   if (at(tasks_, first).step > 0) return first;
-  insert(state_, node.ready, first);
+  insert(node.ready, first);
   return -1;
 }
 
@@ -376,17 +370,17 @@ void Evaluator::arrive(int task) {
   const Task& arrived = at(tasks_, task);
   NodeState& node = at(state_.nodes, arrived.node);
   if (arrived.step < length_) {
-    if (node.open >= at(costs_, arrived.node).slots) return insert(state_, node.waiting, task);
+    if (node.open >= at(costs_, arrived.node).slots) return insert(node.waiting, task);
     ++node.open;
   }
-  insert(state_, node.ready, task);
+  insert(node.ready, task);
   run_next(node, -1);
 }
 
-void Evaluator::insert(State& state, int32_t& list, int task) {
+void Evaluator::insert(int32_t& list, int task) {
   int32_t* place = &list;
-  while (*place >= 0 && at(key_, *place) < at(key_, task)) place = &next(state, *place);
-  next(state, task) = *place;
+  while (*place >= 0 && at(key_, *place) < at(key_, task)) place = &next(*place);
+  next(task) = *place;
   *place = task;
 }
 
@@ -394,7 +388,7 @@ void Evaluator::run_next(NodeState& node, int let_in_late) {
   if (node.running < 0) {
     if (node.ready >= 0) {
       node.running = node.ready;
-      node.ready = next(state_, node.ready);
+      node.ready = next(node.ready);
     } else {
       node.running = let_in_late;
       let_in_late = -1;
@@ -402,7 +396,7 @@ void Evaluator::run_next(NodeState& node, int let_in_late) {
     if (node.running >= 0)
       state_.events.push(state_.now_s + at(tasks_, node.running).duration_s, static_cast<uint32_t>(node.running) * 2);
   }
-  if (let_in_late >= 0) insert(state_, node.ready, let_in_late);
+  if (let_in_late >= 0) insert(node.ready, let_in_late);
 }
 
 // To the next task.

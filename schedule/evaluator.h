@@ -56,20 +56,13 @@ class Evaluator {
   // with. Nothing accepted yet: evaluations begin at the start.
   void accept();
 
-  int64_t events() const { return events_handled_; }  // since construction
-
  private:
   struct Event {
     double time_s;
-    uint32_t sequence;
     uint32_t what;  // 2 x task, + 1: its input arrives, + 0: it ends
-
-    bool before(const Event& other) const {
-      return time_s < other.time_s || (time_s == other.time_s && sequence < other.sequence);
-    }
   };
-  // Sorted, as there are few at a time (at most one for each microbatch under way) and new ones are mostly late: faster
-  // here than the Simulator's heap.
+  // Sorted by time, and by insertion where times are equal. There are few at a time (at most one for each microbatch
+  // under way), and new ones are mostly late, so that they pass few.
   class EventLine {
    public:
     EventLine() = default;
@@ -84,7 +77,6 @@ class Evaluator {
    private:
     std::vector<Event> events_;
     size_t first_ = 0;  // those before are over
-    uint32_t next_sequence_ = 0;
   };
   struct NodeState {
     int32_t running = -1;
@@ -124,9 +116,7 @@ class Evaluator {
 
   size_t first_task(int microbatch) const { return static_cast<size_t>(microbatch) * static_cast<size_t>(steps_); }
   double duration_s(int node, int step) const;
-  int32_t& next(State& state, int task) const {
-    return state.next[static_cast<size_t>(tasks_[static_cast<size_t>(task)].microbatch)];
-  }
+  int32_t& next(int task) { return state_.next[static_cast<size_t>(tasks_[static_cast<size_t>(task)].microbatch)]; }
   size_t link(int from, int to) const {
     return static_cast<size_t>(from) * static_cast<size_t>(node_count_) + static_cast<size_t>(to);
   }
@@ -146,7 +136,7 @@ class Evaluator {
   bool run(double limit_s);
   void finish(int task);
   void arrive(int task);
-  void insert(State& state, int32_t& list, int task);
+  void insert(int32_t& list, int task);
   int end_visit(NodeState& node);
   void run_next(NodeState& node, int let_in_late);
   void send(int task);
@@ -181,8 +171,8 @@ class Evaluator {
   State state_;
   // free_s of links, as far as stamped with the run's number. Outside of State as few links are busy at a time.
   std::vector<double> link_free_s_;
-  std::vector<uint32_t> link_run_;
-  uint32_t run_ = 0;
+  std::vector<uint64_t> link_run_;
+  uint64_t run_ = 0;
   // By task: the event at which it ended, kNever if it did not. The trial's holds what ended from event trial_from_ on.
   std::vector<int32_t> trial_finish_, base_finish_;
   int32_t trial_from_ = 0;
@@ -190,7 +180,6 @@ class Evaluator {
   std::vector<State> snapshots_, trial_snapshots_;
   int snapshot_every_ = 0;
   int first_trial_snapshot_ = 0;
-  int64_t events_handled_ = 0;
 };
 
 }  // namespace skippipe

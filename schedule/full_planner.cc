@@ -53,7 +53,7 @@ class ChainBuilder {
 class FullPlanner : public Planner {
  public:
   PlanResult plan(const PlanRequest& request) const override {
-    if (auto infeasible = check_request(request)) return *std::move(infeasible);
+    if (auto infeasible = check_unskipped_request(request)) return *std::move(infeasible);
     PlanRequest whole = request;
     whole.rules.skip_ratio = 0;
     BudgetMeter meter(whole);

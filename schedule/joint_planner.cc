@@ -5,6 +5,7 @@
 // meet a few times; then those that are behind go on from the best.
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <thread>
 
 #include "schedule/dtfm_placement.h"
@@ -111,18 +112,32 @@ class Searches {
   const Annealing& run() {
     for (int meeting = 1; meeting <= kMeetings; ++meeting) {
       const double share = static_cast<double>(meeting) / kMeetings;
-      {
-        std::vector<std::jthread> threads;
-        for (size_t i = 1; i < searches_.size(); ++i)
-          threads.emplace_back([this, i, share] { searches_[i]->run(share); });
-        searches_[0]->run(share);
-      }
+      run_all(share);
       if (meeting < kMeetings) meet();
     }
     return best();
   }
 
  private:
+  // What a thread throws is thrown here once all have ended.
+  void run_all(double share) {
+    std::vector<std::exception_ptr> thrown(searches_.size());
+    const auto attempt = [&](size_t i) {
+      try {
+        searches_[i]->run(share);
+      } catch (...) {
+        thrown[i] = std::current_exception();
+      }
+    };
+    {
+      std::vector<std::jthread> threads;
+      for (size_t i = 1; i < searches_.size(); ++i) threads.emplace_back(attempt, i);
+      attempt(0);
+    }
+    for (const std::exception_ptr& exception : thrown)
+      if (exception) std::rethrow_exception(exception);
+  }
+
   const Annealing& best() const {
     return **std::ranges::min_element(searches_, {}, [](const auto& search) { return search->best_cost(); });
   }
@@ -143,7 +158,6 @@ class JointPlanner : public Planner {
   PlanResult plan(const PlanRequest& request) const override {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
     const int length = path_length(request);
-    if (length < 1) return no_visits(request, length);
     BudgetMeter meter(request);
     const std::vector<Candidate> starts = first_candidates(request, length, meter);
     if (starts.empty()) return no_paths(request, length);

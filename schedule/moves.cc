@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "schedule/planning.h"
 
@@ -27,7 +28,10 @@ Moves::Moves(const PlanRequest& request) : request_(request), router_(request) {
   if (!divides) moves_.push_back({&Moves::replace_stage, 2});
   if (may_place) moves_.push_back({&Moves::exchange_nodes, 2});
   if (may_place) moves_.push_back({&Moves::exchange_nodes_and_reroute, 2});
-  if (may_place && request.nodes_per_stage.empty()) moves_.push_back({&Moves::resize, 1});
+  if (may_place && request.nodes_per_stage.empty()) {
+    moves_.push_back({&Moves::resize, 1});
+    moves_.push_back({&Moves::exchange_groups_and_reroute, 1});
+  }
   for (const Weighted& move : moves_) weights_ += move.weight;
 }
 
@@ -36,6 +40,9 @@ bool Moves::change(Candidate& candidate, double iteration_s, Random& random) {
   stage_of_.assign(request_.network.nodes.size(), -1);
   for (size_t stage = 0; stage < candidate.stages.size(); ++stage)
     for (const int node : candidate.stages[stage]) stage_of_[static_cast<size_t>(node)] = static_cast<int>(stage);
+  unused_.clear();
+  for (int node = 0; node < request_.network.size(); ++node)
+    if (stage_of(node) < 0) unused_.push_back(node);
   auto draw = static_cast<int>(random.below(static_cast<uint64_t>(weights_)));
   for (const Weighted& move : moves_) {
     draw -= move.weight;
@@ -61,13 +68,19 @@ bool Moves::settle(std::span<int> path) {
   return disorder(stages_of(path, stages_a_), request_.rules) == 0;
 }
 
-// Two nodes, everywhere: also their stages.
+// Of a stage, or those that are unused.
+std::vector<int>& Moves::random_group(Candidate& candidate, Random& random) {
+  const size_t group = random.below(candidate.stages.size() + (unused_.empty() ? 0 : 1));
+  return group < candidate.stages.size() ? candidate.stages[group] : unused_;
+}
+
+// Two nodes, everywhere: also their stages. One may be unused, and takes the other's place.
 bool Moves::exchange_nodes(Candidate& candidate, Random& random) {
-  std::vector<int>& stage_a = candidate.stages[random.below(candidate.stages.size())];
-  std::vector<int>& stage_b = candidate.stages[random.below(candidate.stages.size())];
-  int& a = random_node(stage_a, random);
-  int& b = random_node(stage_b, random);
-  if (a == b) return false;
+  std::vector<int>& group_a = random_group(candidate, random);
+  std::vector<int>& group_b = random_group(candidate, random);
+  int& a = random_node(group_a, random);
+  int& b = random_node(group_b, random);
+  if (a == b || (stage_of(a) < 0 && stage_of(b) < 0)) return false;
   for (int& node : candidate.nodes) node = node == a ? b : node == b ? a : node;
   std::swap(a, b);
   return true;
@@ -213,26 +226,46 @@ bool Moves::exchange_stages_and_reroute(Candidate& candidate, Random& random) {
   return true;
 }
 
-// Those that visit either node look for new ways.
-bool Moves::exchange_nodes_and_reroute(Candidate& candidate, Random& random) {
-  const auto a = static_cast<int>(random.below(request_.network.nodes.size()));
-  const auto b = static_cast<int>(random.below(request_.network.nodes.size()));
-  const int stage_a = stage_of(a), stage_b = stage_of(b);
-  if (stage_a < 0 || stage_b < 0 || stage_a == stage_b) return false;
-  *std::ranges::find(candidate.stages[static_cast<size_t>(stage_a)], a) = b;
-  *std::ranges::find(candidate.stages[static_cast<size_t>(stage_b)], b) = a;
+// Each visit of a node goes to the one that `instead` says; paths that this changes look for new ways.
+template <typename Instead>
+void Moves::replace_and_reroute(Candidate& candidate, Random& random, const Instead& instead) {
   std::vector<int> touched;
   for (int m = 0; m < candidate.microbatches(); ++m) {
     bool found = false;
     for (int& node : candidate.path(m)) {
-      if (node != a && node != b) continue;
-      node = node == a ? b : a;
-      found = true;
+      const int before = std::exchange(node, instead(node));
+      found = found || node != before;
     }
     if (found) touched.push_back(m);
   }
   measure(candidate, random);
   for (const int m : touched) router_.reroute(candidate, candidate.path(m));
+}
+
+// One of the nodes may be unused.
+bool Moves::exchange_nodes_and_reroute(Candidate& candidate, Random& random) {
+  const auto a = static_cast<int>(random.below(request_.network.nodes.size()));
+  const auto b = static_cast<int>(random.below(request_.network.nodes.size()));
+  const int stage_a = stage_of(a), stage_b = stage_of(b);
+  if (stage_a == stage_b) return false;
+  if (stage_a >= 0) *std::ranges::find(candidate.stages[static_cast<size_t>(stage_a)], a) = b;
+  if (stage_b >= 0) *std::ranges::find(candidate.stages[static_cast<size_t>(stage_b)], b) = a;
+  replace_and_reroute(candidate, random, [&](int node) { return node == a ? b : node == b ? a : node; });
+  return true;
+}
+
+// Two stages, all their nodes. Node by node, groups of unlike size would pass through worse plans.
+bool Moves::exchange_groups_and_reroute(Candidate& candidate, Random& random) {
+  const auto a = static_cast<int>(random.below(candidate.stages.size()));
+  const auto b = static_cast<int>(random.below(candidate.stages.size()));
+  if (a == b) return false;
+  std::vector<int>& group_a = candidate.stages[static_cast<size_t>(a)];
+  std::vector<int>& group_b = candidate.stages[static_cast<size_t>(b)];
+  std::swap(group_a, group_b);
+  replace_and_reroute(candidate, random, [&](int node) {
+    const int stage = stage_of(node);  // before
+    return stage == a ? random_node(group_a, random) : stage == b ? random_node(group_b, random) : node;
+  });
   return true;
 }
 

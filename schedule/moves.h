@@ -27,6 +27,7 @@ class Moves {
   const PathStages& stages_of(std::span<const int> path, PathStages& scratch) const;
   bool settle(std::span<int> path);
 
+  std::vector<int>& random_group(Candidate& candidate, Random& random);
   bool exchange_nodes(Candidate& candidate, Random& random);
   bool resize(Candidate& candidate, Random& random);
   void leave(Candidate& candidate, int node, Random& random);
@@ -42,6 +43,9 @@ class Moves {
   bool reroute(Candidate& candidate, Random& random);
   bool exchange_stages_and_reroute(Candidate& candidate, Random& random);
   bool exchange_nodes_and_reroute(Candidate& candidate, Random& random);
+  bool exchange_groups_and_reroute(Candidate& candidate, Random& random);
+  template <typename Instead>
+  void replace_and_reroute(Candidate& candidate, Random& random, const Instead& instead);
   void measure(const Candidate& candidate, Random& random);
 
   struct Weighted {
@@ -55,7 +59,8 @@ class Moves {
   std::vector<Weighted> moves_;
   int weights_ = 0;
   std::vector<int> stage_of_;  // by node, -1: unused
-  std::vector<int> served_;    // by stage; scratch, like the following
+  std::vector<int> unused_;
+  std::vector<int> served_;  // by stage; scratch, like the following
   PathStages stages_a_, stages_b_;
 };
 

@@ -143,12 +143,6 @@ void place_by_load(const PlanRequest& request, const std::vector<PathStages>& pa
   }
 }
 
-PlanResult no_visits(const PlanRequest& request, int length) {
-  return {.rule = "C2",
-          .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
-                             request.rules.skip_ratio, length, request.stage_count())};
-}
-
 PlanResult no_paths(const PlanRequest& request, int length) {
   const double exposure = static_cast<double>(request.microbatches) * (length - 1) / (request.stage_count() - 1);
   if (!request.rules.equal_exposure)

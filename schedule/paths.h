@@ -35,9 +35,7 @@ std::optional<std::vector<PathStages>> draw_stages(const PlanRequest& request, s
 // per microbatch as `paths` say.
 void place_by_load(const PlanRequest& request, const std::vector<PathStages>& paths, Plan& plan);
 
-// The results of requests whose paths of `length` visits can't be: C2 (no visit left), and what repair_jumps not found
-// means.
-PlanResult no_visits(const PlanRequest& request, int length);
+// What it means that draw_stages found nothing.
 PlanResult no_paths(const PlanRequest& request, int length);
 
 // Seconds of one microbatch's passes on a node of a stage, and of a message of activations there and one of gradients

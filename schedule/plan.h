@@ -18,6 +18,8 @@ struct PlanRules {
   int max_swap_distance = 1;   // C3: how far behind
   int max_jump = 4;            // C3: how far past the furthest stage reached a visit may go
   bool equal_exposure = true;  // C4
+
+  bool operator==(const PlanRules&) const = default;
 };
 
 // What one iteration computes and moves, so that a plan can be simulated from its file and a network alone.
@@ -31,6 +33,8 @@ struct Workload {
   // what one slot takes. Both empty: not known.
   std::vector<int64_t> stage_state_bytes = {};
   std::vector<int64_t> stage_slot_bytes = {};
+
+  bool operator==(const Workload&) const = default;
 };
 
 struct PlannedVisit {
@@ -39,6 +43,8 @@ struct PlannedVisit {
   int forward_priority = 0;  // among tasks that may run, a node runs the one of highest priority
   int backward_priority = 0;
   int backward_rank = 0;  // place among the node's gradient passes (losses and backwards): they run in this order
+
+  bool operator==(const PlannedVisit&) const = default;
 };
 
 struct PlannedMicrobatch {
@@ -47,6 +53,7 @@ struct PlannedMicrobatch {
   int loss_rank = 0;  // place among the data node's gradient passes
 
   int data_node() const { return visits.front().node; }
+  bool operator==(const PlannedMicrobatch&) const = default;
 };
 
 struct Prediction {
@@ -55,6 +62,8 @@ struct Prediction {
   double waiting_share = 0;  // share of the iteration that nodes are neither computing nor reducing, mean over nodes
   std::vector<double> busy_share;  // per node: computing
   double bytes_sent = 0;           // by all nodes in one iteration
+
+  bool operator==(const Prediction&) const = default;
 };
 
 struct Plan {
@@ -73,6 +82,7 @@ struct Plan {
   int node_count() const { return static_cast<int>(node_names.size()); }
   // The stage of each node; -1 for a node left unused.
   std::vector<int> stage_of_nodes() const;
+  bool operator==(const Plan&) const = default;
 };
 
 // The nodes that have a stage, ascending.

@@ -38,8 +38,8 @@ struct PlanRequest {
   // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly; "joint" then looks
   // for the best sizes, and may leave nodes out.
   std::vector<int> nodes_per_stage;
-  // A plan to begin from, of these nodes, `stages`, rules and microbatches: a planner that improves plans starts there,
-  // changes it little at a time, and returns nothing slower. Others do without.
+  // A plan to begin from, of these nodes, `stages`, rules and microbatches: a planner that improves plans starts with
+  // its paths in their start order, changes them little at a time, and returns nothing slower. Others do without.
   std::optional<Plan> start = std::nullopt;
   int microbatches = 1;  // of an iteration, over all data nodes
   // Two replicas of a stage exchange a message of activations within this time, both ways. For requests without

@@ -97,6 +97,15 @@ std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& 
 }
 
 std::optional<PlanResult> check_request(const PlanRequest& request) {
+  if (auto infeasible = check_unskipped_request(request)) return infeasible;
+  const int length = path_length(request);
+  if (length >= 1) return std::nullopt;
+  return PlanResult{.rule = "C2",
+                    .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
+                                       request.rules.skip_ratio, length, request.stage_count())};
+}
+
+std::optional<PlanResult> check_unskipped_request(const PlanRequest& request) {
   const int nodes = request.network.size();
   const int stages = request.stage_count();
   if (stages < 1) throw ConfigError("{} stages, expected at least 1", stages);

@@ -11,6 +11,8 @@ namespace skippipe {
 
 // Throws ConfigError unless the request makes sense. Returns what makes it infeasible from the start, if anything.
 std::optional<PlanResult> check_request(const PlanRequest& request);
+// The same for a planner whose paths skip nothing, whatever the rules say.
+std::optional<PlanResult> check_unskipped_request(const PlanRequest& request);
 
 // Stages that a path visits: P = S - round(r * S).
 int path_length(const PlanRequest& request);
@@ -18,11 +20,11 @@ int path_length(const PlanRequest& request);
 // The network's nodes at random, in stages of the sizes that the request says, else even ones.
 std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random);
 
-// Everything but the paths: rules, workload, nodes, the request's stages, and microbatches of `length` visits with
-// priorities.
+// Everything but the paths: rules, workload, nodes, the request's stages and slots there, and microbatches of `length`
+// visits with priorities.
 Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length);
 
-// From stages and paths: slots, ranks and predictions, or which of the request's limits they break.
+// From stages, slots and paths: ranks and predictions, or which of the request's limits they break.
 PlanResult finish_plan(const PlanRequest& request, Plan plan);
 
 // One for each method.

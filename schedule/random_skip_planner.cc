@@ -63,7 +63,6 @@ class RandomSkipPlanner : public Planner {
   PlanResult plan(const PlanRequest& request) const override {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
     const int length = path_length(request);
-    if (length < 1) return no_visits(request, length);
     BudgetMeter meter(request);
     Placements placements = place_stages(request, meter);
     if (placements.best_first.empty()) return placements.why;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "schedule/budget_meter.h"
 #include "schedule/capacity.h"
 #include "schedule/lower_bound.h"
 
@@ -16,6 +17,7 @@ constexpr int kRounds = 3;
 constexpr double kRoundShare = 1.0 / 6;    // of the budget
 constexpr int64_t kLeastEvaluations = 60;  // of a shape in the first round
 constexpr double kLeastSeconds = 0.02;
+constexpr double kLeastShare = 0.01;  // of the budget, however late it is
 constexpr size_t kFewestShapes = 4;
 constexpr size_t kMostShapes = 64;
 constexpr size_t kSurvivors = 3;  // one of so many
@@ -40,7 +42,7 @@ double score_at(const ShapeRow& row, double iteration_s, const PlanRules& rules)
 class Tournament {
  public:
   Tournament(const Planner& planner, const ShapeRequest& shapes)
-      : planner_(planner), shapes_(shapes), request_(shapes.plan) {}
+      : planner_(planner), shapes_(shapes), meter_(shapes.plan), request_(shapes.plan) {}
 
   ShapeChoice run() {
     for (const int stages : stage_counts(shapes_)) add_stage_count(stages);
@@ -182,7 +184,9 @@ class Tournament {
     Entry& winner = entries_.front();
     std::vector<Stages> places = {{}};
     if (!winner.stages.empty()) places.push_back(winner.stages);
-    const double each = (1 - spent_share_) / static_cast<double>(places.size());
+    // Plans may have taken more seconds than were theirs, and what is between them takes some, too.
+    const double left = std::max(kLeastShare, 1 - std::max(spent_share_, meter_.used()));
+    const double each = left / static_cast<double>(places.size());
     for (const Stages& stages : places) play(winner, stages, each);
   }
 
@@ -210,6 +214,7 @@ class Tournament {
 
   const Planner& planner_;
   const ShapeRequest& shapes_;
+  const BudgetMeter meter_;
   PlanRequest request_;  // of the shape under way
   std::vector<Entry> entries_;
   std::vector<ShapeRow> retired_, refused_;

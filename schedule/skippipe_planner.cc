@@ -123,7 +123,6 @@ class SkippipePlanner : public Planner {
   PlanResult plan(const PlanRequest& request) const override {
     if (auto infeasible = check_request(request)) return *std::move(infeasible);
     const int length = path_length(request);
-    if (length < 1) return no_visits(request, length);
     BudgetMeter meter(request);
     meter.allow(kPlacementShare);
     const Placements placements = place_stages(request, meter);

@@ -42,9 +42,9 @@ ShapedPlan make_plan(const Options& options) {
 
 void run(const Options& options) {
   const auto [plan, request] = make_plan(options);
+  save_plan_beside(plan, options.plan.network, options.out);
   print_plan(plan);
   print_floor(request, plan);
-  save_plan_beside(plan, options.plan.network, options.out);
   show_views(plan, request.network, options.views);
 }
 

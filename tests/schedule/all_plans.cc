@@ -102,6 +102,27 @@ bool AllPlans::keeps_exposure() const {
   return *high - *low <= 1;
 }
 
+std::vector<std::vector<std::vector<int>>> all_placements(const PlanRequest& request) {
+  const auto stages = static_cast<size_t>(request.stage_count());
+  std::vector<std::vector<std::vector<int>>> placements;
+  std::vector<size_t> stage_of(request.network.nodes.size(), 0);  // `stages`: left out
+  for (;;) {
+    std::vector<std::vector<int>> placement(stages);
+    for (size_t node = 0; node < stage_of.size(); ++node)
+      if (stage_of[node] < stages) placement[stage_of[node]].push_back(static_cast<int>(node));
+    bool fits = true;
+    for (size_t s = 0; s < stages; ++s) {
+      const bool size_fits = request.nodes_per_stage.empty() ? !placement[s].empty()
+                                                             : std::ssize(placement[s]) == request.nodes_per_stage[s];
+      fits = fits && size_fits && count_misfits(request, placement[s], static_cast<int>(s)) == 0;
+    }
+    if (fits) placements.push_back(std::move(placement));
+    size_t node = 0;
+    while (node < stage_of.size() && ++stage_of[node] > stages) stage_of[node++] = 0;
+    if (node == stage_of.size()) return placements;
+  }
+}
+
 // 1 to 4 stages of 1 or 2 nodes that differ in all that a network can say, under random rules.
 PlanRequest tiny_request(uint64_t seed) {
   Random random(seed, {21});

@@ -28,6 +28,10 @@ class AllPlans {
   Plan plan_;
 };
 
+// The nodes in all the ways that they can be dealt to the stages: as many to each as nodes_per_stage says; or, where it
+// is empty, any that leave no stage empty, with nodes left out, too. Of those that can hold their stages.
+std::vector<std::vector<std::vector<int>>> all_placements(const PlanRequest& request);
+
 // 1 to 4 stages of 1 or 2 nodes that differ in all that a network can say, under random rules.
 PlanRequest tiny_request(uint64_t seed);
 

@@ -100,6 +100,24 @@ TEST(Capacity, SaysWhatDoesNotFit) {
   EXPECT_TRUE(make_planner("full")->plan(request).plan);
 }
 
+// A link a thousand times slower than the others is kept out of stages, unless the reduction over it is simulated.
+TEST(Capacity, OutlyingLinksAreKeptOutOfStages) {
+  PlanRequest request = request_of(6, 3);
+  for (Link& link : request.network.links) link = {.latency_s = 0.1};
+  for (const int other : {1, 2, 3, 4, 5}) request.network.link(0, other) = {.latency_s = other == 5 ? 0.1 : 100};
+  EXPECT_EQ(default_replica_delay_s(request.network, request.workload), INFINITY);
+  request.workload.stage_gradient_bytes.assign(3, 0);
+  request.max_replica_delay_s = default_replica_delay_s(request.network, request.workload);
+  EXPECT_DOUBLE_EQ(request.max_replica_delay_s, 1);
+  request.nodes_per_stage = {2, 2, 2};
+  for (NetworkNode& node : request.network.nodes) node.slots_from_memory = false;
+  for (const std::string& method : planning_methods()) {
+    const PlanResult result = make_planner(method)->plan(request);
+    ASSERT_TRUE(result.plan) << method << ": " << result.why;
+    EXPECT_THAT(result.plan->stages, testing::Contains(std::vector<int>{0, 5})) << method;
+  }
+}
+
 TEST(Capacity, RefusesListsThatMakeNoSense) {
   PlanRequest request = request_of(6, 3);
   request.workload.stage_state_bytes.pop_back();

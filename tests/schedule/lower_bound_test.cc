@@ -48,6 +48,40 @@ TEST(LowerBound, IsNeverAboveTheBestOfAllPlans) {
   }
 }
 
+// Wherever nodes go, however many a stage has, whoever is left out.
+TEST(LowerBound, IsNeverAboveTheBestOfAllPlacements) {
+  int checked = 0;
+  for (const uint64_t seed : test::seeds(300)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    PlanRequest request = test::tiny_request(seed);
+    Random random(seed, {23});
+    if (random.below(2) == 0) {  // slots from memory
+      for (size_t s = 0; s < request.stages.size(); ++s) {
+        request.workload.stage_state_bytes.push_back(static_cast<int64_t>(random.below(100)));
+        request.workload.stage_slot_bytes.push_back(1 + static_cast<int64_t>(random.below(100)));
+      }
+      for (NetworkNode& node : request.network.nodes) {
+        node.slots_from_memory = random.below(2) == 0;
+        node.memory_bytes = 300 + static_cast<int64_t>(random.below(400));
+      }
+    }
+    request.nodes_per_stage.clear();
+    const double plans = test::AllPlans(request).count();
+    request.stages.clear();
+    const LowerBound any = lower_bound(request);
+    const auto placements = test::all_placements(request);
+    if (plans * static_cast<double>(placements.size()) > 5000) continue;
+    ++checked;
+    for (const auto& stages : placements) {
+      request.stages = stages;
+      EXPECT_LE(any.seconds, test::AllPlans(request).best()) << any.what;
+    }
+  }
+  if (!std::getenv("SKIPPIPE_SEED")) {
+    EXPECT_GT(checked, 100);
+  }
+}
+
 // What follows the last backward pass apart, the shortest way is all that a single microbatch needs.
 TEST(LowerBound, IsTheTimeOfASingleMicrobatch) {
   for (const uint64_t seed : test::seeds(200)) {

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <set>
+#include <vector>
 
 #include "schedule/planning.h"
 #include "schedule/ranking.h"
@@ -58,6 +60,24 @@ TEST(Moves, KeepTheRules) {
   if (!std::getenv("SKIPPIPE_SEED")) {
     EXPECT_GT(unused, 0);
   }
+}
+
+// In one change: what would take several, through worse plans.
+TEST(Moves, ExchangeUnusedNodesAndWholeStages) {
+  using Stages = std::vector<std::vector<int>>;
+  PlanRequest request;
+  request.network = test::random_network(1, 4);
+  request.workload = {.stage_layers = {1, 1}, .stage_gradient_bytes = {0, 0}};
+  request.rules.skip_ratio = 0;
+  const Candidate start{.length = 2, .stages = {{0, 2}, {1}}, .nodes = {2, 1}};
+  Moves moves(request);
+  Random random(1, {31});
+  std::set<Stages> reached;
+  for (int i = 0; i < 1000; ++i) {
+    Candidate changed = start;
+    if (moves.change(changed, 10, random)) reached.insert(changed.stages);
+  }
+  EXPECT_THAT(reached, testing::IsSupersetOf(std::vector<Stages>{{{0, 2}, {3}}, {{0, 3}, {1}}, {{1}, {0, 2}}}));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -40,34 +41,52 @@ PlanRequest make_request(uint64_t seed, int nodes, int stages, int microbatches)
   return request;
 }
 
+// Also where nodes have one slot, share an uplink or say their memory, on several threads.
+PlanRequest any_request(uint64_t seed) {
+  Random random(seed, {4});
+  const int stages = 1 + static_cast<int>(random.below(6));
+  const int nodes = stages + static_cast<int>(random.below(8));
+  PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
+  request.rules.equal_exposure = random.below(3) > 0;
+  request.rules.max_swaps = static_cast<int>(random.below(3));
+  request.rules.max_jump = 1 + static_cast<int>(random.below(4));
+  request.budget.threads = 1 + static_cast<int>(random.below(3));
+  if (random.below(3) == 0) request.nodes_per_stage = split_evenly(nodes, stages);
+  request.workload.stage_state_bytes.assign(static_cast<size_t>(stages), 100);
+  request.workload.stage_slot_bytes.assign(static_cast<size_t>(stages), 100);
+  for (NetworkNode& node : request.network.nodes) {
+    node.slots = 1 + static_cast<int>(random.below(4));
+    if (random.below(4) == 0) node.uplink_bytes_per_s = random.uniform(1e6, 1e8);
+    node.slots_from_memory = random.below(4) == 0;
+    node.memory_bytes = 300 + static_cast<int64_t>(random.below(500));
+  }
+  return request;
+}
+
 TEST(Planner, EveryPlanIsValid) {
-  int plans = 0;
+  std::map<std::string, int> plans;
   for (const uint64_t seed : test::seeds(200)) {
     SCOPED_TRACE(test::replay_command(seed));
-    Random random(seed, {4});
-    const int stages = 1 + static_cast<int>(random.below(6));
-    const int nodes = stages + static_cast<int>(random.below(8));
-    PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
-    request.rules.equal_exposure = random.below(3) > 0;
-    request.rules.max_swaps = static_cast<int>(random.below(3));
+    const PlanRequest request = any_request(seed);
     for (const std::string& method : planning_methods()) {
       const PlanResult result = make_planner(method)->plan(request);
       const PlanResult again = make_planner(method)->plan(request);
-      ASSERT_EQ(result.plan.has_value(), again.plan.has_value());
+      EXPECT_EQ(result.why, again.why);
+      EXPECT_TRUE(result.plan == again.plan) << method << ": the same request, another plan";
       if (!result.plan) {
         EXPECT_FALSE(result.rule.empty() || result.why.empty());
         continue;
       }
-      ++plans;
-      EXPECT_EQ(result.plan->stages, again.plan->stages);
-      EXPECT_EQ(result.plan->predicted.iteration_s, again.plan->predicted.iteration_s);
+      ++plans[method];
       for (const Violation& violation : validate(*result.plan, request.network))
         ADD_FAILURE() << method << " " << violation.rule << ": " << violation.what;
       Simulator simulator(request.network);
       EXPECT_EQ(simulator.run(*result.plan).iteration_s, result.plan->predicted.iteration_s);
     }
   }
-  EXPECT_GT(plans, 0);
+  if (!std::getenv("SKIPPIPE_SEED")) {
+    for (const std::string& method : planning_methods()) EXPECT_GT(plans[method], 100) << method;
+  }
 }
 
 TEST(Planner, FullVisitsAllStagesInOrder) {
@@ -106,12 +125,7 @@ TEST(Planner, SameSeedSamePlan) {
     const PlanResult a = make_planner(method)->plan(request);
     const PlanResult b = make_planner(method)->plan(request);
     ASSERT_TRUE(a.plan && b.plan);
-    EXPECT_EQ(a.plan->stages, b.plan->stages);
-    for (size_t m = 0; m < a.plan->microbatches.size(); ++m)
-      for (size_t i = 0; i < a.plan->microbatches[m].visits.size(); ++i) {
-        EXPECT_EQ(a.plan->microbatches[m].visits[i].node, b.plan->microbatches[m].visits[i].node);
-      }
-    EXPECT_EQ(a.plan->predicted.iteration_s, b.plan->predicted.iteration_s);
+    EXPECT_TRUE(*a.plan == *b.plan) << method;
   }
 }
 
@@ -171,6 +185,7 @@ TEST(Planner, SaysWhichRuleCannotBeMet) {
   request = make_request(1, 6, 4, 4);
   request.rules.skip_ratio = 1;
   infeasible(request, "C2", "0 of 4 stages");
+  EXPECT_TRUE(make_planner("full")->plan(request).plan) << "skips nothing";
   // Two visits of ten stages reach at most stage 4, so that the later ones serve nobody.
   request = make_request(1, 10, 10, 9);
   request.rules.skip_ratio = 0.8;
@@ -202,7 +217,7 @@ TEST(Planner, NamesTheFieldThatMakesNoSense) {
   const auto names = [](const std::string& part, const std::function<void(PlanRequest&)>& change) {
     PlanRequest request = make_request(1, 6, 3, 4);
     change(request);
-    for (const char* method : {"full", "joint"})
+    for (const std::string& method : planning_methods())
       SKP_EXPECT_ERROR((void)make_planner(method)->plan(request), ConfigError, part);
   };
   names("skip_ratio: found -0.5, expected 0 to 1", [](PlanRequest& r) { r.rules.skip_ratio = -0.5; });  // P > S
@@ -241,43 +256,36 @@ TEST(Planner, OneSlotEverywhereIsEnough) {
   }
 }
 
-// The nodes of a request's stages in all the ways that they can be dealt to stages of these sizes.
-std::vector<std::vector<std::vector<int>>> all_placements(const std::vector<std::vector<int>>& stages) {
-  std::vector<int> stage_of;
-  for (size_t s = 0; s < stages.size(); ++s) stage_of.insert(stage_of.end(), stages[s].size(), static_cast<int>(s));
-  std::vector<std::vector<std::vector<int>>> placements;
-  do {
-    auto& placement = placements.emplace_back(stages.size());
-    for (size_t node = 0; node < stage_of.size(); ++node)
-      placement[static_cast<size_t>(stage_of[node])].push_back(static_cast<int>(node));
-  } while (std::ranges::next_permutation(stage_of).found);
-  return placements;
-}
-
 double best_of_all(PlanRequest request) {
   if (!request.stages.empty()) return test::AllPlans(request).best();
   double best = INFINITY;
-  std::vector<std::vector<int>> sizes;
-  for (const int size : request.nodes_per_stage) sizes.emplace_back(static_cast<size_t>(size));
-  for (const auto& placement : all_placements(sizes)) {
+  for (const auto& placement : test::all_placements(request)) {
     request.stages = placement;
     best = std::min(best, test::AllPlans(request).best());
   }
   return best;
 }
 
+// Stages given, their sizes given, or neither: then nodes may also be left out. More evaluations where there is more to
+// choose: of seeds' searches of 10,000, one in 200 misses the best plan for given sizes and one in 100 that for
+// neither.
 TEST(Planner, JointFindsTheBestOfAllPlans) {
-  int given = 0, free = 0, several_data_nodes = 0;
-  for (const uint64_t seed : test::seeds(300)) {
+  constexpr std::array<int64_t, 3> kEvaluations = {10'000, 30'000, 100'000};
+  std::array<int, 3> cases = {};
+  int several_data_nodes = 0;
+  for (const uint64_t seed : test::seeds(450)) {
     SCOPED_TRACE(test::replay_command(seed));
     PlanRequest request = test::tiny_request(seed);
+    const size_t data_nodes = request.stages[0].size();
+    const size_t kind = seed % 3;
     double count = test::AllPlans(request).count();
-    if (seed % 2 == 0) count *= static_cast<double>(all_placements(request.stages).size());
+    if (kind > 0) request.stages.clear();
+    if (kind > 1) request.nodes_per_stage.clear();
+    if (kind > 0) count *= static_cast<double>(test::all_placements(request).size());
     if (count < 2 || count > 20000) continue;
-    several_data_nodes += request.stages[0].size() > 1 ? 1 : 0;
-    if (seed % 2 == 0) request.stages.clear();
-    ++(seed % 2 == 0 ? free : given);
-    request.budget.evaluations = 10000;
+    ++cases[kind];
+    several_data_nodes += data_nodes > 1 ? 1 : 0;
+    request.budget.evaluations = kEvaluations[kind];
     const PlanResult result = make_planner("joint")->plan(request);
     const double best_s = best_of_all(request);
     ASSERT_EQ(result.plan.has_value(), best_s < INFINITY) << result.why;
@@ -286,9 +294,8 @@ TEST(Planner, JointFindsTheBestOfAllPlans) {
     }
   }
   if (!std::getenv("SKIPPIPE_SEED")) {
-    EXPECT_GE(given, 50);
-    EXPECT_GE(free, 50);
-    EXPECT_GE(several_data_nodes, 20);
+    for (const int count : cases) EXPECT_GE(count, 50);
+    EXPECT_GE(several_data_nodes, 50);
   }
 }
 
