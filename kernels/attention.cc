@@ -65,4 +65,8 @@ int64_t attention_workspace_bytes(const Context& ctx, int64_t batch, int64_t tok
   return ctx.backend->attention_workspace_bytes(ctx, batch, tokens, heads, kv_heads, head_dim);
 }
 
+void internal::fail_head_dim(int64_t head_dim, int64_t most) {
+  throw ShapeError("attention: heads have {} columns, expected at most {} on this backend", head_dim, most);
+}
+
 }  // namespace skippipe

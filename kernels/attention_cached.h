@@ -11,6 +11,7 @@ namespace skippipe {
 // Source:  Dao et al. 2022, arXiv:2205.14135; parts of the keys: Dao et al. 2023, "Flash-Decoding".
 // Shapes:  q, y (Tq,H,D); k, v (S,K,D), S >= Tq, H a multiple of K. Strides are free but the last must be 1.
 // Dtypes:  f32.                        Alias: no.
+// Limits:  D up to 256 on a GPU.
 // Errors:  ShapeError, DtypeError.     Deterministic: bitwise.
 // Scratch: attention_cached_workspace_bytes.
 void attention_cached_forward(Context& ctx, Tensor y, ConstTensor q, ConstTensor k, ConstTensor v, float scale);

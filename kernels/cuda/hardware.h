@@ -18,13 +18,30 @@
 
 // The namespace of code that is compiled for a GPU, or for the tests' execution of it.
 #define SKP_GPU cuda
-#define SKP_KERNEL(most_threads, blocks_at_once) __global__ void __launch_bounds__(most_threads, blocks_at_once)
+// `blocks_at_once` per multiprocessor, or as many as hold no more threads than that has.
+#define SKP_KERNEL(most_threads, blocks_at_once)  \
+  __global__ void __launch_bounds__(most_threads, \
+                                    ::skippipe::cuda::internal::blocks_that_fit(most_threads, blocks_at_once))
 #define SKP_DEVICE __device__ __forceinline__
 #define SKP_UNROLL _Pragma("unroll")
+// By `count` only, where whole loops would take too many registers.
+#define SKP_UNROLL_BY(count) SKP_INTERNAL_PRAGMA(unroll count)
+#define SKP_INTERNAL_PRAGMA(text) _Pragma(#text)
 
 namespace skippipe::cuda {
 
 inline constexpr const char* kBackendName = "cuda";
+
+namespace internal {
+constexpr int blocks_that_fit(int threads, int blocks) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && (__CUDA_ARCH__ < 900 || __CUDA_ARCH__ >= 1100)
+  constexpr int kThreadsAtOnce = 1536;
+#else
+  constexpr int kThreadsAtOnce = 2048;
+#endif
+  return blocks * threads <= kThreadsAtOnce ? blocks : kThreadsAtOnce / threads;
+}
+}  // namespace internal
 
 // ---------------------------------------------------------------------------------------------------- threads
 
@@ -224,19 +241,19 @@ SKP_DEVICE int lowest_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) 
 
 // ---------------------------------------------------------------------------------------------------- matrices
 
-// Four 8x8 matrices of 16-bit elements from shared memory: lane l names the 16 bytes of row l % 8 of matrix l / 8, and
-// gets in r[j] elements (l / 4, 2 * (l % 4)) and the next of matrix j. Transposed: elements (2 * (l % 4), l / 4) and
-// (2 * (l % 4) + 1, l / 4).
-SKP_DEVICE void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> row) {
+// Four 8x8 matrices of 16-bit elements from shared memory: lane l names the 16 bytes of row l % 8 of matrix l / 8, which
+// begin at element `at` of `tile`, and gets in r[j] elements (l / 4, 2 * (l % 4)) and the next of matrix j. Transposed:
+// elements (2 * (l % 4), l / 4) and (2 * (l % 4) + 1, l / 4).
+SKP_DEVICE void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row.address())
+               : "r"(tile.address() + 2 * static_cast<uint32_t>(at))
                : "memory");
 }
-SKP_DEVICE void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> row) {
+SKP_DEVICE void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(row.address())
+               : "r"(tile.address() + 2 * static_cast<uint32_t>(at))
                : "memory");
 }
 

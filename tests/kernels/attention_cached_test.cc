@@ -14,11 +14,11 @@ struct Shape {
   int64_t queries, positions, heads, kv_heads, head_dim, gap;
 };
 // One query and many, sequences around tiles and parts of them, blocks of query rows that are not full.
-constexpr Shape kShapes[] = {{1, 1, 1, 1, 1, 0},     {1, 5, 2, 1, 3, 0},     {1, 64, 3, 3, 32, 7},
-                             {1, 65, 4, 2, 33, 0},   {1, 700, 2, 1, 16, 0},  {1, 129, 1, 1, 80, 5},
-                             {5, 5, 4, 2, 8, 0},     {7, 130, 6, 3, 20, 3},  {33, 64, 2, 2, 31, 0},
-                             {64, 64, 1, 1, 16, 0},  {65, 200, 2, 1, 64, 0}, {16, 300, 9, 1, 17, 2},
-                             {100, 321, 4, 4, 16, 0}};
+constexpr Shape kShapes[] = {{1, 1, 1, 1, 1, 0},      {1, 5, 2, 1, 3, 0},     {1, 64, 3, 3, 32, 7},
+                             {1, 65, 4, 2, 33, 0},    {1, 700, 2, 1, 16, 0},  {1, 129, 1, 1, 80, 5},
+                             {5, 5, 4, 2, 8, 0},      {7, 130, 6, 3, 20, 3},  {33, 64, 2, 2, 31, 0},
+                             {64, 64, 1, 1, 16, 0},   {65, 200, 2, 1, 64, 0}, {16, 300, 9, 1, 17, 2},
+                             {100, 321, 4, 4, 16, 0}, {2, 150, 8, 2, 128, 0}, {40, 170, 2, 2, 130, 4}};
 
 // The token's rows without the batch dimension.
 Tensor sequence(TestTensor& tensor) {

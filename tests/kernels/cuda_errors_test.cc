@@ -3,9 +3,12 @@
 
 #include "base/error.h"
 #include "kernels/cuda/errors.h"
-#include "kernels/cuda/late_library.h"
+#include "kernels/cuda/late_cublaslt.h"
 #include "kernels/cuda/targets.h"
 #include "kernels/cuda_backend.h"
+#ifdef SKIPPIPE_HAS_CUDNN
+#include "kernels/cuda/late_cudnn.h"
+#endif
 #include "tests/expect_error.h"
 
 namespace skippipe::cuda {
@@ -42,6 +45,13 @@ TEST(CudaErrors, AMissingLibraryIsNamed) {
   const LateLibrary c("libc.so.6");
   EXPECT_NE(c.find("malloc"), nullptr);
   SKP_EXPECT_ERROR(c.find("none_such"), DeviceError, "libc.so.6 has no none_such");
+}
+
+TEST(CudaErrors, TheLibrariesOfThisBuildAreFound) {
+  EXPECT_NE(cublaslt().find("cublasLtMatmul"), nullptr);
+#ifdef SKIPPIPE_HAS_CUDNN
+  EXPECT_GE(cudnnGetVersion(), 90000u);
+#endif
 }
 
 TEST(CudaTargets, RunWhereCudaRunsThem) {

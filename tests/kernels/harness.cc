@@ -155,15 +155,19 @@ void PrintTo(const Case& c, std::ostream* out) {
 }
 
 std::vector<Case> all_cases() {
-  constexpr Case kCases[] = {
+  std::vector<Case> cases;
+  const auto add = [&](const char* backend, std::initializer_list<int> threads) {
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16})
+      for (const int count : threads) cases.push_back({backend, dtype, count});
+  };
 #ifdef SKIPPIPE_HAS_CPU_BACKEND
-      {"cpu", Dtype::kF32, 1},  {"cpu", Dtype::kF32, 2},   {"cpu", Dtype::kBf16, 1}, {"cpu", Dtype::kBf16, 2},
+  add("cpu", {1, 2});
 #endif
 #ifdef SKIPPIPE_HAS_SIMT
-      {"simt", Dtype::kF32, 1}, {"simt", Dtype::kBf16, 1},
+  add("simt", {1});
 #endif
-      {"cuda", Dtype::kF32, 1}, {"cuda", Dtype::kBf16, 1}};
-  return {std::begin(kCases), std::end(kCases)};
+  add("cuda", {1});
+  return cases;
 }
 
 KernelTest::KernelTest() : ctx_{nullptr, GetParam().threads, {}, nullptr}, random_(kSeed) {

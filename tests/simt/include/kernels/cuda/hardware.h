@@ -20,6 +20,7 @@
 #define SKP_KERNEL(most_threads, blocks_at_once) void
 #define SKP_DEVICE inline
 #define SKP_UNROLL
+#define SKP_UNROLL_BY(count)
 
 namespace skippipe::simt {
 
@@ -115,9 +116,9 @@ template <typename T>
 class Shared {
  public:
   Shared() = default;
-  explicit Shared(T* data) : data_(data) {}
+  Shared(T* data, int count) : Shared(data, data, data + count) {}
 
-  Shared operator+(int elements) const { return Shared(data_ + elements); }
+  Shared operator+(int elements) const { return {data_ + elements, begin_, end_}; }
   T load(int i) const { return *at(i, 1, Block::Access::kRead); }
   void store(int i, T value) const { *at(i, 1, Block::Access::kWrite) = value; }
   template <int N>
@@ -131,14 +132,27 @@ class Shared {
     std::memcpy(at(i, N, Block::Access::kWrite), &value, sizeof(value));
   }
 
+  // The address of element i, from which on `count` will be touched at once.
   T* at(int i, int count, Block::Access access) const {
-    Block::current().touch_shared(data_ + i, count * static_cast<int64_t>(sizeof(T)), access);
+    T* const address = within(i, count);
+    Block::current().touch_shared(address, count * static_cast<int64_t>(sizeof(T)), access);
+    return address;
+  }
+  // Refuses what lies beside the piece that was taken, be it another piece or nobody's.
+  T* within(int i, int count) const {
+    const std::ptrdiff_t first = data_ - begin_ + i;
+    if (first < 0 || first + count > end_ - begin_)
+      Block::current().fail("touches elements " + std::to_string(first) + " to " + std::to_string(first + count) +
+                            " of a piece of " + std::to_string(end_ - begin_) + " in shared memory");
     return data_ + i;
   }
-  T* unchecked() const { return data_; }
 
  private:
-  T* data_;
+  Shared(T* data, T* begin, T* end) : data_(data), begin_(begin), end_(end) {}
+
+  T* data_ = nullptr;
+  T* begin_ = nullptr;
+  T* end_ = nullptr;
 };
 
 class SharedMemory {
@@ -148,7 +162,7 @@ class SharedMemory {
   Shared<T> take(int count) {
     T* data = reinterpret_cast<T*>(next_);
     next_ += shared_bytes<T>(count);
-    return Shared<T>(data);
+    return {data, count};
   }
 
  private:
@@ -157,9 +171,9 @@ class SharedMemory {
 
 template <typename T>
 void copy_async(Shared<T> to, Global<const T> from, bool valid) {
-  constexpr int64_t kCount = 16 / sizeof(T);
+  constexpr int kCount = 16 / sizeof(T);
   from.aligned(0, kCount);  // even if nothing is read
-  Block::current().copy_async(to.unchecked(), valid ? from.at(0, kCount, Block::Access::kRead) : nullptr);
+  Block::current().copy_async(to.within(0, kCount), valid ? from.at(0, kCount, Block::Access::kRead) : nullptr);
 }
 inline void copy_async_commit() { Block::current().copy_async_commit(); }
 template <int kPending>
@@ -201,7 +215,7 @@ T shuffle_xor(T value, int mask) {
 }
 template <typename T>
 T shuffle(T value, int source) {
-  return internal::exchange("shuffle", value, [source](int) { return source % kWarp; });
+  return internal::exchange("shuffle", value, [source](int) { return source & (kWarp - 1); });
 }
 template <typename T>
 T shuffle_up(T value, int distance) {
@@ -242,11 +256,11 @@ inline void load_matrix_x4(const char* kind, uint32_t (&r)[4], Shared<Bf16> row,
 }
 }  // namespace internal
 
-inline void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> row) {
-  internal::load_matrix_x4("load_matrix_x4", r, row, false);
+inline void load_matrix_x4(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
+  internal::load_matrix_x4("load_matrix_x4", r, tile + at, false);
 }
-inline void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> row) {
-  internal::load_matrix_x4("load_matrix_x4_transposed", r, row, true);
+inline void load_matrix_x4_transposed(uint32_t (&r)[4], Shared<Bf16> tile, int at) {
+  internal::load_matrix_x4("load_matrix_x4_transposed", r, tile + at, true);
 }
 
 inline void multiply_matrices(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
