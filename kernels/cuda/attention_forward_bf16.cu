@@ -94,7 +94,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
                 kQueries = Layout::kQueries, kTile = Layout::kTile;
   const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int b = item / at.heads, h = item % at.heads, g = h / (at.heads / at.kv_heads);
+  const int b = at.by_heads.quotient(item), h = item - b * at.heads, g = at.by_group.quotient(h);
   // Those with most keys first.
   const int first_query = (blocks - 1 - block_y()) * kQueries, warp_row = warp_index() * Layout::kWarpRows;
   const int my_query = first_query + warp_row;
@@ -170,7 +170,7 @@ void attention_forward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Tens
            static_cast<int>(q.dim(0)) * at.heads, blocks, scale * kLog2E);
   };
   if (at.head_dim <= 64)
-    run(QueryBlocks<64, 2, 128, 2>());
+    run(QueryBlocks<64, 2, 128, 3>());
   else if (at.head_dim <= 128)
     run(QueryBlocks<128, 2, 64, 1>());
   else

@@ -49,15 +49,39 @@ auto heads_of(const BasicTensor<Void>& x) {
   return Heads<T>{global<Bf16>(x), x.stride(0), x.stride(2), static_cast<int>(x.stride(1))};
 }
 
+// Division by what the host knows, with no more than hardware does for values that all threads share: these then need
+// no registers of their own. For what is below 2^31. (Granlund and Montgomery 1994.)
+class Divisor {
+ public:
+  explicit Divisor(int value) {
+    while ((int64_t{1} << shift_) < value) ++shift_;
+    factor_ = static_cast<uint32_t>(divide_up(int64_t{1} << (31 + shift_), value));
+  }
+  SKP_DEVICE int quotient(int x) const {
+    return static_cast<int>(static_cast<uint32_t>((static_cast<uint64_t>(x) * factor_) >> 31) >> shift_);
+  }
+
+ private:
+  uint32_t factor_;
+  int shift_ = 0;
+};
+
 // What is the same for all tensors of a launch.
 struct AttentionExtents {
   int tokens, heads, kv_heads, head_dim;
+  Divisor by_heads, by_kv_heads, by_group;
   bool vectors;  // whether all rows take accesses of 16 bytes
 };
 
 inline AttentionExtents extents_of(const ConstTensor& q, const ConstTensor& k, std::initializer_list<ConstTensor> all) {
   const auto extent = [](int64_t value) { return static_cast<int>(value); };
-  return {extent(q.dim(1)), extent(q.dim(2)), extent(k.dim(2)), extent(q.dim(3)),
+  return {extent(q.dim(1)),
+          extent(q.dim(2)),
+          extent(k.dim(2)),
+          extent(q.dim(3)),
+          Divisor(extent(q.dim(2))),
+          Divisor(extent(k.dim(2))),
+          Divisor(extent(q.dim(2) / k.dim(2))),
           std::all_of(all.begin(), all.end(), [](const ConstTensor& x) { return takes_vectors(x); })};
 }
 
@@ -257,6 +281,12 @@ SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint3
       multiply_matrices(sums[m][2 * pair + 1], a[step][m], r[2], r[3]);
     }
   }
+}
+
+template <int kWidth, int kRowTiles, int kSteps>
+SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint32_t (&a)[kSteps][kRowTiles][4],
+                            Shared<Bf16> b) {
+  add_product<kWidth>(sums, a, b, [](int) {});
 }
 
 // ---------------------------------------------------------------------------------------------------- scores
