@@ -34,7 +34,7 @@ struct KeyBlocks {
   static constexpr int64_t kShared = 2 * shared_bytes<Bf16>(kKeys * kWidth) +
                                      shared_bytes<Bf16>((kQueryRing + kGradRing) * kTile) +
                                      shared_bytes<uint32_t>(kPairs * kExchange) + shared_bytes<float>(4 * kQueries);
-  static_assert(kQueries <= kThreads / 2, "a thread brings one row of lse or delta");
+  static_assert(2 * kQueries <= kThreads / 2, "one warp of each pair brings lse and delta, an element per thread");
 };
 
 // The tiles of queries of one block, one query head of the group after another.
@@ -129,75 +129,76 @@ key_gradients(Heads<Bf16> dk, Heads<Bf16> dv, Heads<const Bf16> dy, Heads<const 
 
   const int tiles = (at.tokens + kQueries - 1) / kQueries, first_tile = first_key / kQueries;
   const int steps = (tiles - first_tile) * group;
+  using Loader = TileLoader<kQueries, kWidth, kThreads / 2, kThreads / 2>;
   const auto load_step = [&](const QuerySteps& step, int query_slot, int grad_slot) {
     const int first = step.tile() * kQueries;
-    TileLoader<kQueries, kWidth, kThreads>(q.head(b, step.head()), at).load(query_ring + query_slot * kTile, first);
-    TileLoader<kQueries, kWidth, kThreads>(dy.head(b, step.head()), at).load(grad_ring + grad_slot * kTile, first);
+    Loader(q.head(b, step.head()), at).load(query_ring + query_slot * kTile, first);
+    Loader(dy.head(b, step.head()), at).load(grad_ring + grad_slot * kTile, first);
+    copy_async_commit();
+  };
+  // A thread's element of row_stats.
+  const int stat = thread_index() - kThreads / 2;
+  const auto load_stat = [&](const QuerySteps& step) {
+    const int query = step.tile() * kQueries + stat % kQueries;
+    if (stat >= 2 * kQueries || query >= at.tokens) return stat < kQueries ? kInfinity : 0.0f;
+    return (stat < kQueries ? lse : delta).load(static_cast<int64_t>(b * at.heads + step.head()) * at.tokens + query);
+  };
+  const auto store_stat = [&](int slot, float value) {
+    if (stat < 2 * kQueries) row_stats.store(slot * 2 * kQueries + stat, stat < kQueries ? value * kLog2E : value);
   };
 
-  // The work of the first (sums dv) or second warp of a pair.
+  // The work of the first (sums dv) or second warp of a pair. The second, which has less of it, also loads.
   const auto run = [&](auto sums_dv) {
     const Shared<Bf16> mine = sums_dv() ? keys : values;
-    const Shared<float> stats = row_stats + (sums_dv() ? 0 : 2 * kQueries);
-    const Global<const float> stat_rows = (sums_dv() ? lse : delta) + static_cast<int64_t>(b) * at.heads * at.tokens;
-    const int stat_row = thread_index() % (kThreads / 2);
-    const auto load_stat = [&](const QuerySteps& step) {
-      const int query = step.tile() * kQueries + stat_row;
-      if (stat_row >= kQueries || query >= at.tokens) return sums_dv() ? kInfinity : 0.0f;
-      return stat_rows.load(static_cast<int64_t>(step.head()) * at.tokens + query) * (sums_dv() ? kLog2E : 1.0f);
-    };
-    const auto store_stat = [&](int slot, float stat) {
-      if (stat_row < kQueries) stats.store(slot * kQueries + stat_row, stat);
-    };
-
-    QuerySteps current(g * group, first_tile, tiles), loading = current;
-    load_step(loading, 0, 0);
-    copy_async_commit();
-    store_stat(0, load_stat(loading));
+    QuerySteps current(g * group, first_tile, tiles);
     float sums[kRowTiles][kWidth / 8][4];
     uint32_t packed[kQueries / 16][kRowTiles][4];  // p^T, or ds^T of the step before
     set_zero(sums);
+    if constexpr (!sums_dv()) {
+      load_step(current, 0, 0);
+      store_stat(0, load_stat(current));
+    }
     int query_slot = 0, query_slot_before = 0;
     for (int step = 0; step < steps; ++step) {
       const int query_slot_after = query_slot == Layout::kQueryRing - 1 ? 0 : query_slot + 1;
+      const int query_row = query_slot * kQueries, grad_row = step % 2 * kQueries;  // of the tiles in their rings
+      const Shared<float> stats = row_stats + step % 2 * 2 * kQueries;
+      float scores[kRowTiles][kQueries / 8][4];
       copy_async_wait<0>();
       barrier_sync(kAllBarrier, kThreads);
-      float next_stat = 0;
-      if (step + 1 < steps) {
-        loading.next();
-        load_step(loading, query_slot_after, (step + 1) % 2);
-        next_stat = load_stat(loading);
-      }
-      copy_async_commit();
-      const Shared<Bf16> query_tile = query_ring + query_slot * kTile, grad_tile = grad_ring + step % 2 * kTile;
-      const Shared<float> tile_stats = stats + step % 2 * kQueries;
-      float scores[kRowTiles][kQueries / 8][4];
       if constexpr (sums_dv()) {
-        multiply_rows<kWidth>(scores, mine, pair_row, query_tile);
+        multiply_rows<kWidth>(scores, mine, pair_row, query_ring, query_row);
         const int query = current.tile() * kQueries;
         if (my_key + Layout::kPairKeys - 1 > query) mask<Rows::kKeys>(scores, query, my_key);
-        exponentiate(packed, scores, tile_stats, factor);
+        exponentiate(packed, scores, stats, factor);
         send(exchange, packed);
         barrier_sync(kPairBarriers + pair, 2 * kWarp);
-        add_product<kWidth>(sums, packed, grad_tile);
+        add_product<kWidth>(sums, packed, grad_ring + grad_row * kWidth, 0);
+        current.next();
       } else {
-        if (step > 0) add_product<kWidth>(sums, packed, query_ring + query_slot_before * kTile);
-        multiply_rows<kWidth>(scores, mine, pair_row, grad_tile);
+        float next_stat = 0;
+        if (step + 1 < steps) {
+          current.next();
+          load_step(current, query_slot_after, (step + 1) % 2);
+          next_stat = load_stat(current);
+        }
+        if (step > 0) add_product<kWidth>(sums, packed, query_ring, query_slot_before * kQueries);
+        multiply_rows<kWidth>(scores, mine, pair_row, grad_ring, grad_row);
         barrier_sync(kPairBarriers + pair, 2 * kWarp);
-        score_gradients(packed, scores, exchange, tile_stats);
+        score_gradients(packed, scores, exchange, stats + kQueries);
+        store_stat((step + 1) % 2, next_stat);
       }
-      store_stat((step + 1) % 2, next_stat);
       query_slot_before = query_slot;
       query_slot = query_slot_after;
-      current.next();
     }
-    if constexpr (!sums_dv()) add_product<kWidth>(sums, packed, query_ring + query_slot_before * kTile);
+    if constexpr (!sums_dv()) add_product<kWidth>(sums, packed, query_ring, query_slot_before * kQueries);
     store_rows<kWidth>((sums_dv() ? dv : dk).head(b, g), my_key, at, mine + pair_row * kWidth, sums,
                        [&](int, int) { return sums_dv() ? 1.0f : scale; });
   };
 
   TileLoader<Layout::kKeys, kWidth, kThreads>(k.head(b, g), at).load(keys, first_key);
   TileLoader<Layout::kKeys, kWidth, kThreads>(v.head(b, g), at).load(values, first_key);
+  copy_async_commit();
   if (warp_index() < kPairs)
     run(std::true_type());
   else
@@ -259,7 +260,7 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
   set_zero(sums);
   const auto add_tile = [&](int tile, auto diagonal) {
     constexpr int kPart = kKeys / 2, kPartSteps = kPart / 16;
-    const Shared<Bf16> key_tile = key_tiles + tile % 2 * kTile;
+    const int key_row = tile % 2 * kKeys;
     uint32_t packed[kKeys / 16][kRowTiles][4];  // p, then ds
     float scores[kRowTiles][kKeys / 8][4], dp[kRowTiles][kPart / 8][4];
     const auto exponentiate = [&] {
@@ -295,19 +296,19 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
     block_sync();
     v_loader.load(value_tile, tile * kKeys);
     copy_async_commit();
-    multiply_rows<kWidth>(scores, queries, warp_row, key_tile);
+    multiply_rows<kWidth>(scores, queries, warp_row, key_tiles, key_row);
     if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
     exponentiate();
     copy_async_wait<0>();
     block_sync();
     load_next_keys(0);
-    multiply_rows<kWidth>(dp, grads, warp_row, value_tile);
+    multiply_rows<kWidth>(dp, grads, warp_row, value_tile, 0);
     SKP_UNROLL
     for (int step = 0; step < kPartSteps; ++step) make_gradients(step);
     load_next_keys(1);
     copy_async_commit();
     multiply_rows<kWidth>(dp, grads, warp_row, value_tile, kPart);
-    add_product<kWidth>(sums, packed, key_tile, [&](int step) {
+    add_product<kWidth>(sums, packed, key_tiles, key_row, [&](int step) {
       if (step >= kPartSteps) make_gradients(step);
     });
   };

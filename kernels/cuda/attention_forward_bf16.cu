@@ -123,7 +123,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
     float scores[kRowTiles][kKeys / 8][4];
     await();
     load(k_loader, tile + 1, slot_before(slot));
-    multiply_rows<kWidth>(scores, queries, warp_row, ring + slot * kTile);
+    multiply_rows<kWidth>(scores, queries, warp_row, ring + slot * kTile, 0);
     slot = slot_after(slot);
     if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
     softmax.raise_tops(scores, out, factor);
@@ -136,7 +136,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
     for (int step = 0; step < Layout::kEarlySteps; ++step) exponentiate(step);
     await();
     load(v_loader, tile + 1, slot_before(slot));
-    add_product<kWidth>(out, probabilities, ring + slot * kTile, [&](int step) {
+    add_product<kWidth>(out, probabilities, ring + slot * kTile, 0, [&](int step) {
       if (step >= Layout::kEarlySteps) exponentiate(step);
     });
     slot = slot_after(slot);
@@ -149,7 +149,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
   for_each_row<kRowTiles>([&](int m, int half) {
     const float total = softmax.total(m, half);
     const int query = my_query + 16 * m + 8 * half + lane_index() / 4;
-    inverse[m][half] = 1 / total;
+    inverse[m][half] = fast_reciprocal(total);
     if (lane_index() % 4 == 0 && query < at.tokens)
       lse.store(static_cast<int64_t>(item) * at.tokens + query, softmax.top[m][half] / kLog2E + std::log(total));
   });

@@ -122,7 +122,8 @@ SKP_DEVICE int tile_offset(int row, int chunk) {
 }
 
 // Loads tiles of kRows rows of one head, with zeros behind its last row and column. A thread has one column of chunks.
-template <int kRows, int kWidth, int kThreads>
+// kThreads threads from kFirstThread on share the work.
+template <int kRows, int kWidth, int kThreads, int kFirstThread = 0>
 class TileLoader {
  public:
   SKP_DEVICE TileLoader(const HeadRows<const Bf16>& from, const AttentionExtents& at)
@@ -150,9 +151,9 @@ class TileLoader {
 
  private:
   static constexpr int kChunks = kWidth / kChunk, kStep = kThreads / kChunks;
-  static_assert(kThreads % kChunks == 0 && kRows % kStep == 0);
+  static_assert(kThreads % kChunks == 0 && kFirstThread % kChunks == 0 && kRows % kStep == 0);
 
-  SKP_DEVICE static int row() { return thread_index() / kChunks; }
+  SKP_DEVICE static int row() { return (thread_index() - kFirstThread) / kChunks; }
   SKP_DEVICE static int column() { return thread_index() % kChunks * kChunk; }
   SKP_DEVICE static int at_row(int i) {
     if constexpr (kStep % 8 == 0) return tile_offset<kWidth>(row(), thread_index() % kChunks) + i * kWidth;
@@ -224,7 +225,7 @@ SKP_DEVICE int matrices_at(int offset, int rows, int pair) {
 // another, from `b_row` on.
 template <int kWidth, int kRowTiles, int kColumnTiles>
 SKP_DEVICE void multiply_rows(float (&sums)[kRowTiles][kColumnTiles][4], Shared<Bf16> a, int a_row, Shared<Bf16> b,
-                              int b_row = 0) {
+                              int b_row) {
   constexpr int kSteps = kWidth / 16, kPairs = kColumnTiles / 2, kLoads = kSteps * kPairs;
   const int a_offset = rows_first<kWidth>() + a_row * kWidth, b_offset = chunks_first<kWidth>() + b_row * kWidth;
   uint32_t left[2][kRowTiles][4], right[kLoadsAhead + 1][4];
@@ -254,13 +255,13 @@ SKP_DEVICE void multiply_rows(float (&sums)[kRowTiles][kColumnTiles][4], Shared<
   }
 }
 
-// sums += a b; a in registers, 16 columns per step, b: 16 * kSteps rows of a tile. prepare(step) makes a[step] shortly
-// before it is used, so that arithmetic may run beside the products of the step before.
+// sums += a b; a in registers, 16 columns per step, b: 16 * kSteps rows of a tile, from `b_row` on. prepare(step) makes
+// a[step] shortly before it is used, so that arithmetic may run beside the products of the step before.
 template <int kWidth, int kRowTiles, int kSteps, typename Prepare>
 SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint32_t (&a)[kSteps][kRowTiles][4],
-                            Shared<Bf16> b, const Prepare& prepare) {
+                            Shared<Bf16> b, int b_row, const Prepare& prepare) {
   constexpr int kPairs = kWidth / 16, kLoads = kSteps * kPairs;
-  const int b_offset = rows_first<kWidth>();
+  const int b_offset = rows_first<kWidth>() + b_row * kWidth;
   uint32_t right[kLoadsAhead + 1][4];
   const auto load_right = [&](int i) {
     load_matrix_x4_transposed(right[i % (kLoadsAhead + 1)], b,
@@ -285,8 +286,8 @@ SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint3
 
 template <int kWidth, int kRowTiles, int kSteps>
 SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint32_t (&a)[kSteps][kRowTiles][4],
-                            Shared<Bf16> b) {
-  add_product<kWidth>(sums, a, b, [](int) {});
+                            Shared<Bf16> b, int b_row) {
+  add_product<kWidth>(sums, a, b, b_row, [](int) {});
 }
 
 // ---------------------------------------------------------------------------------------------------- scores
