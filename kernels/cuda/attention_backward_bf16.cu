@@ -115,7 +115,8 @@ key_gradients(Heads<Bf16> dk, Heads<Bf16> dv, Heads<const Bf16> dy, Heads<const 
                 kQueries = Layout::kQueries, kThreads = Layout::kThreads, kTile = Layout::kTile;
   const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int b = at.by_kv_heads.quotient(item), g = item - b * at.kv_heads, group = at.by_kv_heads.quotient(at.heads);
+  const int b = at.kv_heads.quotient(item), g = item - b * at.kv_heads.value();
+  const int group = at.group.value();
   const int pair = warp_index() % kPairs;
   const int first_key = block_y() * Layout::kKeys, pair_row = pair * Layout::kPairKeys, my_key = first_key + pair_row;
 
@@ -141,7 +142,8 @@ key_gradients(Heads<Bf16> dk, Heads<Bf16> dv, Heads<const Bf16> dy, Heads<const 
   const auto load_stat = [&](const QuerySteps& step) {
     const int query = step.tile() * kQueries + stat % kQueries;
     if (stat >= 2 * kQueries || query >= at.tokens) return stat < kQueries ? kInfinity : 0.0f;
-    return (stat < kQueries ? lse : delta).load(static_cast<int64_t>(b * at.heads + step.head()) * at.tokens + query);
+    return (stat < kQueries ? lse : delta)
+        .load(static_cast<int64_t>(b * at.heads.value() + step.head()) * at.tokens + query);
   };
   const auto store_stat = [&](int slot, float value) {
     if (stat < 2 * kQueries) row_stats.store(slot * 2 * kQueries + stat, stat < kQueries ? value * kLog2E : value);
@@ -229,7 +231,7 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
                 kQueries = Layout::kQueries, kThreads = Layout::kThreads, kTile = Layout::kTile;
   const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int b = at.by_heads.quotient(item), h = item - b * at.heads, g = at.by_group.quotient(h);
+  const int b = at.heads.quotient(item), h = item - b * at.heads.value(), g = at.group.quotient(h);
   // Those with most keys first.
   const int first_query = (blocks - 1 - block_y()) * kQueries, warp_row = warp_index() * Layout::kWarpRows;
   const int my_query = first_query + warp_row;
@@ -328,17 +330,18 @@ void attention_backward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Ten
   attention_delta(ctx, delta, dy, y);
   const auto sum_keys = [&](auto layout) {
     using Layout = decltype(layout);
-    const int items = static_cast<int>(k.dim(0)) * at.kv_heads;
-    const Grid grid = head_grid(limits, k, at.kv_heads, static_cast<int>(divide_up(at.tokens, Layout::kKeys)));
+    const int items = static_cast<int>(k.dim(0)) * at.kv_heads.value();
+    const Grid grid = head_grid(limits, k, at.kv_heads.value(), static_cast<int>(divide_up(at.tokens, Layout::kKeys)));
     launch(Launch(ctx, "attention_backward", grid, Layout::kThreads, Layout::kShared), key_gradients<Layout>,
            heads_of(dk), heads_of(dv), heads_of(dy), heads_of(q), heads_of(k), heads_of(v), global<float>(lse), delta,
            at, items, scale, scale * kLog2E);
   };
   const auto sum_queries = [&](auto layout) {
     using Layout = decltype(layout);
-    const int items = static_cast<int>(q.dim(0)) * at.heads;
+    const int items = static_cast<int>(q.dim(0)) * at.heads.value();
     const int blocks = static_cast<int>(divide_up(at.tokens, Layout::kQueries));
-    launch(Launch(ctx, "attention_backward", head_grid(limits, k, at.heads, blocks), Layout::kThreads, Layout::kShared),
+    launch(Launch(ctx, "attention_backward", head_grid(limits, k, at.heads.value(), blocks), Layout::kThreads,
+                  Layout::kShared),
            query_gradients<Layout>, heads_of(dq), heads_of(dy), heads_of(q), heads_of(k), heads_of(v),
            global<float>(lse), delta, at, items, blocks, scale, scale * kLog2E);
   };

@@ -94,7 +94,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
                 kQueries = Layout::kQueries, kTile = Layout::kTile;
   const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int b = at.by_heads.quotient(item), h = item - b * at.heads, g = at.by_group.quotient(h);
+  const int b = at.heads.quotient(item), h = item - b * at.heads.value(), g = at.group.quotient(h);
   // Those with most keys first.
   const int first_query = (blocks - 1 - block_y()) * kQueries, warp_row = warp_index() * Layout::kWarpRows;
   const int my_query = first_query + warp_row;
@@ -165,9 +165,9 @@ void attention_forward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Tens
   const auto run = [&](auto layout) {
     using Layout = decltype(layout);
     const int blocks = static_cast<int>(divide_up(at.tokens, Layout::kQueries));
-    launch(Launch(ctx, "attention_forward", head_grid(limits, k, at.heads, blocks), kThreads, Layout::kShared),
+    launch(Launch(ctx, "attention_forward", head_grid(limits, k, at.heads.value(), blocks), kThreads, Layout::kShared),
            attend<Layout>, heads_of(y), global<float>(lse), heads_of(q), heads_of(k), heads_of(v), at,
-           static_cast<int>(q.dim(0)) * at.heads, blocks, scale * kLog2E);
+           static_cast<int>(q.dim(0)) * at.heads.value(), blocks, scale * kLog2E);
   };
   if (at.head_dim <= 64)
     run(QueryBlocks<64, 2, 128, 3>());

@@ -49,35 +49,16 @@ auto heads_of(const BasicTensor<Void>& x) {
   return Heads<T>{global<Bf16>(x), x.stride(0), x.stride(2), static_cast<int>(x.stride(1))};
 }
 
-// Division by what the host knows, with no more than hardware does for values that all threads share: these then need
-// no registers of their own. For what is below 2^31. (Granlund and Montgomery 1994.)
-class Divisor {
- public:
-  explicit Divisor(int value) {
-    while ((int64_t{1} << shift_) < value) ++shift_;
-    factor_ = static_cast<uint32_t>(divide_up(int64_t{1} << (31 + shift_), value));
-  }
-  SKP_DEVICE int quotient(int x) const {
-    return static_cast<int>(static_cast<uint32_t>((static_cast<uint64_t>(x) * factor_) >> 31) >> shift_);
-  }
-
- private:
-  uint32_t factor_;
-  int shift_ = 0;
-};
-
 // What is the same for all tensors of a launch.
 struct AttentionExtents {
-  int tokens, heads, kv_heads, head_dim;
-  Divisor by_heads, by_kv_heads, by_group;
-  bool vectors;  // whether all rows take accesses of 16 bytes
+  int tokens, head_dim;
+  Divisor heads, kv_heads, group;  // query heads per key/value head
+  bool vectors;                    // whether all rows take accesses of 16 bytes
 };
 
 inline AttentionExtents extents_of(const ConstTensor& q, const ConstTensor& k, std::initializer_list<ConstTensor> all) {
   const auto extent = [](int64_t value) { return static_cast<int>(value); };
   return {extent(q.dim(1)),
-          extent(q.dim(2)),
-          extent(k.dim(2)),
           extent(q.dim(3)),
           Divisor(extent(q.dim(2))),
           Divisor(extent(k.dim(2))),
@@ -85,12 +66,12 @@ inline AttentionExtents extents_of(const ConstTensor& q, const ConstTensor& k, s
           std::all_of(all.begin(), all.end(), [](const ConstTensor& x) { return takes_vectors(x); })};
 }
 
-// Blocks (x, y, z): head z * grid_x + x of all `heads` (of q or k) in all batches, its block y of `blocks`. Heads whose
-// keys and values fill half of the cache run at once.
+// Blocks (x, y, z): head z * grid_x + x of all `heads` (of q or k) in all batches, its block y of `blocks`. Of so many
+// heads at once several blocks run at the same time, which then find keys and values in the cache; and the longest
+// blocks of these heads start first, so that multiprocessors finish together.
 inline Grid head_grid(const cuda::DeviceLimits& limits, const ConstTensor& k, int64_t heads, int blocks) {
   const int64_t batch = k.dim(0), kv_heads = k.dim(2);
-  const int64_t kv_bytes = 2 * k.dim(1) * k.dim(3) * dtype_bytes(k.dtype());
-  const int64_t at_once = std::clamp<int64_t>(limits.l2_bytes / 2 / kv_bytes, 1, batch * kv_heads) * heads / kv_heads;
+  const int64_t at_once = std::clamp<int64_t>(limits.multiprocessors / 4, 1, batch * kv_heads) * (heads / kv_heads);
   return {at_once, blocks, static_cast<int>(divide_up(batch * heads, at_once))};
 }
 
