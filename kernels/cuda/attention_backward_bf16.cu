@@ -298,7 +298,7 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
     block_sync();
     v_loader.load(value_tile, tile * kKeys);
     copy_async_commit();
-    multiply_rows<kWidth>(scores, queries, warp_row, key_tiles, key_row);
+    multiply_rows<kWidth>(scores, queries, warp_row, key_tiles + key_row * kWidth, 0);
     if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
     exponentiate();
     copy_async_wait<0>();
@@ -309,7 +309,7 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
     for (int step = 0; step < kPartSteps; ++step) make_gradients(step);
     load_next_keys(1);
     copy_async_commit();
-    multiply_rows<kWidth>(dp, grads, warp_row, value_tile, kPart);
+    multiply_rows<kWidth>(dp, grads, warp_row, value_tile + kPart * kWidth, 0);
     add_product<kWidth>(sums, packed, key_tiles, key_row, [&](int step) {
       if (step >= kPartSteps) make_gradients(step);
     });
