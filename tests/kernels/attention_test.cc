@@ -29,8 +29,8 @@ const std::vector<Shape> kShapes = {{{1, 1, 1, 1, 1}, 0},    {{2, 5, 2, 1, 3}, 0
                                     {{1, 65, 2, 2, 64}, 32}, {{1, 130, 6, 2, 20}, 0}, {{1, 200, 1, 1, 80}, 3},
                                     {{1, 40, 2, 1, 128}, 0}, {{2, 18, 3, 1, 132}, 4}, {{1, 17, 1, 1, 255}, 0}};
 // Several blocks of the tiles in which GPU kernels take bf16; rows of whole vectors or not, the last tile full or not.
-const std::vector<Shape> kBf16Shapes = {{{1, 385, 1, 1, 64}, 0},  {{1, 256, 4, 2, 64}, 8}, {{1, 384, 2, 1, 128}, 64},
-                                        {{1, 259, 3, 3, 128}, 0}, {{2, 127, 2, 2, 96}, 0}, {{2, 129, 4, 4, 256}, 0},
+const std::vector<Shape> kBf16Shapes = {{{1, 385, 1, 1, 64}, 0},  {{1, 256, 2, 1, 64}, 8}, {{1, 257, 2, 1, 128}, 64},
+                                        {{1, 384, 1, 1, 128}, 0}, {{2, 127, 1, 1, 96}, 0}, {{1, 129, 1, 1, 256}, 0},
                                         {{1, 129, 2, 1, 127}, 1}};
 
 std::vector<Shape> shapes(Dtype dtype) {
