@@ -98,5 +98,11 @@ TEST_P(AttentionTest, Backward) {
   }
 }
 
+TEST_P(AttentionTest, HeadsThatGpuKernelsCanNotHoldAreRefused) {
+  if (context().backend->device() != Device::kCuda) GTEST_SKIP() << "the CPU takes any";
+  EXPECT_GT(attention_workspace_bytes(context(), 1, 4, 2, 1, 256), 0);
+  EXPECT_THROW(attention_workspace_bytes(context(), 1, 4, 2, 1, 257), ShapeError);
+}
+
 }  // namespace
 }  // namespace skippipe::testing
