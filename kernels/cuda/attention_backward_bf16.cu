@@ -12,183 +12,226 @@
 namespace skippipe::SKP_GPU {
 namespace {
 
+// Of barrier_sync.
+constexpr int kAllBarrier = 1, kPairBarriers = 2;
+
 // ---------------------------------------------------------------------------------------------------- dk, dv
 
-// A block takes 16 * kRowTiles * kPairs keys against all queries that see them, kQueries at a time. Two warps share a
-// pair's keys: the first computes p^T and sums dv, the second dp^T, ds^T and dk. So each has the registers for whole
-// rows of its sum and does two of the four products; what passes between them is p, in bf16. The second sums dk of a
-// tile only after the next barrier, so that there are products under way while the first computes exponentials.
+// A block takes kPairs times 16 * kRowTiles keys against all queries that see them, kQueries at a time. Two warps share
+// a pair's keys: the first computes p^T and sums dv, the second dp^T, ds^T and dk. So each has the registers for whole
+// rows of its sum and does two of the four products; what passes between them is p, in bf16. The second adds a tile to
+// dk only at the start of the next step, so that there are products under way while the first takes exponentials.
 template <int kWidthIs, int kRowTilesIs, int kPairsIs, int kQueriesIs>
 struct KeyBlocks {
   static constexpr int kWidth = kWidthIs, kRowTiles = kRowTilesIs, kPairs = kPairsIs, kQueries = kQueriesIs;
   static constexpr int kThreads = 2 * kPairs * kWarp;
-  static constexpr int kBlocksAtOnce = kWidth == 64 ? 3 : kPairs == 4 ? 1 : 2;
+  static constexpr int kBlocksAtOnce = kPairs == 4 ? 1 : 2;
   static constexpr int kPairKeys = 16 * kRowTiles, kKeys = kPairs * kPairKeys;
-  static constexpr int kQueryRing = 3, kGradRing = 2;  // tiles of q and of dy
   static constexpr int kTile = kQueries * kWidth;
+  // Tiles of q and of dy in shared memory; q is needed for a step longer.
+  static constexpr int kQueryRing = 3, kGradRing = 2;
+  static constexpr int kExchange = kPairKeys * kQueries / 2;  // words, per pair
   static constexpr int64_t kShared = 2 * shared_bytes<Bf16>(kKeys * kWidth) +
                                      shared_bytes<Bf16>((kQueryRing + kGradRing) * kTile) +
-                                     shared_bytes<uint32_t>(kKeys * kQueries / 2) + shared_bytes<float>(4 * kQueries);
+                                     shared_bytes<uint32_t>(kPairs * kExchange) + shared_bytes<float>(4 * kQueries);
+  static_assert(2 * kQueries <= kThreads / 2, "one warp of each pair brings lse and delta, an element per thread");
 };
 
 // The tiles of queries of one block, one query head of the group after another.
 class QuerySteps {
  public:
-  SKP_DEVICE QuerySteps(int first_tile, int tiles, int first_head)
-      : head(first_head), tile(first_tile), first_tile_(first_tile), tiles_(tiles) {}
+  SKP_DEVICE QuerySteps(int head, int first_tile, int tiles)
+      : head_(head), tile_(first_tile), first_tile_(first_tile), tiles_(tiles) {}
+  SKP_DEVICE int head() const { return head_; }
+  SKP_DEVICE int tile() const { return tile_; }
   SKP_DEVICE void next() {
-    if (++tile < tiles_) return;
-    tile = first_tile_;
-    ++head;
+    if (++tile_ < tiles_) return;
+    tile_ = first_tile_;
+    ++head_;
   }
-  int head, tile;
 
  private:
-  int first_tile_, tiles_;
+  int head_, tile_, first_tile_, tiles_;
 };
 
+// p^T from scores; lse: of the tile's queries, times log2(e).
+template <int kRowTiles, int kColumnTiles>
+SKP_DEVICE void exponentiate(uint32_t (&p)[kColumnTiles / 2][kRowTiles][4], float (&scores)[kRowTiles][kColumnTiles][4],
+                             Shared<float> lse, float factor) {
+  SKP_UNROLL
+  for (int n = 0; n < kColumnTiles; ++n) {
+    const auto shift = lse.load_vec<2>(8 * n + 2 * (lane_index() % 4));
+    for_each_row<kRowTiles>([&](int m, int half) {
+      SKP_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        float& x = scores[m][n][2 * half + e];
+        x = fast_exp2(x * factor - shift.values[e]);
+      }
+    });
+    if (n % 2 == 1) pack_step(p, scores, n / 2);
+  }
+}
+
+// Where a warp leaves p for the other of its pair: 16 bytes of each lane per 16 x 16 elements.
+template <int kRowTiles, int kSteps>
+SKP_DEVICE void send(Shared<uint32_t> exchange, const uint32_t (&p)[kSteps][kRowTiles][4]) {
+  SKP_UNROLL
+  for (int i = 0; i < kSteps * kRowTiles; ++i) {
+    const uint32_t(&x)[4] = p[i / kRowTiles][i % kRowTiles];
+    exchange.store_vec((i * kWarp + lane_index()) * 4, Vec<uint32_t, 4>{{x[0], x[1], x[2], x[3]}});
+  }
+}
+
+// ds^T = p^T (dp^T - delta), p^T as it was sent.
+template <int kRowTiles, int kColumnTiles>
+SKP_DEVICE void score_gradients(uint32_t (&ds)[kColumnTiles / 2][kRowTiles][4],
+                                const float (&dp)[kRowTiles][kColumnTiles][4], Shared<uint32_t> exchange,
+                                Shared<float> delta) {
+  SKP_UNROLL
+  for (int step = 0; step < kColumnTiles / 2; ++step) {
+    Vec<float, 2> d[2];
+    SKP_UNROLL
+    for (int i = 0; i < 2; ++i) d[i] = delta.load_vec<2>(16 * step + 8 * i + 2 * (lane_index() % 4));
+    SKP_UNROLL
+    for (int m = 0; m < kRowTiles; ++m) {
+      const auto p = exchange.load_vec<4>(((step * kRowTiles + m) * kWarp + lane_index()) * 4);
+      SKP_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float* x = &dp[m][2 * step + i / 2][i % 2 * 2];
+        ds[step][m][i] = pack_bf16(low_bf16(p.values[i]) * (x[0] - d[i / 2].values[0]),
+                                   high_bf16(p.values[i]) * (x[1] - d[i / 2].values[1]));
+      }
+    }
+  }
+}
+
+// Grid: head_grid over key/value heads. factor: scale * log2(e).
 template <typename Layout>
 SKP_KERNEL(Layout::kThreads, Layout::kBlocksAtOnce)
 key_gradients(Heads<Bf16> dk, Heads<Bf16> dv, Heads<const Bf16> dy, Heads<const Bf16> q, Heads<const Bf16> k,
-              Heads<const Bf16> v, Global<const float> lse, Global<const float> delta, AttentionExtents at,
-              int64_t items, float scale) {
+              Heads<const Bf16> v, Global<const float> lse, Global<const float> delta, AttentionExtents at, int items,
+              float scale, float factor) {
   constexpr int kWidth = Layout::kWidth, kRowTiles = Layout::kRowTiles, kPairs = Layout::kPairs,
                 kQueries = Layout::kQueries, kThreads = Layout::kThreads, kTile = Layout::kTile;
-  const int64_t item = block_z() * grid_x() + block_x();
+  const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int64_t b = item / at.kv_heads;
-  const int g = static_cast<int>(item % at.kv_heads), group = at.heads / at.kv_heads;
-  const bool sums_dv = warp_index() < kPairs;
+  const int b = at.kv_heads.quotient(item), g = item - b * at.kv_heads.value();
+  const int group = at.group.value();
   const int pair = warp_index() % kPairs;
-  const int first_key = block_y() * Layout::kKeys, my_key = first_key + pair * Layout::kPairKeys;
+  const int first_key = block_y() * Layout::kKeys, pair_row = pair * Layout::kPairKeys, my_key = first_key + pair_row;
 
   SharedMemory memory;
-  const Shared<Bf16> keys = memory.take<Bf16>(Layout::kKeys * kWidth),
-                     values = memory.take<Bf16>(Layout::kKeys * kWidth);
-  const Shared<Bf16> query_ring = memory.take<Bf16>(Layout::kQueryRing * kTile),
-                     grad_ring = memory.take<Bf16>(Layout::kGradRing * kTile);
-  const Shared<uint32_t> exchange = memory.take<uint32_t>(Layout::kKeys * kQueries / 2) +
-                                    (pair * Layout::kPairKeys * kQueries / 2 + lane_index() * 4);
-  const Shared<float> row_stats = memory.take<float>(4 * kQueries) + (sums_dv ? 0 : 2 * kQueries);
-  const Shared<Bf16> mine = (sums_dv ? keys : values) + pair * Layout::kPairKeys * kWidth;
-
-  // lse (times log2 e) is for those that sum dv, delta for the others.
-  const int stat_row = thread_index() % (kThreads / 2);
-  const Global<const float> stat_source = (sums_dv ? lse : delta) + b * at.heads * at.tokens;
-  const auto stat_of = [&](const QuerySteps& step) {
-    const int query = step.tile * kQueries + stat_row;
-    if (stat_row >= kQueries || query >= at.tokens) return sums_dv ? kInfinity : 0.0f;
-    return stat_source.load(static_cast<int64_t>(step.head) * at.tokens + query) * (sums_dv ? kLog2E : 1.0f);
-  };
+  const Shared<Bf16> keys = memory.take<Bf16>(Layout::kKeys * kWidth);
+  const Shared<Bf16> values = memory.take<Bf16>(Layout::kKeys * kWidth);
+  const Shared<Bf16> query_ring = memory.take<Bf16>(Layout::kQueryRing * kTile);
+  const Shared<Bf16> grad_ring = memory.take<Bf16>(Layout::kGradRing * kTile);
+  const Shared<uint32_t> exchange = memory.take<uint32_t>(kPairs * Layout::kExchange) + pair * Layout::kExchange;
+  const Shared<float> row_stats = memory.take<float>(4 * kQueries);
 
   const int tiles = (at.tokens + kQueries - 1) / kQueries, first_tile = first_key / kQueries;
   const int steps = (tiles - first_tile) * group;
-  QuerySteps current(first_tile, tiles, g * group), loading = current;
-  int query_slot = 0, query_load_slot = 0;
-  const auto load_step = [&](int step) {
-    load_tile<kQueries, kWidth, kThreads>(query_ring + query_load_slot * kTile, q.head(b, loading.head),
-                                          loading.tile * kQueries, at);
-    load_tile<kQueries, kWidth, kThreads>(grad_ring + step % 2 * kTile, dy.head(b, loading.head),
-                                          loading.tile * kQueries, at);
-    query_load_slot = query_load_slot == 2 ? 0 : query_load_slot + 1;
+  using Loader = TileLoader<kQueries, kWidth, kThreads / 2, kThreads / 2>;
+  const auto load_step = [&](const QuerySteps& step, int query_slot, int grad_slot) {
+    const int first = step.tile() * kQueries;
+    Loader(q.head(b, step.head()), at).load(query_ring + query_slot * kTile, first);
+    Loader(dy.head(b, step.head()), at).load(grad_ring + grad_slot * kTile, first);
+    copy_async_commit();
+  };
+  // A thread's element of row_stats.
+  const int stat = thread_index() - kThreads / 2;
+  const auto load_stat = [&](const QuerySteps& step) {
+    const int query = step.tile() * kQueries + stat % kQueries;
+    if (stat >= 2 * kQueries || query >= at.tokens) return stat < kQueries ? kInfinity : 0.0f;
+    return (stat < kQueries ? lse : delta)
+        .load(static_cast<int64_t>(b * at.heads.value() + step.head()) * at.tokens + query);
+  };
+  const auto store_stat = [&](int slot, float value) {
+    if (stat < 2 * kQueries) row_stats.store(slot * 2 * kQueries + stat, stat < kQueries ? value * kLog2E : value);
   };
 
-  load_tile<Layout::kKeys, kWidth, kThreads>(keys, k.head(b, g), first_key, at);
-  load_tile<Layout::kKeys, kWidth, kThreads>(values, v.head(b, g), first_key, at);
-  load_step(0);
-  copy_async_commit();
-  if (stat_row < kQueries) row_stats.store(stat_row, stat_of(loading));
-
-  float sums[kRowTiles][kWidth / 8][4];
-  uint32_t packed[kQueries / 16][kRowTiles][4];
-  set_zero(sums);
-  Shared<Bf16> previous_queries = query_ring;
-  for (int step = 0; step < steps; ++step) {
-    copy_async_wait<0>();
-    block_sync();
-    float next_stat = 0;
-    if (step + 1 < steps) {
-      loading.next();
-      load_step(step + 1);
-      next_stat = stat_of(loading);
+  // The work of the first (sums dv) or second warp of a pair. The second, which has less of it, also loads.
+  const auto run = [&](auto sums_dv) {
+    const Shared<Bf16> mine = sums_dv() ? keys : values;
+    QuerySteps current(g * group, first_tile, tiles);
+    float sums[kRowTiles][kWidth / 8][4];
+    uint32_t packed[kQueries / 16][kRowTiles][4];  // p^T, or ds^T of the step before
+    set_zero(sums);
+    if constexpr (!sums_dv()) {
+      load_step(current, 0, 0);
+      store_stat(0, load_stat(current));
     }
-    copy_async_commit();
-    const Shared<Bf16> query_tile = query_ring + query_slot * kTile, grad_tile = grad_ring + step % 2 * kTile;
-    const Shared<float> stats = row_stats + step % 2 * kQueries;
-    if (!sums_dv && step > 0) add_product<kWidth>(sums, packed, previous_queries);
-    float scores[kRowTiles][kQueries / 8][4];
-    multiply_rows<kWidth>(scores, mine, sums_dv ? query_tile : grad_tile);
-    if (sums_dv) {
-      const int query = current.tile * kQueries;
-      if (my_key + Layout::kPairKeys - 1 > query) mask<Rows::kKeys>(scores, query, my_key);
-      SKP_UNROLL
-      for (int n = 0; n < kQueries / 8; ++n) {
-        const auto l = stats.load_vec<2>(8 * n + 2 * (lane_index() % 4));
-        SKP_UNROLL
-        for (int m = 0; m < kRowTiles; ++m) SKP_UNROLL
-        for (int e = 0; e < 4; ++e) scores[m][n][e] = fast_exp2(scores[m][n][e] * (scale * kLog2E) - l.values[e % 2]);
-      }
-      pack_scores(packed, scores);
-      SKP_UNROLL
-      for (int s = 0; s < kQueries / 16; ++s) SKP_UNROLL
-      for (int m = 0; m < kRowTiles; ++m)
-        exchange.store_vec((s * kRowTiles + m) * 4 * kWarp,
-                           Vec<uint32_t, 4>{{packed[s][m][0], packed[s][m][1], packed[s][m][2], packed[s][m][3]}});
-    }
-    barrier_sync(1 + pair, 2 * kWarp);
-    if (sums_dv) {
-      add_product<kWidth>(sums, packed, grad_tile);
-    } else {
-      SKP_UNROLL
-      for (int s = 0; s < kQueries / 16; ++s) {
-        Vec<float, 2> d[2];
-        SKP_UNROLL
-        for (int i = 0; i < 2; ++i) d[i] = stats.load_vec<2>(16 * s + 8 * i + 2 * (lane_index() % 4));
-        SKP_UNROLL
-        for (int m = 0; m < kRowTiles; ++m) {
-          const auto p = exchange.load_vec<4>((s * kRowTiles + m) * 4 * kWarp);
-          SKP_UNROLL
-          for (int e = 0; e < 4; ++e) {
-            const float(&dp)[4] = scores[m][2 * s + e / 2];
-            packed[s][m][e] = pack_bf16(low_bf16(p.values[e]) * (dp[e % 2 * 2] - d[e / 2].values[0]),
-                                        high_bf16(p.values[e]) * (dp[e % 2 * 2 + 1] - d[e / 2].values[1]));
-          }
+    int query_slot = 0, query_slot_before = 0;
+    for (int step = 0; step < steps; ++step) {
+      const int query_slot_after = query_slot == Layout::kQueryRing - 1 ? 0 : query_slot + 1;
+      const int query_row = query_slot * kQueries, grad_row = step % 2 * kQueries;  // of the tiles in their rings
+      const Shared<float> stats = row_stats + step % 2 * 2 * kQueries;
+      float scores[kRowTiles][kQueries / 8][4];
+      copy_async_wait<0>();
+      barrier_sync(kAllBarrier, kThreads);
+      if constexpr (sums_dv()) {
+        multiply_rows<kWidth>(scores, mine, pair_row, query_ring, query_row);
+        const int query = current.tile() * kQueries;
+        if (my_key + Layout::kPairKeys - 1 > query) mask<Rows::kKeys>(scores, query, my_key);
+        exponentiate(packed, scores, stats, factor);
+        send(exchange, packed);
+        barrier_sync(kPairBarriers + pair, 2 * kWarp);
+        add_product<kWidth>(sums, packed, grad_ring + grad_row * kWidth, 0);
+        current.next();
+      } else {
+        float next_stat = 0;
+        if (step + 1 < steps) {
+          current.next();
+          load_step(current, query_slot_after, (step + 1) % 2);
+          next_stat = load_stat(current);
         }
+        if (step > 0) add_product<kWidth>(sums, packed, query_ring, query_slot_before * kQueries);
+        multiply_rows<kWidth>(scores, mine, pair_row, grad_ring, grad_row);
+        barrier_sync(kPairBarriers + pair, 2 * kWarp);
+        score_gradients(packed, scores, exchange, stats + kQueries);
+        store_stat((step + 1) % 2, next_stat);
       }
+      query_slot_before = query_slot;
+      query_slot = query_slot_after;
     }
-    if (stat_row < kQueries) row_stats.store((step + 1) % 2 * kQueries + stat_row, next_stat);
-    previous_queries = query_tile;
-    query_slot = query_slot == 2 ? 0 : query_slot + 1;
-    current.next();
-  }
-  if (!sums_dv) add_product<kWidth>(sums, packed, previous_queries);
-  store_rows<kWidth>((sums_dv ? dv : dk).head(b, g), my_key, at, mine, sums,
-                     [&](int, int) { return sums_dv ? 1.0f : scale; });
+    if constexpr (!sums_dv()) add_product<kWidth>(sums, packed, query_ring, query_slot_before * kQueries);
+    store_rows<kWidth>((sums_dv() ? dv : dk).head(b, g), my_key, at, mine + pair_row * kWidth, sums,
+                       [&](int, int) { return sums_dv() ? 1.0f : scale; });
+  };
+
+  TileLoader<Layout::kKeys, kWidth, kThreads>(k.head(b, g), at).load(keys, first_key);
+  TileLoader<Layout::kKeys, kWidth, kThreads>(v.head(b, g), at).load(values, first_key);
+  copy_async_commit();
+  if (warp_index() < kPairs)
+    run(std::true_type());
+  else
+    run(std::false_type());
 }
 
 // ---------------------------------------------------------------------------------------------------- dq
 
-// A block takes 16 * kRowTiles * kWarps queries of one head against the keys up to the diagonal, kKeys at a time.
+// A block takes kWarps times 16 * kRowTiles queries of one head against the keys up to the diagonal, kKeys at a time.
 template <int kWidthIs, int kRowTilesIs, int kWarpsIs, int kKeysIs>
 struct QueryBlocks {
   static constexpr int kWidth = kWidthIs, kRowTiles = kRowTilesIs, kWarps = kWarpsIs, kKeys = kKeysIs;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kBlocksAtOnce = kWidth == 64 ? 3 : kWarps == 4 ? 2 : 1;
+  static constexpr int kBlocksAtOnce = 2;
   static constexpr int kWarpRows = 16 * kRowTiles, kQueries = kWarps * kWarpRows;
   static constexpr int kTile = kKeys * kWidth;
-  static constexpr int64_t kShared = 2 * shared_bytes<Bf16>(kQueries * kWidth) + shared_bytes<Bf16>(3 * kTile);
+  static constexpr int64_t kShared =
+      2 * shared_bytes<Bf16>(kQueries * kWidth) + shared_bytes<Bf16>(3 * kTile) + 2 * shared_bytes<float>(kQueries);
 };
 
+// Grid: head_grid over query heads. factor: scale * log2(e).
 template <typename Layout>
 SKP_KERNEL(Layout::kThreads, Layout::kBlocksAtOnce)
 query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads<const Bf16> k, Heads<const Bf16> v,
-                Global<const float> lse, Global<const float> delta, AttentionExtents at, int64_t items, int blocks,
-                float scale) {
+                Global<const float> lse, Global<const float> delta, AttentionExtents at, int items, int blocks,
+                float scale, float factor) {
   constexpr int kWidth = Layout::kWidth, kRowTiles = Layout::kRowTiles, kKeys = Layout::kKeys,
                 kQueries = Layout::kQueries, kThreads = Layout::kThreads, kTile = Layout::kTile;
-  const int64_t item = block_z() * grid_x() + block_x();
+  const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int64_t b = item / at.heads, h = item % at.heads, g = h / (at.heads / at.kv_heads);
+  const int b = at.heads.quotient(item), h = item - b * at.heads.value(), g = at.group.quotient(h);
   // Those with most keys first.
   const int first_query = (blocks - 1 - block_y()) * kQueries, warp_row = warp_index() * Layout::kWarpRows;
   const int my_query = first_query + warp_row;
@@ -196,65 +239,85 @@ query_gradients(Heads<Bf16> dq, Heads<const Bf16> dy, Heads<const Bf16> q, Heads
 
   SharedMemory memory;
   const Shared<Bf16> queries = memory.take<Bf16>(kQueries * kWidth), grads = memory.take<Bf16>(kQueries * kWidth);
+  // Two tiles of keys, which are needed from a step's begin to its end, and one of values.
   const Shared<Bf16> key_tiles = memory.take<Bf16>(3 * kTile), value_tile = key_tiles + 2 * kTile;
-  const Shared<Bf16> my_queries = queries + warp_row * kWidth, my_grads = grads + warp_row * kWidth;
-  const HeadRows<const Bf16> k_rows = k.head(b, g), v_rows = v.head(b, g);
+  const Shared<float> row_lse = memory.take<float>(kQueries), row_delta = memory.take<float>(kQueries);
+  const TileLoader<kKeys / 2, kWidth, kThreads> k_loader(k.head(b, g), at);
+  const TileLoader<kKeys, kWidth, kThreads> v_loader(v.head(b, g), at);
 
-  load_tile<kQueries, kWidth, kThreads>(queries, q.head(b, h), first_query, at);
-  load_tile<kQueries, kWidth, kThreads>(grads, dy.head(b, h), first_query, at);
-  load_tile<kKeys, kWidth, kThreads>(key_tiles, k_rows, 0, at);
-  load_tile<kKeys, kWidth, kThreads>(value_tile, v_rows, 0, at);
+  TileLoader<kQueries, kWidth, kThreads>(q.head(b, h), at).load(queries, first_query);
+  TileLoader<kQueries, kWidth, kThreads>(dy.head(b, h), at).load(grads, first_query);
+  k_loader.load(key_tiles, 0);
+  k_loader.load(key_tiles + kTile / 2, kKeys / 2);
   copy_async_commit();
-  float row_lse[kRowTiles][2], row_delta[kRowTiles][2];
-  SKP_UNROLL
-  for (int m = 0; m < kRowTiles; ++m) SKP_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    const int query = my_query + 16 * m + 8 * half + lane_index() / 4;
-    const bool valid = query < at.tokens;
-    row_lse[m][half] = valid ? lse.load(item * at.tokens + query) * kLog2E : kInfinity;
-    row_delta[m][half] = valid ? delta.load(item * at.tokens + query) : 0.0f;
+  // Read again for each tile, which leaves more registers for products.
+  for (int row = thread_index(); row < kQueries; row += kThreads) {
+    const bool valid = first_query + row < at.tokens;
+    const int64_t from = static_cast<int64_t>(item) * at.tokens + first_query + row;
+    row_lse.store(row, valid ? lse.load(from) * kLog2E : kInfinity);
+    row_delta.store(row, valid ? delta.load(from) : 0.0f);
   }
 
   float sums[kRowTiles][kWidth / 8][4];
   set_zero(sums);
-  for (int tile = 0; tile < tiles; ++tile) {
-    const Shared<Bf16> key_tile = key_tiles + tile % 2 * kTile;
+  const auto add_tile = [&](int tile, auto diagonal) {
+    constexpr int kPart = kKeys / 2, kPartSteps = kPart / 16;
+    const int key_row = tile % 2 * kKeys;
+    uint32_t packed[kKeys / 16][kRowTiles][4];  // p, then ds
+    float scores[kRowTiles][kKeys / 8][4], dp[kRowTiles][kPart / 8][4];
+    const auto exponentiate = [&] {
+      for_each_row<kRowTiles>([&](int m, int half) {
+        const float shift = row_lse.load(warp_row + 16 * m + 8 * half + lane_index() / 4);
+        SKP_UNROLL
+        for (int i = 0; i < kKeys / 4; ++i) {
+          float& x = scores[m][i / 2][2 * half + i % 2];
+          x = fast_exp2(x * factor - shift);
+        }
+      });
+      SKP_UNROLL
+      for (int step = 0; step < kKeys / 16; ++step) pack_step(packed, scores, step);
+    };
+    const auto make_gradients = [&](int step) {
+      for_each_row<kRowTiles>([&](int m, int half) {
+        const float d = row_delta.load(warp_row + 16 * m + 8 * half + lane_index() / 4);
+        SKP_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          uint32_t& p = packed[step][m][2 * i + half];
+          const float* x = &dp[m][2 * (step % kPartSteps) + i][2 * half];
+          p = pack_bf16(low_bf16(p) * (x[0] - d), high_bf16(p) * (x[1] - d));
+        }
+      });
+    };
+
+    const auto load_next_keys = [&](int part) {
+      if (tile + 1 < tiles)
+        k_loader.load(key_tiles + ((tile + 1) % 2 * kTile + part * kPart * kWidth), (tile + 1) * kKeys + part * kPart);
+    };
+
     copy_async_wait<0>();
     block_sync();
-    if (tile + 1 < tiles)
-      load_tile<kKeys, kWidth, kThreads>(key_tiles + (tile + 1) % 2 * kTile, k_rows, (tile + 1) * kKeys, at);
-    uint32_t packed[kKeys / 16][kRowTiles][4];
-    {
-      float scores[kRowTiles][kKeys / 8][4];
-      multiply_rows<kWidth>(scores, my_queries, key_tile);
-      if ((tile + 1) * kKeys - 1 > my_query) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
-      SKP_UNROLL
-      for (int m = 0; m < kRowTiles; ++m) SKP_UNROLL
-      for (int n = 0; n < kKeys / 8; ++n) SKP_UNROLL
-      for (int e = 0; e < 4; ++e) scores[m][n][e] = fast_exp2(scores[m][n][e] * (scale * kLog2E) - row_lse[m][e / 2]);
-      pack_scores(packed, scores);
-    }
-    constexpr int kPart = kKeys / 2;
-    SKP_UNROLL
-    for (int part = 0; part < 2; ++part) {
-      float dp[kRowTiles][kPart / 8][4];
-      multiply_rows<kWidth>(dp, my_grads, value_tile + part * kPart * kWidth);
-      SKP_UNROLL
-      for (int s = 0; s < kPart / 16; ++s) SKP_UNROLL
-      for (int m = 0; m < kRowTiles; ++m) SKP_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        uint32_t& p = packed[part * (kPart / 16) + s][m][e];
-        const float d = row_delta[m][e % 2];
-        p = pack_bf16(low_bf16(p) * (dp[m][2 * s + e / 2][e % 2 * 2] - d),
-                      high_bf16(p) * (dp[m][2 * s + e / 2][e % 2 * 2 + 1] - d));
-      }
-    }
-    block_sync();
-    if (tile + 1 < tiles) load_tile<kKeys, kWidth, kThreads>(value_tile, v_rows, (tile + 1) * kKeys, at);
+    v_loader.load(value_tile, tile * kKeys);
     copy_async_commit();
-    add_product<kWidth>(sums, packed, key_tile);
-  }
-  store_rows<kWidth>(dq.head(b, h), my_query, at, my_queries, sums, [&](int, int) { return scale; });
+    multiply_rows<kWidth>(scores, queries, warp_row, key_tiles + key_row * kWidth, 0);
+    if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
+    exponentiate();
+    copy_async_wait<0>();
+    block_sync();
+    load_next_keys(0);
+    multiply_rows<kWidth>(dp, grads, warp_row, value_tile, 0);
+    SKP_UNROLL
+    for (int step = 0; step < kPartSteps; ++step) make_gradients(step);
+    load_next_keys(1);
+    copy_async_commit();
+    multiply_rows<kWidth>(dp, grads, warp_row, value_tile + kPart * kWidth, 0);
+    add_product<kWidth>(sums, packed, key_tiles, key_row, [&](int step) {
+      if (step >= kPartSteps) make_gradients(step);
+    });
+  };
+  int tile = 0;
+  for (; tile < first_query / kKeys; ++tile) add_tile(tile, std::false_type());
+  for (; tile < tiles; ++tile) add_tile(tile, std::true_type());
+  store_rows<kWidth>(dq.head(b, h), my_query, at, queries + warp_row * kWidth, sums, [&](int, int) { return scale; });
 }
 
 }  // namespace
@@ -267,19 +330,20 @@ void attention_backward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Ten
   attention_delta(ctx, delta, dy, y);
   const auto sum_keys = [&](auto layout) {
     using Layout = decltype(layout);
-    const int64_t items = k.dim(0) * at.kv_heads;
-    const Grid grid = head_grid(limits, k, at.kv_heads, static_cast<int>(divide_up(at.tokens, Layout::kKeys)));
+    const int items = static_cast<int>(k.dim(0)) * at.kv_heads.value();
+    const Grid grid = head_grid(limits, k, at.kv_heads.value(), static_cast<int>(divide_up(at.tokens, Layout::kKeys)));
     launch(Launch(ctx, "attention_backward", grid, Layout::kThreads, Layout::kShared), key_gradients<Layout>,
            heads_of(dk), heads_of(dv), heads_of(dy), heads_of(q), heads_of(k), heads_of(v), global<float>(lse), delta,
-           at, items, scale);
+           at, items, scale, scale * kLog2E);
   };
   const auto sum_queries = [&](auto layout) {
     using Layout = decltype(layout);
-    const int64_t items = q.dim(0) * at.heads;
+    const int items = static_cast<int>(q.dim(0)) * at.heads.value();
     const int blocks = static_cast<int>(divide_up(at.tokens, Layout::kQueries));
-    launch(Launch(ctx, "attention_backward", head_grid(limits, k, at.heads, blocks), Layout::kThreads, Layout::kShared),
+    launch(Launch(ctx, "attention_backward", head_grid(limits, k, at.heads.value(), blocks), Layout::kThreads,
+                  Layout::kShared),
            query_gradients<Layout>, heads_of(dq), heads_of(dy), heads_of(q), heads_of(k), heads_of(v),
-           global<float>(lse), delta, at, items, blocks, scale);
+           global<float>(lse), delta, at, items, blocks, scale, scale * kLog2E);
   };
   // The second of two layouts is for devices with little shared memory.
   const auto choose = [&](const auto& run, auto large, auto small) {
@@ -289,11 +353,11 @@ void attention_backward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Ten
       run(small);
   };
   if (at.head_dim <= 64) {
-    sum_keys(KeyBlocks<64, 2, 2, 64>());
+    sum_keys(KeyBlocks<64, 4, 2, 32>());
     sum_queries(QueryBlocks<64, 2, 4, 64>());
   } else if (at.head_dim <= 128) {
     choose(sum_keys, KeyBlocks<128, 2, 4, 64>(), KeyBlocks<128, 2, 2, 32>());
-    choose(sum_queries, QueryBlocks<128, 2, 4, 64>(), QueryBlocks<128, 2, 2, 64>());
+    choose(sum_queries, QueryBlocks<128, 2, 4, 64>(), QueryBlocks<128, 1, 4, 64>());
   } else {
     sum_keys(KeyBlocks<256, 1, 2, 16>());
     sum_queries(QueryBlocks<256, 1, 2, 32>());

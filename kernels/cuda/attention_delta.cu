@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cuda/arithmetic.h"
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/reduce.h"
@@ -27,15 +28,16 @@ Rows<T> rows_of(const ConstTensor& x) {
   return {global<T>(x), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-// kRowLanes lanes to a row; rows in the order in which dy and y usually lie.
+// kRowLanes lanes to a row (t,h); rows in the order in which dy and y usually lie. Grid: rows, batch.
 template <typename T, int kWidth>
 SKP_KERNEL(kThreads, 4)
-row_products(Global<float> delta, Rows<T> dy, Rows<T> y, int64_t rows, int64_t tokens, int64_t heads, int head_dim) {
-  const int64_t row = (block_x() * kThreads + thread_index()) / kRowLanes;
-  const int64_t b = row / (tokens * heads), t = row / heads % tokens, h = row % heads;
+row_products(Global<float> delta, Rows<T> dy, Rows<T> y, int rows, int tokens, Divisor heads, int head_dim) {
+  const int row = static_cast<int>(block_x()) * (kThreads / kRowLanes) + thread_index() / kRowLanes;
+  const int b = block_y(), t = heads.quotient(row), h = row - t * heads.value();
   float sum = 0;
   if (row < rows) {
     const auto left = dy.at(b, t, h), right = y.at(b, t, h);
+    SKP_UNROLL_BY(2)
     for (int d = lane_index() % kRowLanes * kWidth; d < head_dim; d += kRowLanes * kWidth) {
       const auto l = widen(left.template load_vec<kWidth>(d)), r = widen(right.template load_vec<kWidth>(d));
       SKP_UNROLL
@@ -43,18 +45,20 @@ row_products(Global<float> delta, Rows<T> dy, Rows<T> y, int64_t rows, int64_t t
     }
   }
   sum = warp_sum<kRowLanes>(sum);
-  if (row < rows && lane_index() % kRowLanes == 0) delta.store((b * heads + h) * tokens + t, sum);
+  if (row < rows && lane_index() % kRowLanes == 0)
+    delta.store((static_cast<int64_t>(b) * heads.value() + h) * tokens + t, sum);
 }
 
 }  // namespace
 
 void attention_delta(Context& ctx, Global<float> delta, ConstTensor dy, ConstTensor y) {
-  const int64_t tokens = y.dim(1), heads = y.dim(2), rows = y.dim(0) * tokens * heads;
-  const Launch at(ctx, "attention_delta", {(rows + kThreads / kRowLanes - 1) / (kThreads / kRowLanes)}, kThreads);
+  const int batch = static_cast<int>(y.dim(0)), tokens = static_cast<int>(y.dim(1)), heads = static_cast<int>(y.dim(2));
+  const int rows = tokens * heads;
+  const Launch at(ctx, "attention_delta", {divide_up(rows, kThreads / kRowLanes), batch}, kThreads);
   with_element(y.dtype(), [&](auto element) {
     using T = decltype(element);
     const auto run = [&](auto width) {
-      launch(at, row_products<T, width()>, delta, rows_of<T>(dy), rows_of<T>(y), rows, tokens, heads,
+      launch(at, row_products<T, width()>, delta, rows_of<T>(dy), rows_of<T>(y), rows, tokens, Divisor(heads),
              static_cast<int>(y.dim(3)));
     };
     if (takes_vectors(dy) && takes_vectors(y))

@@ -94,7 +94,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
                 kQueries = Layout::kQueries, kTile = Layout::kTile;
   const int item = static_cast<int>(block_z() * grid_x() + block_x());
   if (item >= items) return;
-  const int b = item / at.heads, h = item % at.heads, g = h / (at.heads / at.kv_heads);
+  const int b = at.heads.quotient(item), h = item - b * at.heads.value(), g = at.group.quotient(h);
   // Those with most keys first.
   const int first_query = (blocks - 1 - block_y()) * kQueries, warp_row = warp_index() * Layout::kWarpRows;
   const int my_query = first_query + warp_row;
@@ -123,7 +123,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
     float scores[kRowTiles][kKeys / 8][4];
     await();
     load(k_loader, tile + 1, slot_before(slot));
-    multiply_rows<kWidth>(scores, queries, warp_row, ring + slot * kTile);
+    multiply_rows<kWidth>(scores, queries, warp_row, ring + slot * kTile, 0);
     slot = slot_after(slot);
     if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
     softmax.raise_tops(scores, out, factor);
@@ -136,7 +136,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
     for (int step = 0; step < Layout::kEarlySteps; ++step) exponentiate(step);
     await();
     load(v_loader, tile + 1, slot_before(slot));
-    add_product<kWidth>(out, probabilities, ring + slot * kTile, [&](int step) {
+    add_product<kWidth>(out, probabilities, ring + slot * kTile, 0, [&](int step) {
       if (step >= Layout::kEarlySteps) exponentiate(step);
     });
     slot = slot_after(slot);
@@ -149,7 +149,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
   for_each_row<kRowTiles>([&](int m, int half) {
     const float total = softmax.total(m, half);
     const int query = my_query + 16 * m + 8 * half + lane_index() / 4;
-    inverse[m][half] = 1 / total;
+    inverse[m][half] = fast_reciprocal(total);
     if (lane_index() % 4 == 0 && query < at.tokens)
       lse.store(static_cast<int64_t>(item) * at.tokens + query, softmax.top[m][half] / kLog2E + std::log(total));
   });
@@ -165,12 +165,12 @@ void attention_forward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Tens
   const auto run = [&](auto layout) {
     using Layout = decltype(layout);
     const int blocks = static_cast<int>(divide_up(at.tokens, Layout::kQueries));
-    launch(Launch(ctx, "attention_forward", head_grid(limits, k, at.heads, blocks), kThreads, Layout::kShared),
+    launch(Launch(ctx, "attention_forward", head_grid(limits, k, at.heads.value(), blocks), kThreads, Layout::kShared),
            attend<Layout>, heads_of(y), global<float>(lse), heads_of(q), heads_of(k), heads_of(v), at,
-           static_cast<int>(q.dim(0)) * at.heads, blocks, scale * kLog2E);
+           static_cast<int>(q.dim(0)) * at.heads.value(), blocks, scale * kLog2E);
   };
   if (at.head_dim <= 64)
-    run(QueryBlocks<64, 2, 128, 2>());
+    run(QueryBlocks<64, 2, 128, 3>());
   else if (at.head_dim <= 128)
     run(QueryBlocks<128, 2, 64, 1>());
   else

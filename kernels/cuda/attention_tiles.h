@@ -51,22 +51,27 @@ auto heads_of(const BasicTensor<Void>& x) {
 
 // What is the same for all tensors of a launch.
 struct AttentionExtents {
-  int tokens, heads, kv_heads, head_dim;
-  bool vectors;  // whether all rows take accesses of 16 bytes
+  int tokens, head_dim;
+  Divisor heads, kv_heads, group;  // query heads per key/value head
+  bool vectors;                    // whether all rows take accesses of 16 bytes
 };
 
 inline AttentionExtents extents_of(const ConstTensor& q, const ConstTensor& k, std::initializer_list<ConstTensor> all) {
   const auto extent = [](int64_t value) { return static_cast<int>(value); };
-  return {extent(q.dim(1)), extent(q.dim(2)), extent(k.dim(2)), extent(q.dim(3)),
+  return {extent(q.dim(1)),
+          extent(q.dim(3)),
+          Divisor(extent(q.dim(2))),
+          Divisor(extent(k.dim(2))),
+          Divisor(extent(q.dim(2) / k.dim(2))),
           std::all_of(all.begin(), all.end(), [](const ConstTensor& x) { return takes_vectors(x); })};
 }
 
-// Blocks (x, y, z): head z * grid_x + x of all `heads` (of q or k) in all batches, its block y of `blocks`. Heads whose
-// keys and values fill half of the cache run at once.
+// Blocks (x, y, z): head z * grid_x + x of all `heads` (of q or k) in all batches, its block y of `blocks`. Of so many
+// heads at once several blocks run at the same time, which then find keys and values in the cache; and the longest
+// blocks of these heads start first, so that multiprocessors finish together.
 inline Grid head_grid(const cuda::DeviceLimits& limits, const ConstTensor& k, int64_t heads, int blocks) {
   const int64_t batch = k.dim(0), kv_heads = k.dim(2);
-  const int64_t kv_bytes = 2 * k.dim(1) * k.dim(3) * dtype_bytes(k.dtype());
-  const int64_t at_once = std::clamp<int64_t>(limits.l2_bytes / 2 / kv_bytes, 1, batch * kv_heads) * heads / kv_heads;
+  const int64_t at_once = std::clamp<int64_t>(limits.multiprocessors / 4, 1, batch * kv_heads) * (heads / kv_heads);
   return {at_once, blocks, static_cast<int>(divide_up(batch * heads, at_once))};
 }
 
@@ -98,7 +103,8 @@ SKP_DEVICE int tile_offset(int row, int chunk) {
 }
 
 // Loads tiles of kRows rows of one head, with zeros behind its last row and column. A thread has one column of chunks.
-template <int kRows, int kWidth, int kThreads>
+// kThreads threads from kFirstThread on share the work.
+template <int kRows, int kWidth, int kThreads, int kFirstThread = 0>
 class TileLoader {
  public:
   SKP_DEVICE TileLoader(const HeadRows<const Bf16>& from, const AttentionExtents& at)
@@ -126,9 +132,9 @@ class TileLoader {
 
  private:
   static constexpr int kChunks = kWidth / kChunk, kStep = kThreads / kChunks;
-  static_assert(kThreads % kChunks == 0 && kRows % kStep == 0);
+  static_assert(kThreads % kChunks == 0 && kFirstThread % kChunks == 0 && kRows % kStep == 0);
 
-  SKP_DEVICE static int row() { return thread_index() / kChunks; }
+  SKP_DEVICE static int row() { return (thread_index() - kFirstThread) / kChunks; }
   SKP_DEVICE static int column() { return thread_index() % kChunks * kChunk; }
   SKP_DEVICE static int at_row(int i) {
     if constexpr (kStep % 8 == 0) return tile_offset<kWidth>(row(), thread_index() % kChunks) + i * kWidth;
@@ -200,7 +206,7 @@ SKP_DEVICE int matrices_at(int offset, int rows, int pair) {
 // another, from `b_row` on.
 template <int kWidth, int kRowTiles, int kColumnTiles>
 SKP_DEVICE void multiply_rows(float (&sums)[kRowTiles][kColumnTiles][4], Shared<Bf16> a, int a_row, Shared<Bf16> b,
-                              int b_row = 0) {
+                              int b_row) {
   constexpr int kSteps = kWidth / 16, kPairs = kColumnTiles / 2, kLoads = kSteps * kPairs;
   const int a_offset = rows_first<kWidth>() + a_row * kWidth, b_offset = chunks_first<kWidth>() + b_row * kWidth;
   uint32_t left[2][kRowTiles][4], right[kLoadsAhead + 1][4];
@@ -230,13 +236,13 @@ SKP_DEVICE void multiply_rows(float (&sums)[kRowTiles][kColumnTiles][4], Shared<
   }
 }
 
-// sums += a b; a in registers, 16 columns per step, b: 16 * kSteps rows of a tile. prepare(step) makes a[step] shortly
-// before it is used, so that arithmetic may run beside the products of the step before.
+// sums += a b; a in registers, 16 columns per step, b: 16 * kSteps rows of a tile, from `b_row` on. prepare(step) makes
+// a[step] shortly before it is used, so that arithmetic may run beside the products of the step before.
 template <int kWidth, int kRowTiles, int kSteps, typename Prepare>
 SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint32_t (&a)[kSteps][kRowTiles][4],
-                            Shared<Bf16> b, const Prepare& prepare) {
+                            Shared<Bf16> b, int b_row, const Prepare& prepare) {
   constexpr int kPairs = kWidth / 16, kLoads = kSteps * kPairs;
-  const int b_offset = rows_first<kWidth>();
+  const int b_offset = rows_first<kWidth>() + b_row * kWidth;
   uint32_t right[kLoadsAhead + 1][4];
   const auto load_right = [&](int i) {
     load_matrix_x4_transposed(right[i % (kLoadsAhead + 1)], b,
@@ -257,6 +263,12 @@ SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint3
       multiply_matrices(sums[m][2 * pair + 1], a[step][m], r[2], r[3]);
     }
   }
+}
+
+template <int kWidth, int kRowTiles, int kSteps>
+SKP_DEVICE void add_product(float (&sums)[kRowTiles][kWidth / 8][4], const uint32_t (&a)[kSteps][kRowTiles][4],
+                            Shared<Bf16> b, int b_row) {
+  add_product<kWidth>(sums, a, b, b_row, [](int) {});
 }
 
 // ---------------------------------------------------------------------------------------------------- scores

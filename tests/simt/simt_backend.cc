@@ -40,16 +40,19 @@ class PlainProducts : public cuda::MatrixProducts {
   }
 };
 
-}  // namespace
-
-// A small device, so that small shapes already make threads go on to a second piece of work.
-std::unique_ptr<Backend> make_simt_backend() {
+std::unique_ptr<Backend> make_backend(int64_t shared_bytes_per_block) {
+  // Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
   const cuda::DeviceLimits limits{.index = 0,
                                   .capability = 80,
                                   .multiprocessors = 2,
-                                  .shared_bytes_per_block = kMostSharedBytes,
+                                  .shared_bytes_per_block = shared_bytes_per_block,
                                   .l2_bytes = 4 << 20};
   return std::make_unique<GpuBackend>(limits, std::make_unique<PlainProducts>());
 }
+
+}  // namespace
+
+std::unique_ptr<Backend> make_simt_backend() { return make_backend(kMostSharedBytes); }
+std::unique_ptr<Backend> make_small_simt_backend() { return make_backend(99 * 1024); }
 
 }  // namespace skippipe::simt

@@ -10,5 +10,7 @@ namespace skippipe::simt {
 // products, which are a library's on a GPU, are plain loops. Operations throw KernelError where a kernel does what it
 // may not.
 std::unique_ptr<Backend> make_simt_backend();
+// The same of a device with as little shared memory as any that we compile for (sm_89).
+std::unique_ptr<Backend> make_small_simt_backend();
 
 }  // namespace skippipe::simt
