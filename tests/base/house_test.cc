@@ -103,9 +103,15 @@ TEST(House, ScheduleIsPure) {
 
 // One file speaks SentencePiece's processor and one its trainer, so that the library can be exchanged.
 TEST(House, LibrariesStayBehindTheirFolder) {
-  const std::map<std::string, std::string> kOwner = {
-      {"sentencepiece", "tokenizer"}, {"ucp", "comm"}, {"ucs", "comm"}, {"dnnl", "kernels"},
-      {"oneapi", "kernels"},          {"CLI", "tools"}};
+  const std::map<std::string, std::string> kOwner = {{"sentencepiece", "tokenizer"},
+                                                     {"ucp", "comm"},
+                                                     {"ucs", "comm"},
+                                                     {"dnnl", "kernels"},
+                                                     {"oneapi", "kernels"},
+                                                     {"CLI", "tools"},
+                                                     {"cuda_runtime", "kernels"},
+                                                     {"cublas", "kernels"},
+                                                     {"cudnn", "kernels"}};
   for (const auto& [folder, allowed] : kMayInclude)
     for (const Include& include : includes_in(folder))
       for (const auto& [library, owner] : kOwner) {
