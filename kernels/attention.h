@@ -13,7 +13,7 @@ namespace skippipe {
 //          scores, saved for backward. Strides are free but the last must be 1 (q, k, v may be columns of one buffer).
 // Dtypes:  q, k, v, y one of f32, bf16; lse f32; sums in f32.
 // Limits:  scale > 0; D up to 256 on a GPU.
-// Errors:  ShapeError, DtypeError.     Deterministic: bitwise for a given number of threads.
+// Errors:  ShapeError, DtypeError.     Deterministic: bitwise for a given number of threads (cuDNN's: no).
 // Scratch: attention_workspace_bytes.
 void attention_forward(Context& ctx, Tensor y, Tensor lse, ConstTensor q, ConstTensor k, ConstTensor v, float scale);
 // dq, dk, dv overwrite. Recomputes the probabilities from lse.

@@ -28,10 +28,11 @@ CudaDevices find_cuda_devices();
 
 enum class AttentionKernels { kOwn, kCudnn };
 
-// A GPU: cuBLASLt for matrix products, our own kernels for the rest; with kCudnn, cuDNN's attention where it takes a
-// shape (bf16). Operations are queued on Context::stream. Memory for libraries is taken here, once. The caller's thread
-// has `device` as its current device afterwards; every thread that uses the backend must.
-// Throws DeviceError: no such device, no image of our kernels for it, a library that fails.
+// A GPU: cuBLASLt for matrix products, our own kernels for the rest; with kCudnn, cuDNN's attention where it takes
+// the tensors (bf16, D a multiple of 8 up to 128, T a multiple of 128), whose backward is not bitwise repeatable and
+// needs several times y's bytes of scratch memory. Operations are queued on Context::stream. Memory for libraries is
+// taken here, once. The caller's thread has `device` as its current device afterwards; every thread that uses the
+// backend must. Throws DeviceError: no such device, no image of our kernels for it, a library that fails.
 std::unique_ptr<Backend> make_cuda_backend(int device, AttentionKernels attention = AttentionKernels::kOwn);
 
 }  // namespace skippipe
