@@ -19,17 +19,6 @@ int64_t add_bytes(int64_t a, int64_t b) {
   return sum;
 }
 
-// The number after `key` in a file of "key number" lines, or the file's only number if key is empty.
-int64_t read_number(const std::string& path, const std::string& key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(key)) {
-      const long long value = std::atoll(line.c_str() + key.size());
-      return value > 0 ? value : std::numeric_limits<int64_t>::max();  // "max" is no number
-    }
-  return std::numeric_limits<int64_t>::max();
-}
-
 }  // namespace
 
 const char* region_name(Region region) {
@@ -110,15 +99,6 @@ void MemoryPlan::check_fits(int64_t limit_bytes, const std::string& device_name)
   }
   throw MemoryError("{}: the node needs {} ({}), but only {} are there", device_name, human_bytes(total_bytes_), parts,
                     human_bytes(limit_bytes));
-}
-
-int64_t available_host_bytes() {
-  const int64_t free_kib = read_number("/proc/meminfo", "MemAvailable:");
-  int64_t result = free_kib > std::numeric_limits<int64_t>::max() / 1024 ? free_kib : free_kib * 1024;
-  const int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
-  const int64_t used = read_number("/sys/fs/cgroup/memory.current", "");
-  if (limit < std::numeric_limits<int64_t>::max()) result = std::min(result, std::max<int64_t>(0, limit - used));
-  return result;
 }
 
 Slab::Slab(const MemoryPlan& plan) : bytes_(plan.total_bytes()) {

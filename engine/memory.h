@@ -54,10 +54,6 @@ class MemoryPlan {
   int64_t total_bytes_ = 0;
 };
 
-// The memory that this machine could still give to a process now, in bytes (Linux: MemAvailable, and the control
-// group's limit where there is one).
-int64_t available_host_bytes();
-
 // The one allocation of a node on its device, zeroed. Owns the memory; tensors point into it. Immoveable; blocks may be
 // used from any thread, whoever is handed one says how.
 class Slab {

@@ -8,6 +8,7 @@
 #include "engine/local_model.h"
 #include "engine/slots.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/host_runtime.h"
 
 namespace skippipe {
 namespace {

@@ -8,6 +8,7 @@
 #include "comm/socket.h"
 #include "engine/model_files.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/host_runtime.h"
 #include "schedule/validator.h"
 
 namespace skippipe {

@@ -3,6 +3,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/context.h"
+#include "kernels/runtime.h"
 #include "kernels/tensor.h"
 
 namespace skippipe {
@@ -16,6 +17,7 @@ class Backend {
 
   virtual const char* name() const = 0;
   virtual Device device() const = 0;
+  virtual Runtime& runtime() = 0;
   // Whether activations and weights may have this dtype. (fill_zero and cast know every dtype.)
   virtual bool computes_in(Dtype dtype) const = 0;
 

@@ -25,6 +25,7 @@
 #include "engine/training_device.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/elementwise.h"
+#include "kernels/host_runtime.h"
 #include "kernels/matmul.h"
 #include "tools/timed_backend.h"
 #include "tools/verbs.h"

@@ -15,6 +15,7 @@
 #include "engine/generate.h"
 #include "engine/model_files.h"
 #include "kernels/cpu_backend.h"
+#include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
 #include "tools/model_options.h"

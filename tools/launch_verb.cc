@@ -8,6 +8,7 @@
 #include "engine/resume.h"
 #include "engine/run_description.h"
 #include "engine/trace_file.h"
+#include "kernels/host_runtime.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
 #include "tools/node_trace.h"

@@ -19,6 +19,7 @@ class TimedBackend : public Backend {
 
   const char* name() const override { return inner_.name(); }
   Device device() const override { return inner_.device(); }
+  Runtime& runtime() override { return inner_.runtime(); }
   bool computes_in(Dtype dtype) const override { return inner_.computes_in(dtype); }
 
   void linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) override {

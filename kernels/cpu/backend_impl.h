@@ -3,6 +3,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/host_runtime.h"
 
 namespace skippipe::cpu {
 
@@ -11,6 +12,7 @@ class CpuBackend final : public Backend {
  public:
   const char* name() const override { return "cpu"; }
   Device device() const override { return Device::kCpu; }
+  Runtime& runtime() override { return runtime_; }
   bool computes_in(Dtype dtype) const override { return matmul_knows(dtype); }
 
   // matmul.h
@@ -64,6 +66,7 @@ class CpuBackend final : public Backend {
   int64_t squared_norm_workspace_bytes(const Context& ctx) const override;
 
  private:
+  HostRuntime runtime_;
   MatmulCache matmuls_;
 };
 

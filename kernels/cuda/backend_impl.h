@@ -15,12 +15,17 @@ namespace skippipe::SKP_GPU {
 class GpuBackend final : public Backend {
  public:
   // Without a library for attention, all of it is ours.
-  GpuBackend(const cuda::DeviceLimits& limits, std::unique_ptr<cuda::MatrixProducts> products,
+  GpuBackend(const cuda::DeviceLimits& limits, std::unique_ptr<Runtime> runtime,
+             std::unique_ptr<cuda::MatrixProducts> products,
              std::unique_ptr<cuda::AttentionLibrary> attention = nullptr)
-      : limits_(limits), products_(std::move(products)), attention_(std::move(attention)) {}
+      : limits_(limits),
+        runtime_(std::move(runtime)),
+        products_(std::move(products)),
+        attention_(std::move(attention)) {}
 
   const char* name() const override { return kBackendName; }
   Device device() const override { return Device::kCuda; }
+  Runtime& runtime() override { return *runtime_; }
   bool computes_in(Dtype dtype) const override { return products_->computes_in(dtype); }
 
   // matmul.h
@@ -75,6 +80,7 @@ class GpuBackend final : public Backend {
 
  private:
   const cuda::DeviceLimits limits_;
+  const std::unique_ptr<Runtime> runtime_;  // first, as the libraries free what they took of it
   const std::unique_ptr<cuda::MatrixProducts> products_;
   const std::unique_ptr<cuda::AttentionLibrary> attention_;
 };

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/device_runtime.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/gpu_backend.h"
 #include "kernels/cuda/targets.h"
@@ -79,10 +80,11 @@ CudaDevices find_cuda_devices() {
 }
 
 std::unique_ptr<Backend> make_cuda_backend(int device, AttentionKernels attention) {
-  SKP_CUDA(cudaSetDevice(device));
+  auto runtime = cuda::make_device_runtime(device);
   cuda::require_image();
   const DeviceLimits limits = limits_of(device);
-  return cuda::make_gpu_backend(limits, cuda::make_cublaslt_products(limits), make_attention(attention, limits));
+  return cuda::make_gpu_backend(limits, std::move(runtime), cuda::make_cublaslt_products(limits),
+                                make_attention(attention, limits));
 }
 
 }  // namespace skippipe

@@ -14,9 +14,10 @@ void require_image() {
   SKP_CUDA(cudaFuncGetAttributes(&attributes, compiled_as_all_others));
 }
 
-std::unique_ptr<Backend> make_gpu_backend(const DeviceLimits& limits, std::unique_ptr<MatrixProducts> products,
+std::unique_ptr<Backend> make_gpu_backend(const DeviceLimits& limits, std::unique_ptr<Runtime> runtime,
+                                          std::unique_ptr<MatrixProducts> products,
                                           std::unique_ptr<AttentionLibrary> attention) {
-  return std::make_unique<GpuBackend>(limits, std::move(products), std::move(attention));
+  return std::make_unique<GpuBackend>(limits, std::move(runtime), std::move(products), std::move(attention));
 }
 
 }  // namespace skippipe::cuda

@@ -12,7 +12,8 @@ namespace skippipe::cuda {
 // Throws DeviceError unless the current device can run what this program's kernels were compiled to.
 void require_image();
 
-std::unique_ptr<Backend> make_gpu_backend(const DeviceLimits& limits, std::unique_ptr<MatrixProducts> products,
+std::unique_ptr<Backend> make_gpu_backend(const DeviceLimits& limits, std::unique_ptr<Runtime> runtime,
+                                          std::unique_ptr<MatrixProducts> products,
                                           std::unique_ptr<AttentionLibrary> attention);
 
 }  // namespace skippipe::cuda

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "kernels/host_runtime.h"
 
 namespace skippipe {
 namespace {

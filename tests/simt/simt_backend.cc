@@ -2,6 +2,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/cuda/backend_impl.h"
+#include "kernels/host_runtime.h"
 #include "tests/simt/block.h"
 
 namespace skippipe::simt {
@@ -47,7 +48,7 @@ std::unique_ptr<Backend> make_backend(int64_t shared_bytes_per_block) {
                                   .multiprocessors = 2,
                                   .shared_bytes_per_block = shared_bytes_per_block,
                                   .l2_bytes = 4 << 20};
-  return std::make_unique<GpuBackend>(limits, std::make_unique<PlainProducts>());
+  return std::make_unique<GpuBackend>(limits, std::make_unique<HostRuntime>(), std::make_unique<PlainProducts>());
 }
 
 }  // namespace
