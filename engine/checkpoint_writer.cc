@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "engine/model_files.h"
+#include "kernels/copy.h"
 
 namespace skippipe {
 namespace {
@@ -74,21 +75,17 @@ void CheckpointWriter::plan_memory(MemoryPlan& plan) {
   plan.add(Region::kCheckpoint, kSnapshotBlock, kStates * plan.bytes(Region::kGradients), "weights and moments, f32");
 }
 
-CheckpointWriter::CheckpointWriter(CheckpointSettings settings, const Stage& stage, Slab& slab, Logger logger,
+CheckpointWriter::CheckpointWriter(CheckpointSettings settings, Stage& stage, Slab& slab, Logger logger,
                                    std::function<void()> wake)
-    : settings_(std::move(settings)),
-      spec_(stage.spec()),
-      live_(stage.parameters()),
-      logger_(std::move(logger)),
-      wake_(std::move(wake)) {
-  const std::span<std::byte> block = slab.take(Region::kCheckpoint, kSnapshotBlock);
-  const size_t state_bytes = block.size() / kStates;
-  const auto* gradients = reinterpret_cast<const std::byte*>(stage.gradients().data());
-  for (const Parameter& parameter : live_) {
+    : settings_(std::move(settings)), stage_(stage), logger_(std::move(logger)), wake_(std::move(wake)) {
+  const MemoryBlock block = slab.take(Region::kCheckpoint, kSnapshotBlock);
+  const size_t state_bytes = block.bytes.size() / kStates;
+  const auto* gradients = stage.gradients().as<std::byte>();
+  for (const Parameter& parameter : stage.parameters()) {
     // As the gradients lie, once for each state.
-    std::byte* place = block.data() + (parameter.gradient.as<std::byte>() - gradients);
+    std::byte* place = block.bytes.data() + (parameter.gradient.as<std::byte>() - gradients);
     const auto view = [&](size_t state) {
-      return Tensor(place + state * state_bytes, parameter.weight.shape(), Dtype::kF32);
+      return Tensor(place + state * state_bytes, parameter.weight.shape(), Dtype::kF32, block.device);
     };
     snapshot_.push_back({parameter.name, view(0), {}, view(1), view(2)});
   }
@@ -111,14 +108,14 @@ void CheckpointWriter::snapshot(uint32_t iteration) {
     logger_->warn("the checkpoint of iteration {} is given up for that of iteration {}", *pending_, iteration);
     remove_quietly(partial_checkpoint(settings_.folder / checkpoint_name(*pending_)));
   }
-  const auto copy = [](const Tensor& to, const Tensor& from) {
-    std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes()));
-  };
-  for (size_t i = 0; i < live_.size(); ++i) {
-    copy(snapshot_[i].weight, live_[i].weight);
-    copy(snapshot_[i].first_moment, live_[i].first_moment);
-    copy(snapshot_[i].second_moment, live_[i].second_moment);
+  Context& context = stage_.context();
+  const std::vector<Parameter>& live = stage_.parameters();
+  for (size_t i = 0; i < live.size(); ++i) {
+    copy(context, snapshot_[i].weight, live[i].weight);
+    copy(context, snapshot_[i].first_moment, live[i].first_moment);
+    copy(context, snapshot_[i].second_moment, live[i].second_moment);
   }
+  finish(context);
   pending_ = iteration;
   error_.clear();
   changed_.notify_all();
@@ -212,8 +209,8 @@ void CheckpointWriter::write(uint32_t iteration) {
   const fs::path folder = partial_checkpoint(settings_.folder / checkpoint_name(iteration));
   CheckpointManifest manifest = settings_.manifest;
   manifest.iteration = iteration;
-  write_checkpoint_description(folder, manifest, spec_.config, settings_.tokenizer);
-  write_checkpoint_part(folder, spec_.layout.index, snapshot_, true);
+  write_checkpoint_description(folder, manifest, stage_.config(), settings_.tokenizer);
+  write_checkpoint_part(folder, stage_.layout().index, snapshot_, true);
 }
 
 void CheckpointWriter::publish_now(uint32_t iteration) {

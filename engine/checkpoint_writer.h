@@ -56,8 +56,7 @@ class CheckpointWriter {
   static void plan_memory(MemoryPlan& plan);
 
   // Stage and slab outlive it. `wake` is called, on the writer's thread, when something is done.
-  CheckpointWriter(CheckpointSettings settings, const Stage& stage, Slab& slab, Logger logger,
-                   std::function<void()> wake);
+  CheckpointWriter(CheckpointSettings settings, Stage& stage, Slab& slab, Logger logger, std::function<void()> wake);
   // Waits for the file under way; a part that failed is not tried again.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -83,9 +82,8 @@ class CheckpointWriter {
   void remove_old(uint32_t newest) const;
 
   const CheckpointSettings settings_;
-  const StageSpec spec_;
-  const std::vector<Parameter>& live_;  // the stage's
-  std::vector<Parameter> snapshot_;     // the same in the snapshot's memory
+  Stage& stage_;
+  std::vector<Parameter> snapshot_;  // the stage's parameters in the snapshot's memory, on the host
   const Logger logger_;
   const std::function<void()> wake_;
 

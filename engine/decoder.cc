@@ -1,13 +1,13 @@
 #include "engine/decoder.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 #include "engine/layer.h"
 #include "engine/parameters.h"
 #include "engine/rope_table.h"
 #include "kernels/attention_cached.h"
+#include "kernels/copy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/matmul.h"
@@ -74,6 +74,11 @@ std::vector<Tensor> take_caches(Arena& arena, const DecoderSpec& spec) {
   return caches;
 }
 
+// (2K,D), contiguous, of one token.
+Tensor row_of(const Tensor& heads, int64_t token) {
+  return {heads.as<float>() + token * heads.stride(0), {heads.dim(1), heads.dim(2)}, heads.dtype(), heads.device()};
+}
+
 void check_spec(const DecoderSpec& spec) {
   SKP_CHECK(!spec.stages.empty() && spec.stages.front().index == 0, "a path begins at stage 0");
   if (spec.positions < 1 || spec.positions > spec.config.max_positions)
@@ -92,6 +97,7 @@ class Decoder::Impl {
   std::span<const float> read(std::span<const int32_t> tokens);
 
   DecoderSpec spec_;
+  Context ctx_;
   std::vector<Parameters> stages_;
   int64_t length_ = 0;  // tokens read
 
@@ -105,10 +111,10 @@ class Decoder::Impl {
   void run_layer(const Layer& layer, Chunk& chunk, int64_t count);
   float eps() const { return static_cast<float>(spec_.config.rms_norm_eps); }
 
-  Context ctx_;
   std::vector<Layer> layers_;
-  std::span<std::byte> chunk_block_;
+  MemoryBlock chunk_block_;
   std::unique_ptr<Constants> constants_;
+  std::vector<float> logits_;  // on the host
 };
 
 Decoder::Impl::Impl(const DecoderSpec& spec, Slab& slab, const Context& context)
@@ -123,7 +129,8 @@ Decoder::Impl::Impl(const DecoderSpec& spec, Slab& slab, const Context& context)
   constants_ = std::make_unique<Constants>(decoder, spec, context);
   const Tensor& kernels = constants_->kernels;
   ctx_.workspace = {kernels.as<std::byte>(), static_cast<size_t>(kernels.bytes())};
-  fill_rope_table(constants_->cos, constants_->sin, spec.config);
+  fill_rope_table(ctx_, constants_->cos, constants_->sin, spec.config);
+  logits_.resize(static_cast<size_t>(spec.config.vocabulary));
 }
 
 void Decoder::Impl::run_layer(const Layer& layer, Chunk& chunk, int64_t count) {
@@ -135,9 +142,7 @@ void Decoder::Impl::run_layer(const Layer& layer, Chunk& chunk, int64_t count) {
 
   const Tensor heads = activations.qkv.reshape({count, config.heads + 2 * config.kv_heads, config.head_dim});
   const Tensor fresh = heads.slice(1, config.heads, 2 * config.kv_heads), kept = layer.cache.slice(0, length_, count);
-  for (int64_t t = 0; t < count; ++t)
-    std::memcpy(kept.as<float>() + t * kept.stride(0), fresh.as<float>() + t * fresh.stride(0),
-                static_cast<size_t>(kept.stride(0)) * sizeof(float));
+  for (int64_t t = 0; t < count; ++t) copy(ctx_, row_of(kept, t), row_of(fresh, t));
   const Tensor seen = layer.cache.slice(0, 0, length_ + count);
   attention_cached_forward(ctx_, activations.attention.reshape({count, config.heads, config.head_dim}),
                            heads.slice(1, 0, config.heads), seen.slice(1, 0, config.kv_heads),
@@ -153,7 +158,7 @@ void Decoder::Impl::read_chunk(std::span<const int32_t> tokens) {
   Chunk chunk(arena, spec_, count);
   chunk.scratch.cos = constants_->cos.slice(0, length_, count);
   chunk.scratch.sin = constants_->sin.slice(0, length_, count);
-  std::ranges::copy(tokens, chunk.ids.as<int32_t>());
+  copy(ctx_, chunk.ids, host_tensor(tokens));
   const EdgeWeights& edge = stages_.front().edge();
   embedding_forward(ctx_, chunk.stream, chunk.ids, edge.embedding.value);
   for (const Layer& layer : layers_) run_layer(layer, chunk, count);
@@ -173,7 +178,9 @@ std::span<const float> Decoder::Impl::read(std::span<const int32_t> tokens) {
   for (size_t begin = 0; begin < tokens.size(); begin += static_cast<size_t>(spec_.chunk))
     read_chunk(tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<size_t>(spec_.chunk))));
   linear_forward(ctx_, constants_->logits, constants_->normed, stages_.front().edge().head.value);
-  return {constants_->logits.as<float>(), static_cast<size_t>(constants_->logits.elements())};
+  copy(ctx_, host_tensor(std::span(logits_)), constants_->logits);
+  finish(ctx_);  // also lets go of the tokens
+  return logits_;
 }
 
 void Decoder::plan_memory(MemoryPlan& plan, const DecoderSpec& spec, const Context& context) {
@@ -197,6 +204,8 @@ Decoder::Decoder(const DecoderSpec& spec, Slab& slab, const Context& context) {
 Decoder::~Decoder() = default;
 
 const DecoderSpec& Decoder::spec() const { return impl_->spec_; }
+
+Context& Decoder::context() { return impl_->ctx_; }
 
 std::vector<Parameter> Decoder::parameters() const {
   std::vector<Parameter> all;

@@ -38,6 +38,8 @@ class Decoder {
   const DecoderSpec& spec() const;
   // The weights of the stages by Hugging Face name.
   std::vector<Parameter> parameters() const;
+  // For copies to them.
+  Context& context();
 
   // Reads the next tokens of the sequence, at least one. Returns the logits (V) of the token behind them, valid until
   // the next call. Throws ConfigError if there are more than room() or one is not in [0, V); then nothing was read.

@@ -56,10 +56,6 @@ void check_shard(const TokenShard& shard, const ModelConfig& config) {
     throw ConfigError("{}: {} tokens, expected at least 2", shard.path().string(), shard.info().tokens);
 }
 
-std::span<int32_t> ids_of(const Tensor& tensor) {
-  return {tensor.as<int32_t>(), static_cast<size_t>(tensor.elements())};
-}
-
 // How many ways there are to leave out `left_out` of `stages`, or limit if there are more.
 uint64_t ways(uint64_t stages, uint64_t left_out, uint64_t limit) {
   double result = 1;
@@ -109,8 +105,11 @@ std::vector<LossSum> evaluate(LocalModel& model, const EvaluationData& data, std
   check_shard(*data.shard, first.config());
   const WindowReader windows(data, first.batch());
   std::vector<LossSum> losses(paths.size());
+  std::vector<int32_t> tokens(static_cast<size_t>(first.batch().samples * first.batch().tokens)),
+      targets(tokens.size());
   for (uint64_t batch = 0; batch < windows.batches(); ++batch) {
-    windows.fill(batch, ids_of(first.tokens(0)), ids_of(first.targets(0)));
+    windows.fill(batch, tokens, targets);
+    first.set_batch(0, tokens, targets);
     first.forward(0);  // once for all paths
     for (size_t i = 0; i < paths.size(); ++i) {
       const LossSum loss = first.evaluate_loss(0, model.forward_from_first(paths[i]));

@@ -11,12 +11,12 @@
 
 namespace skippipe {
 
-// Owns backend, memory and stages, one slot each, all on the CPU. One thread.
+// Owns backend, memory and stages, one slot each, all on one device. One thread.
 class LocalModel {
  public:
   // Weights begin as zeros; dtype: StageSpec's. Throws ConfigError, MemoryError.
-  LocalModel(const ModelConfig& config, std::span<const int> layers_per_stage, const BatchShape& batch, int threads,
-             StagePurpose purpose, Dtype dtype = Dtype::kF32);
+  LocalModel(std::unique_ptr<Backend> backend, const ModelConfig& config, std::span<const int> layers_per_stage,
+             const BatchShape& batch, int threads, StagePurpose purpose, Dtype dtype = Dtype::kF32);
 
   int stages() const { return static_cast<int>(stages_.size()); }
   Stage& stage(int index) { return *stages_.at(static_cast<size_t>(index)); }
@@ -25,8 +25,12 @@ class LocalModel {
   // state (B,T,C) of the last, valid until the next run.
   ConstTensor forward_from_first(std::span<const int> path);
 
+  // Waits for what the stages have queued, all on one stream.
+  void finish();
+
  private:
   std::unique_ptr<Backend> backend_;
+  OwnedStream stream_;
   std::vector<std::unique_ptr<Slab>> slabs_;
   std::vector<std::unique_ptr<Stage>> stages_;
 };

@@ -1,12 +1,7 @@
 #include "engine/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <fstream>
-#include <limits>
+#include <array>
 
 #include "base/error.h"
 
@@ -41,6 +36,11 @@ const char* region_name(Region region) {
   throw InternalError("no region has the number {}", static_cast<int>(region));
 }
 
+Place region_place(Region region, Device device) {
+  const bool outside = region == Region::kCommunication || region == Region::kCheckpoint;
+  return device != Device::kCpu && outside ? Place::kHost : Place::kDevice;
+}
+
 int64_t aligned_bytes(int64_t bytes) {
   if (bytes < 0) throw MemoryError("found a size of {} bytes, expected none below zero", bytes);
   return add_bytes(bytes, kBlockAlignment - 1) / kBlockAlignment * kBlockAlignment;
@@ -72,6 +72,13 @@ int64_t MemoryPlan::bytes(Region region) const {
   return sum;
 }
 
+int64_t MemoryPlan::bytes(Place place) const {
+  int64_t sum = 0;
+  for (const Block& block : blocks_)
+    if (region_place(block.region, device_) == place) sum += block.bytes;
+  return sum;
+}
+
 std::string MemoryPlan::table() const {
   size_t name_width = 5;
   for (const Block& block : blocks_) name_width = std::max(name_width, block.name.size());
@@ -86,46 +93,58 @@ std::string MemoryPlan::table() const {
     const bool first = i == 0 || blocks_[i - 1].region != block.region;
     result += line(first ? region_name(block.region) : "", block.name, block.bytes, block.note);
   }
-  return result + line("total", "", total_bytes_, fmt::format("{} bytes", total_bytes_));
+  const auto total = [&](const char* name, int64_t bytes) {
+    result += line(name, "", bytes, fmt::format("{} bytes", bytes));
+  };
+  if (device_ == Device::kCpu) {
+    total("total", total_bytes_);
+  } else {
+    total("on the GPU", bytes(Place::kDevice));
+    total("on the host", bytes(Place::kHost));
+  }
+  return result;
 }
 
-void MemoryPlan::check_fits(int64_t limit_bytes, const std::string& device_name) const {
-  if (total_bytes_ <= limit_bytes) return;
+std::string MemoryPlan::by_region(Place place) const {
   std::string parts;
   for (int i = 0; i < kRegionCount; ++i) {
     const Region region = static_cast<Region>(i);
-    if (bytes(region) > 0)
+    if (bytes(region) > 0 && region_place(region, device_) == place)
       parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", region_name(region), human_bytes(bytes(region)));
   }
-  throw MemoryError("{}: the node needs {} ({}), but only {} are there", device_name, human_bytes(total_bytes_), parts,
-                    human_bytes(limit_bytes));
+  return parts;
 }
 
-Slab::Slab(const MemoryPlan& plan) : bytes_(plan.total_bytes()) {
-  int64_t offset = 0;
+void MemoryPlan::check_fits(const MemoryLimits& limits, const std::string& device_name) const {
+  const auto check = [&](Place place, int64_t limit, const char* where) {
+    if (bytes(place) > limit)
+      throw MemoryError("{}: the node needs {}{} ({}), but only {} are there", device_name, human_bytes(bytes(place)),
+                        where, by_region(place), human_bytes(limit));
+  };
+  check(Place::kDevice, limits.device_bytes, "");
+  check(Place::kHost, limits.host_bytes, " of pinned memory on the host");
+}
+
+Slab::Slab(const MemoryPlan& plan, Backend& backend) : bytes_(plan.total_bytes()), device_(backend.device()) {
+  SKP_CHECK(plan.device() == device_, "a plan for {} on {}", device_name(plan.device()), device_name(device_));
+  std::map<Place, int64_t> ends;
   for (const MemoryPlan::Block& block : plan.blocks()) {
-    entries_.push_back({block, offset, false});
-    offset += block.bytes;
+    const Place place = region_place(block.region, device_);
+    entries_.push_back({block, place, ends[place], false});
+    ends[place] += block.bytes;
   }
-  const size_t taken = static_cast<size_t>(std::max(bytes_, kBlockAlignment));  // an empty map is an error
-  void* memory = mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED)
-    throw MemoryError("the host refused {} ({} bytes) for the slab", human_bytes(bytes_), bytes_);
-  data_ = {static_cast<std::byte*>(memory), Unmap{taken}};
-  ++device_allocations_;
-  // Large pages spare the matrix products most of their misses in the page table; a wish that may be refused.
-  madvise(memory, taken, MADV_HUGEPAGE);
-  std::memset(memory, 0, taken);  // every page is there from now on
+  Runtime& runtime = backend.runtime();
+  for (const auto& [place, bytes] : ends)
+    memory_[place] = Memory(static_cast<std::byte*>(runtime.allocate(place, bytes)), {&runtime, place, bytes});
 }
 
-void Slab::Unmap::operator()(std::byte* data) const { munmap(data, bytes); }
-
-std::span<std::byte> Slab::take(Region region, std::string_view name) {
+MemoryBlock Slab::take(Region region, std::string_view name) {
   for (Entry& entry : entries_) {
     if (entry.block.region != region || entry.block.name != name) continue;
     SKP_CHECK(!entry.taken, "block '{}' of {} was taken already", name, region_name(region));
     entry.taken = true;
-    return {data_.get() + entry.offset, static_cast<size_t>(entry.block.bytes)};
+    return {{memory_.at(entry.place).get() + entry.offset, static_cast<size_t>(entry.block.bytes)},
+            entry.place == Place::kDevice ? device_ : Device::kCpu};
   }
   throw InternalError("the memory plan has no block '{}' in {}", name, region_name(region));
 }
@@ -137,9 +156,9 @@ Tensor Arena::take(const Dims& shape, Dtype dtype) {
   const int64_t begin = used_bytes_;
   used_bytes_ = add_bytes(used_bytes_, aligned_bytes(bytes));
   if (measuring_) return {nullptr, shape, dtype};
-  SKP_CHECK(used_bytes_ <= static_cast<int64_t>(block_.size()), "a block of {} bytes is too small for {}",
-            block_.size(), used_bytes_);
-  return {block_.data() + begin, shape, dtype};
+  SKP_CHECK(used_bytes_ <= static_cast<int64_t>(block_.bytes.size()), "a block of {} bytes is too small for {}",
+            block_.bytes.size(), used_bytes_);
+  return {block_.bytes.data() + begin, shape, dtype, block_.device};
 }
 
 }  // namespace skippipe

@@ -1,15 +1,16 @@
-// Device memory: every byte is planned and printed before the start, taken once, and handed out in blocks.
+// A node's memory: every byte is planned and printed before the start, taken once, and handed out in blocks.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/tensor.h"
 
 namespace skippipe {
@@ -26,10 +27,21 @@ int64_t aligned_bytes(int64_t bytes);
 // "1.50 GiB"
 std::string human_bytes(int64_t bytes);
 
+// Where a device has a region: a GPU leaves what the network and files take to pinned memory of the host.
+Place region_place(Region region, Device device);
+
+// What a node may take. On the CPU everything is the device's.
+struct MemoryLimits {
+  int64_t device_bytes = 0;
+  int64_t host_bytes = 0;
+};
+
 // Which blocks the slab of a node will have. Blocks lie in the order of their regions, and in a region in the order in
 // which they were added.
 class MemoryPlan {
  public:
+  explicit MemoryPlan(Device device = Device::kCpu) : device_(device) {}
+
   struct Block {
     Region region;
     std::string name;  // unique in its region
@@ -42,51 +54,64 @@ class MemoryPlan {
 
   const std::vector<Block>& blocks() const { return blocks_; }  // in the slab's order
   int64_t bytes(Region region) const;
+  int64_t bytes(Place place) const;
   int64_t total_bytes() const { return total_bytes_; }
+  Device device() const { return device_; }
 
-  // The table that a start and `--dry-run` print: a line for each block and the total.
+  // The table that a start and `--dry-run` print: a line for each block and the totals.
   std::string table() const;
-  // Throws MemoryError, with the numbers, if the total exceeds limit_bytes.
-  void check_fits(int64_t limit_bytes, const std::string& device_name) const;
+  // Throws MemoryError, with the numbers, if there is not so much.
+  void check_fits(const MemoryLimits& limits, const std::string& device_name) const;
 
  private:
+  std::string by_region(Place place) const;
+
+  Device device_;
   std::vector<Block> blocks_;
   int64_t total_bytes_ = 0;
 };
 
-// The one allocation of a node on its device, zeroed. Owns the memory; tensors point into it. Immoveable; blocks may be
-// used from any thread, whoever is handed one says how.
+// Memory of a device, or of the host.
+struct MemoryBlock {
+  std::span<std::byte> bytes;
+  Device device = Device::kCpu;
+};
+
+// The one allocation of a node in each place that its plan has, zeroed. Owns the memory; tensors point into it.
+// Immoveable; blocks may be used from any thread, whoever is handed one says how.
 class Slab {
  public:
-  // Throws MemoryError if the device refuses.
-  explicit Slab(const MemoryPlan& plan);
+  // Throws MemoryError if there is not so much. The backend outlives the slab; its device is the plan's.
+  Slab(const MemoryPlan& plan, Backend& backend);
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
   // The block that the plan added under this name; once each: a block belongs to whoever took it. Throws InternalError
   // if there is none or it was taken.
-  std::span<std::byte> take(Region region, std::string_view name);
+  MemoryBlock take(Region region, std::string_view name);
 
-  int64_t bytes() const { return bytes_; }
-  Device device() const { return Device::kCpu; }
-  // What was taken from the device so far: one allocation of bytes() for the life of a node.
-  int device_allocations() const { return device_allocations_; }
+  int64_t bytes() const { return bytes_; }  // in all places
+  Device device() const { return device_; }
 
  private:
   struct Entry {
     MemoryPlan::Block block;
+    Place place;
     int64_t offset;
     bool taken;
   };
-  struct Unmap {
-    size_t bytes;
-    void operator()(std::byte* data) const;
+  struct Release {
+    Runtime* runtime;
+    Place place;
+    int64_t bytes;
+    void operator()(std::byte* data) const { runtime->release(place, data, bytes); }
   };
+  using Memory = std::unique_ptr<std::byte, Release>;
 
   std::vector<Entry> entries_;
   int64_t bytes_ = 0;
-  int device_allocations_ = 0;
-  std::unique_ptr<std::byte, Unmap> data_;
+  Device device_;
+  std::map<Place, Memory> memory_;
 };
 
 // Carves tensors out of one block, each at a multiple of kBlockAlignment. Without a block it only measures: the same
@@ -94,14 +119,14 @@ class Slab {
 class Arena {
  public:
   Arena() = default;  // measures; its tensors are empty
-  explicit Arena(std::span<std::byte> block) : block_(block), measuring_(false) {}
+  explicit Arena(const MemoryBlock& block) : block_(block), measuring_(false) {}
 
   // Throws ShapeError or MemoryError on an overflow, InternalError if the block is too small.
   Tensor take(const Dims& shape, Dtype dtype);
   int64_t used_bytes() const { return used_bytes_; }
 
  private:
-  std::span<std::byte> block_;
+  MemoryBlock block_;
   int64_t used_bytes_ = 0;
   bool measuring_ = true;
 };

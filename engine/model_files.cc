@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/json_reader.h"
 #include "engine/parameters.h"
+#include "kernels/copy.h"
 
 namespace skippipe {
 namespace {
@@ -173,8 +174,17 @@ const SafetensorsFile& ModelFiles::file_of(const std::string& name) const {
   return *found->second;
 }
 
-void ModelFiles::read(const std::string& name, const Tensor& tensor) const {
-  file_of(name).read_f32(name, shape_of(tensor), values_of(tensor));
+void ModelFiles::read(const std::string& name, const Tensor& tensor, Context& ctx) const {
+  constexpr int64_t kPiece = 1 << 18;
+  std::vector<float> piece(static_cast<size_t>(std::min(kPiece, tensor.elements())));
+  const Tensor flat = tensor.reshape({tensor.elements()});
+  int64_t done = 0;
+  file_of(name).stream_f32(name, shape_of(tensor), piece, [&](std::span<const float> values) {
+    const auto count = static_cast<int64_t>(values.size());
+    copy(ctx, flat.slice(0, done, count), host_tensor(values));
+    finish(ctx);
+    done += count;
+  });
 }
 
 bool ModelFiles::repeats_embedding(const std::string& name) const {
@@ -236,23 +246,23 @@ void ModelFiles::stream_f32(const SafeTensor& tensor, std::span<float> buffer,
   file_of(tensor.name).stream_f32(tensor.name, tensor.shape, buffer, sink);
 }
 
-void ModelFiles::load(std::span<const Parameter> parameters) const {
+void ModelFiles::load(std::span<const Parameter> parameters, Context& ctx) const {
   if (!foreign_.empty()) throw FileError(foreign_.front());
   std::set<std::string> names;
   for (const Parameter& parameter : parameters) names.insert(parameter.name);
   require_intact(names);
-  for (const Parameter& parameter : parameters) read(parameter.name, parameter.weight);
+  for (const Parameter& parameter : parameters) read(parameter.name, parameter.weight, ctx);
 }
 
-void ModelFiles::load_training_state(std::span<const Parameter> parameters) const {
-  load(parameters);
+void ModelFiles::load_training_state(std::span<const Parameter> parameters, Context& ctx) const {
+  load(parameters, ctx);
   std::set<std::string> names;
   for (const Parameter& parameter : parameters)
     names.insert({first_moment_name(parameter.name), second_moment_name(parameter.name)});
   require_intact(names);
   for (const Parameter& parameter : parameters) {
-    read(first_moment_name(parameter.name), parameter.first_moment);
-    read(second_moment_name(parameter.name), parameter.second_moment);
+    read(first_moment_name(parameter.name), parameter.first_moment, ctx);
+    read(second_moment_name(parameter.name), parameter.second_moment, ctx);
   }
 }
 

@@ -22,7 +22,8 @@
 
 namespace skippipe {
 
-// Writes a stage's part of a checkpoint: the weights, with the optimizer's state the moments as well. Throws FileError.
+// Writes a stage's part of a checkpoint from memory of the host: the weights, with the optimizer's state the moments as
+// well. Throws FileError.
 void write_checkpoint_part(const std::filesystem::path& folder, int stage, std::span<const Parameter> parameters,
                            bool optimizer);
 
@@ -53,18 +54,19 @@ class ModelFiles {
   void stream_f32(const SafeTensor& tensor, std::span<float> buffer,
                   const std::function<void(std::span<const float>)>& sink) const;
 
-  // Reads the weights of a stage's parameters, F32, F16 or BF16. Throws FileError naming file, tensor, what was found
-  // and expected; also where a file of a checkpoint has changed, or the model has tensors that this one would ignore.
-  void load(std::span<const Parameter> parameters) const;
+  // Reads the weights of a stage's parameters, F32, F16 or BF16, to where they lie; waits for ctx's stream. Throws
+  // FileError naming file, tensor, what was found and expected; also where a file of a checkpoint has changed, or the
+  // model has tensors that this one would ignore.
+  void load(std::span<const Parameter> parameters, Context& ctx) const;
   // Reads the moments, too; of a checkpoint with the optimizer's state.
-  void load_training_state(std::span<const Parameter> parameters) const;
+  void load_training_state(std::span<const Parameter> parameters, Context& ctx) const;
 
  private:
   void open(const std::filesystem::path& path);
   void open_hugging_face();
   void check_index(const std::filesystem::path& path, const std::map<std::string, std::string>& file_names) const;
   const SafetensorsFile& file_of(const std::string& name) const;
-  void read(const std::string& name, const Tensor& tensor) const;
+  void read(const std::string& name, const Tensor& tensor, Context& ctx) const;
   bool repeats_embedding(const std::string& name) const;
   std::vector<std::string> foreign_tensors() const;
   void require_intact(const std::set<std::string>& tensors) const;

@@ -5,6 +5,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/backend.h"
+#include "kernels/copy.h"
+#include "kernels/elementwise.h"
 
 namespace skippipe {
 namespace {
@@ -27,28 +30,10 @@ enum Stat : size_t {
 constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
-const char* gradient_block_name() { return "gradients on their way"; }
-const char* reduction_block_name() { return "gradient reduction"; }
 
 Dims hidden_shape(const StageSpec& stage) { return {stage.batch.samples, stage.batch.tokens, stage.config.channels}; }
 
-// Visits that send a gradient on, each from a buffer of its own: the slot may serve the next visit meanwhile.
-std::vector<int> gradient_senders(const MachineConfig& machine) {
-  std::vector<int> microbatches;
-  for (const MachineVisit& visit : machine.visits)
-    if (visit.previous_node >= 0) microbatches.push_back(visit.microbatch);
-  return microbatches;
-}
-
-std::vector<Tensor> take_gradient_buffers(const MachineConfig& machine, const Stage& stage, Slab& slab) {
-  std::vector<Tensor> buffers(static_cast<size_t>(machine.microbatches));
-  Arena arena(slab.take(Region::kCommunication, gradient_block_name()));
-  for (const int microbatch : gradient_senders(machine))
-    buffers[static_cast<size_t>(microbatch)] = arena.take(hidden_shape(stage.spec()), stage.spec().dtype);
-  return buffers;
-}
-
-WireDtype wire_dtype(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::kBf16 : WireDtype::kF32; }
+WireDtype on_the_wire(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::kBf16 : WireDtype::kF32; }
 
 std::vector<MachineVisit> visits_by_microbatch(const MachineConfig& machine) {
   std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches));
@@ -90,22 +75,18 @@ What job_of(TaskKind task) {
   throw InternalError("no task has the number {}", static_cast<int>(task));
 }
 
+// From and to a GPU.
+bool needs_transfer(const MessageBuffer& buffer) { return buffer.host.data() != buffer.wire.data(); }
+
 Phase phase_of(const MessageHeader& header) {
   return header.kind == MessageKind::kForward ? Phase::kForward : Phase::kBackward;
 }
 
 }  // namespace
 
-void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, int64_t stage_elements) {
-  const size_t senders = gradient_senders(machine_config(plan, node, 0, 1)).size();
-  const int64_t bytes = aligned_bytes(element_count(hidden_shape(stage)) * dtype_bytes(stage.dtype));
-  memory.add(Region::kCommunication, gradient_block_name(), static_cast<int64_t>(senders) * bytes,
-             fmt::format("{} of {}", senders, human_bytes(bytes)));
-  const size_t replicas = replicas_of(plan, node).size();
-  memory.add(
-      Region::kCommunication, reduction_block_name(),
-      aligned_bytes(static_cast<int64_t>(ReplicaSum::scratch_bytes(replicas, static_cast<size_t>(stage_elements)))),
-      fmt::format("{} replicas", replicas));
+void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, Dtype wire) {
+  MessageBuffers::plan_memory(memory, machine_config(plan, node, 0, 1), stage, wire);
+  GradientSum::plan_memory(memory, replicas_of(plan, node).size());
 }
 
 Node::Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
@@ -124,13 +105,15 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       first_replicas_(first_replicas(plan)),
       first_replica_(replicas_of(plan, transport.node()).front() == transport.node()),
       visits_(visits_by_microbatch(machine)),
-      gradient_out_(take_gradient_buffers(machine, stage, slab)),
+      buffers_(machine, stage, slab, settings.wire_dtype),
       actions_(NodeMachine::max_actions(machine.visits.size())),
       machine_(std::move(machine)),
-      replica_sum_(transport, replicas_of(plan, transport.node()), stage.gradients(),
-                   slab.take(Region::kCommunication, reduction_block_name())),
+      downloads_(static_cast<size_t>(stage.slots())),
+      gradient_sum_(transport, replicas_of(plan, transport.node()), stage, slab, start_transfers()),
       stats_(transport, kStatCount, settings.first_iteration,
              [this](const SumExchange::Result& result) { stats_arrived(result); }),
+      tokens_(static_cast<size_t>(stage.batch().samples * stage.batch().tokens)),
+      targets_(tokens_.size()),
       reports_(settings.first_iteration),
       checkpoints_(std::move(checkpoints)),
       compute_([this] { transport_.wake(); }) {
@@ -138,6 +121,12 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
   for (const MachineVisit& visit : visits_) SKP_CHECK(!visit.is_data || sampler_ != nullptr, "a data node reads data");
   SKP_CHECK((checkpoints_ != nullptr) == (first_replica_ && settings.checkpoint_interval > 0));
   transport_.set_listener(this);
+}
+
+Transfers* Node::start_transfers() {
+  Backend& backend = *stage_.context().backend;
+  if (backend.device() == Device::kCpu) return nullptr;
+  return &transfers_.emplace(backend.runtime(), [this] { transport_.wake(); });
 }
 
 Node::~Node() { transport_.set_listener(nullptr); }
@@ -207,7 +196,7 @@ void Node::obey(const Action& action) {
     case Action::Kind::kReduce:
       reducing_ = true;
       reducing_since_ = Clock::now();
-      return replica_sum_.start(action.iteration);
+      return gradient_sum_.start(action.iteration);
     case Action::Kind::kExchangeNorm:
       return measure_norm(action.iteration);
     case Action::Kind::kStep:
@@ -221,10 +210,11 @@ void Node::obey(const Action& action) {
 }
 
 bool Node::pump() {
-  if (reducing_ && replica_sum_.done()) {
+  if (transfers_ && transfers_->poll()) return true;
+  if (reducing_ && gradient_sum_.done()) {
     reducing_ = false;
     if (hooks_.tracer) hooks_.tracer->reduced(machine_.iteration(), reducing_since_, Clock::now());
-    if (!replica_sum_.status().ok()) fail(replica_sum_.status());
+    if (!gradient_sum_.status().ok()) fail(gradient_sum_.status());
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.reduced(now, out); });
     return true;
   }
@@ -246,17 +236,17 @@ bool Node::pump() {
 // ---- messages
 
 void Node::on_announced(Ticket ticket, const MessageHeader& header) {
-  if (replica_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
+  if (gradient_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
   if (header.kind != MessageKind::kForward && header.kind != MessageKind::kBackward)
     return fail({StatusCode::kCorrupt, fmt::format("{}: no message of a training run", header.to_string())});
   const Dims hidden = hidden_shape(stage_.spec());
   MessageHeader expected = header;
-  set_payload(expected, wire_dtype(stage_.spec().dtype), std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
+  set_payload(expected, on_the_wire(settings_.wire_dtype), std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
   if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_))
     return fail(
         {StatusCode::kCorrupt, fmt::format("{}: {} bytes of type {}, expected {} {} and a microbatch below {}",
                                            header.to_string(), header.payload_bytes, static_cast<int>(header.dtype),
-                                           dtype_name(stage_.spec().dtype), hidden.to_string(), microbatches_)});
+                                           dtype_name(settings_.wire_dtype), hidden.to_string(), microbatches_)});
   const Phase phase = phase_of(header);
   const int sender = sender_of(visits_[header.microbatch], phase);
   if (header.source != sender)
@@ -274,13 +264,20 @@ void Node::receive(const Action& action) {
             action.microbatch);
   const Ticket ticket = found->second;
   announced_.erase(found);
-  const Tensor landing = landing_of(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
-  transport_.receive(ticket, {static_cast<std::byte*>(landing.data()), static_cast<size_t>(landing.bytes())});
+  const MessageBuffer& buffer = landing_[ticket] = buffers_.landing(action.phase, action.slot);
+  transport_.receive(ticket, {buffer.host.as<std::byte>(), static_cast<size_t>(buffer.host.bytes())});
 }
 
 void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
-  if (replica_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
+  if (gradient_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
+  const MessageBuffer buffer = landing_.at(ticket);
+  landing_.erase(ticket);
   if (!status.ok()) return fail(status);
+  if (!needs_transfer(buffer)) return arrived(header);
+  transfers_->upload(buffer.wire, buffer.host, [this, header] { arrived(header); });
+}
+
+void Node::arrived(const MessageHeader& header) {
   feed([&](NodeMachine& machine, double now, ActionList& out) {
     machine.message_received(now, header.iteration, static_cast<int32_t>(header.microbatch), phase_of(header), out);
   });
@@ -292,21 +289,31 @@ void Node::send(const Action& action) {
   header.iteration = action.iteration;
   header.microbatch = static_cast<uint32_t>(action.microbatch);
   header.destination = static_cast<uint16_t>(action.peer);
-  const Tensor payload = outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
-  set_payload(header, wire_dtype(payload.dtype()),
-              std::vector<int64_t>{payload.dim(0), payload.dim(1), payload.dim(2)});
-  transport_.send(header, {static_cast<const std::byte*>(payload.data()), static_cast<size_t>(payload.bytes())});
+  const MessageBuffer buffer =
+      buffers_.outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
+  if (!needs_transfer(buffer)) return send_from(header, buffer.host);
+  int& downloads = downloads_[static_cast<size_t>(action.slot)];
+  ++downloads;
+  transfers_->download(buffer.host, buffer.wire, [this, header, host = buffer.host, &downloads] {
+    --downloads;
+    send_from(header, host);
+  });
+}
+
+void Node::send_from(MessageHeader header, const Tensor& host) {
+  set_payload(header, on_the_wire(host.dtype()), std::vector<int64_t>{host.dim(0), host.dim(1), host.dim(2)});
+  transport_.send(header, {host.as<const std::byte>(), static_cast<size_t>(host.bytes())});
 }
 
 void Node::on_sent(Ticket ticket, const Status& status) {
-  if (replica_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status)) return;
+  if (gradient_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status)) return;
   if (!status.ok()) fail(status);
 }
 
 void Node::on_peer_failed(int node, const Status& status) {
   feed([&](NodeMachine& machine, double now, ActionList& out) { machine.peer_failed(now, node, out); });
   stats_.on_peer_failed(node, status);
-  replica_sum_.on_peer_failed(node, status);
+  gradient_sum_.on_peer_failed(node, status);
   // The machine says that the run ends; the transport knows why, and better than a send that failed because of it.
   if (failure_.empty() && stats_.status().ok()) return;
   if (peers_failed_++ == 0) {
@@ -317,16 +324,6 @@ void Node::on_peer_failed(int node, const Status& status) {
   peer_failed_ = true;
 }
 
-Tensor Node::landing_of(const MachineVisit& visit, Phase phase, int slot) const {
-  if (phase == Phase::kBackward) return stage_.output_gradient(slot);
-  return visit.is_data ? stage_.returned(slot) : stage_.input(slot);
-}
-
-Tensor Node::outgoing(const MachineVisit& visit, Phase phase, int slot) const {
-  if (phase == Phase::kForward) return stage_.output(slot);
-  return visit.is_data ? stage_.loss_gradient(slot) : gradient_out_[static_cast<size_t>(visit.microbatch)];
-}
-
 // ---- tasks
 
 void Node::submit(const Job& job, std::function<void()> work) {
@@ -334,14 +331,19 @@ void Node::submit(const Job& job, std::function<void()> work) {
   job_ = job;
   computing_ = true;
   compute_.submit([this, work = std::move(work)] {
+    Context& context = stage_.context();
+    context.backend->runtime().use_on_this_thread();
     job_start_ = Clock::now();
     work();
+    finish(context);
     job_end_ = Clock::now();
     busy_s_ += std::chrono::duration<double>(job_end_ - job_start_).count();
   });
 }
 
 void Node::run_task(const Action& action) {
+  // What leaves from the slot must be gone before a task writes there.
+  if (downloads_[static_cast<size_t>(action.slot)] > 0) transfers_->hold_back(stage_.context().stream);
   submit({job_of(action.task), action.iteration, action.microbatch}, [this, action] {
     if (hooks_.on_task) hooks_.on_task(action.task, action.microbatch);
     const MachineVisit& visit = visits_[static_cast<size_t>(action.microbatch)];
@@ -356,27 +358,42 @@ void Node::run_task(const Action& action) {
   });
 }
 
+void Node::unpack(const MessageBuffer& buffer) {
+  if (buffer.local.data() != buffer.wire.data()) cast(stage_.context(), buffer.local, buffer.wire);
+}
+
+void Node::pack(const MessageBuffer& buffer) {
+  if (buffer.local.data() != buffer.wire.data()) cast(stage_.context(), buffer.wire, buffer.local);
+}
+
 void Node::run_forward(const MachineVisit& visit, const Action& action) {
   if (visit.is_data) {
-    const Tensor tokens = stage_.tokens(action.slot), targets = stage_.targets(action.slot);
-    const auto count = static_cast<size_t>(tokens.elements());
-    sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), {tokens.as<int32_t>(), count},
-                   {targets.as<int32_t>(), count});
+    sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), tokens_, targets_);
+    stage_.set_batch(action.slot, tokens_, targets_);
+  } else {
+    unpack(buffers_.landing(Phase::kForward, action.slot));
   }
   stage_.forward(action.slot);
+  if (visit.next_node >= 0) pack(buffers_.outgoing(visit, Phase::kForward, action.slot));
 }
 
 void Node::run_loss(const MachineVisit& visit, const Action& action) {
   const bool alone = visit.next_node < 0;
+  if (!alone) unpack(buffers_.landing(Phase::kForward, action.slot));
   const LossSum loss = stage_.loss(action.slot, alone ? stage_.output(action.slot) : stage_.returned(action.slot));
+  if (!alone) pack(buffers_.outgoing(visit, Phase::kBackward, action.slot));
   loss_sum_ += loss.mean();
   ++losses_;
 }
 
 void Node::run_backward(const MachineVisit& visit, const Action& action) {
   const bool alone = visit.is_data && visit.next_node < 0;
-  stage_.backward(action.slot, alone ? stage_.loss_gradient(action.slot) : stage_.output_gradient(action.slot),
-                  visit.is_data ? Tensor() : gradient_out_[static_cast<size_t>(action.microbatch)]);
+  if (!alone) unpack(buffers_.landing(Phase::kBackward, action.slot));
+  const Tensor dy = alone ? stage_.loss_gradient(action.slot) : stage_.output_gradient(action.slot);
+  if (visit.is_data) return stage_.backward(action.slot, dy, {});
+  const MessageBuffer gradient = buffers_.outgoing(visit, Phase::kBackward, action.slot);
+  stage_.backward(action.slot, dy, gradient.local);
+  pack(gradient);
 }
 
 // The replicas hold the same sum: one of them measures it for the stage.

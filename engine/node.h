@@ -1,7 +1,8 @@
 // A node of a run: obeys a node machine with real tasks and a real network.
 //
-// Two threads. The event thread (the caller of run) owns machine, transport and collectives; it sleeps while there is
-// nothing to do. The compute thread runs one task at a time on the stage. Every decision (order, slots, failure) is the
+// Two threads. The event thread (the caller of run) owns machine, transport, collectives and, with a GPU, the copies
+// between it and the host; it sleeps while there is nothing to do. The compute thread runs one task at a time on the
+// stage and waits for the device. Every decision (order, slots, failure) is the
 // machine's; here is only what it takes to obey.
 #pragma once
 
@@ -18,11 +19,14 @@
 #include "comm/transport.h"
 #include "engine/checkpoint_writer.h"
 #include "engine/compute_thread.h"
+#include "engine/gradient_sum.h"
 #include "engine/learning_rate.h"
 #include "engine/memory.h"
+#include "engine/message_buffers.h"
 #include "engine/sampler.h"
 #include "engine/stage.h"
 #include "engine/trace.h"
+#include "engine/transfers.h"
 #include "kernels/adamw.h"
 #include "schedule/node_machine.h"
 #include "schedule/plan.h"
@@ -36,6 +40,7 @@ struct TrainingSettings {
   AdamWStep adamw;                      // learning_rate, grad_scale and step are set for each iteration
   double clip_norm = 0;                 // 0: off
   double stall_limit_s = 600;           // a node that waits for others so long, with nothing at all coming, gives up
+  Dtype wire_dtype = Dtype::kF32;       // of messages with activations and their gradients
   uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
   double last_checkpoint_limit_s = 60;  // how long to try to write the last one
 };
@@ -61,10 +66,9 @@ struct NodeHooks {
 
 class Node : private TransportListener {
  public:
-  // Registers the communication buffers that the node will take from the slab.
-  // stage_elements: of the stage's gradients.
-  static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage,
-                          int64_t stage_elements);
+  // Registers the communication buffers that the node will take from the slab; the stage's memory must have been
+  // planned before.
+  static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, Dtype wire);
 
   // Everything but `hooks` and `checkpoints` is kept by reference and must outlive the node. sampler may be null on
   // nodes that are not data nodes. checkpoints: of the first of each stage's replicas, if the settings ask for any.
@@ -118,9 +122,12 @@ class Node : private TransportListener {
 
   void receive(const Action& action);
   void send(const Action& action);
-  // Where a message for the slot lands, and what is sent from it.
-  Tensor landing_of(const MachineVisit& visit, Phase phase, int slot) const;
-  Tensor outgoing(const MachineVisit& visit, Phase phase, int slot) const;
+  Transfers* start_transfers();
+  void send_from(MessageHeader header, const Tensor& host);
+  void arrived(const MessageHeader& header);
+  // Of tasks: between a message's dtype and the stage's.
+  void unpack(const MessageBuffer& buffer);
+  void pack(const MessageBuffer& buffer);
 
   void submit(const Job& job, std::function<void()> work);
   void job_done();
@@ -152,13 +159,17 @@ class Node : private TransportListener {
   const std::vector<int> first_replicas_;   // of each stage: they measure norms and write checkpoints
   const bool first_replica_;                // this node is one of them
   const std::vector<MachineVisit> visits_;  // by microbatch; those not ours are empty
-  const std::vector<Tensor> gradient_out_;  // by microbatch; empty where none is sent
+  const MessageBuffers buffers_;
 
   ActionList actions_;
   NodeMachine machine_;
-  ReplicaSum replica_sum_;
+  std::optional<Transfers> transfers_;  // none on the CPU
+  std::vector<int> downloads_;          // by slot: under way from its tensors on the device
+  GradientSum gradient_sum_;
   SumExchange stats_;
-  std::map<uint64_t, Ticket> announced_;  // not yet let in; by iteration, microbatch and phase
+  std::map<uint64_t, Ticket> announced_;     // not yet let in; by iteration, microbatch and phase
+  std::map<Ticket, MessageBuffer> landing_;  // let in
+  std::vector<int32_t> tokens_, targets_;    // of the microbatch that a task reads
 
   Job job_;                 // the last one submitted
   bool computing_ = false;  // a job is under way or not yet collected

@@ -1,10 +1,12 @@
 #include "engine/parameters.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/copy.h"
 #include "kernels/elementwise.h"
 
 namespace skippipe {
@@ -78,8 +80,25 @@ int64_t place(Arena& arena, std::vector<Tensor>& views, const std::vector<Stored
   return matrix_elements;
 }
 
-Tensor flat(std::span<std::byte> block) {
-  return {block.data(), {static_cast<int64_t>(block.size()) / dtype_bytes(Dtype::kF32)}, Dtype::kF32};
+Tensor flat(const MemoryBlock& block) {
+  return {block.bytes.data(),
+          {static_cast<int64_t>(block.bytes.size()) / dtype_bytes(Dtype::kF32)},
+          Dtype::kF32,
+          block.device};
+}
+
+// Fills a contiguous f32 tensor on the device, piece by piece, in order.
+void write_values(Context& ctx, const Tensor& tensor, const std::function<void(std::span<float>)>& fill) {
+  constexpr int64_t kPiece = 1 << 18;
+  std::vector<float> values(static_cast<size_t>(std::min(kPiece, tensor.elements())));
+  const Tensor flat = tensor.reshape({tensor.elements()});
+  for (int64_t begin = 0; begin < tensor.elements(); begin += kPiece) {
+    const int64_t count = std::min(kPiece, tensor.elements() - begin);
+    const std::span<float> piece = std::span(values).first(static_cast<size_t>(count));
+    fill(piece);
+    copy(ctx, flat.slice(0, begin, count), host_tensor(piece));
+    finish(ctx);
+  }
 }
 
 // 64-bit FNV-1a: tells tensors apart, nothing more.
@@ -129,7 +148,7 @@ Parameters::Parameters(const StageSpec& spec, Slab& slab) {
   using Views = std::vector<Tensor>;
   Views values(tensors.size()), gradients(tensors.size()), first(tensors.size()), second(tensors.size());
   const auto take = [&](Views& views, Region region, const char* name) {
-    const std::span<std::byte> block = slab.take(region, block_name(name, layout));
+    const MemoryBlock block = slab.take(region, block_name(name, layout));
     Arena arena(block);
     matrix_elements_ = place(arena, views, tensors, Dtype::kF32);
     return flat(block);
@@ -174,14 +193,14 @@ void Parameters::initialize(Context& ctx, uint64_t seed, double range) {
   for (const Tensor& all : {weights_, gradients_, first_moments_, second_moments_})
     if (!all.empty()) fill_zero(ctx, all);
   for (const Parameter& parameter : list_) {
-    const std::span<float> values(parameter.weight.as<float>(), static_cast<size_t>(parameter.weight.elements()));
     Random random(seed, {hash_name(parameter.name)});
-    if (parameter.weight.rank() == 1)
-      std::fill(values.begin(), values.end(), 1.0f);
-    else
-      std::generate(values.begin(), values.end(), [&] { return static_cast<float>(range * random.normal()); });
+    const bool is_norm = parameter.weight.rank() == 1;
+    write_values(ctx, parameter.weight, [&](std::span<float> values) {
+      std::ranges::generate(values, [&] { return is_norm ? 1.0f : static_cast<float>(range * random.normal()); });
+    });
   }
   refresh(ctx);
+  finish(ctx);
 }
 
 void Parameters::step(Context& ctx, const AdamWStep& step) {

@@ -60,6 +60,7 @@ class Parameters {
 
   // The rounded copy, from the weights; nothing where there is none.
   void refresh(Context& ctx);
+  // Waits for ctx's stream.
   void initialize(Context& ctx, uint64_t seed, double range);
   void step(Context& ctx, const AdamWStep& step);
 

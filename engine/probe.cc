@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "engine/local_model.h"
 #include "engine/slots.h"
-#include "kernels/cpu_backend.h"
-#include "kernels/host_runtime.h"
 
 namespace skippipe {
 namespace {
@@ -17,16 +16,20 @@ constexpr int kWarmUps = 2;
 constexpr uint64_t kSeed = 1;
 constexpr int kInner = 1;  // the stage between others, as most are; stage 0 has the loss
 
-double seconds_of(const auto& task) {
+// Until the device has done it.
+double seconds_of(LocalModel& model, const auto& task) {
+  model.finish();
   const auto start = std::chrono::steady_clock::now();
   task();
+  model.finish();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void fill_random(const Tensor& ids, int64_t vocabulary, uint64_t stream) {
+std::vector<int32_t> random_ids(const BatchShape& batch, int64_t vocabulary, uint64_t stream) {
   Random random(kSeed, {stream});
-  std::generate_n(ids.as<int32_t>(), ids.elements(),
-                  [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary))); });
+  std::vector<int32_t> ids(static_cast<size_t>(batch.samples * batch.tokens));
+  std::ranges::generate(ids, [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary))); });
+  return ids;
 }
 
 struct Samples {
@@ -43,19 +46,19 @@ void run_round(LocalModel& model, int64_t iteration, Samples& samples) {
   step.step = iteration + 1;
   first.forward(0);
   ConstTensor hidden;
-  samples.forward.push_back(seconds_of([&] { hidden = model.forward_from_first(path); }));
-  samples.loss.push_back(seconds_of([&] { first.loss(0, hidden); }));
-  samples.backward.push_back(seconds_of([&] { inner.backward(0, first.loss_gradient(0), inner.output_gradient(0)); }));
-  samples.step.push_back(seconds_of([&] { inner.step(step); }));
+  samples.forward.push_back(seconds_of(model, [&] { hidden = model.forward_from_first(path); }));
+  samples.loss.push_back(seconds_of(model, [&] { first.loss(0, hidden); }));
+  samples.backward.push_back(
+      seconds_of(model, [&] { inner.backward(0, first.loss_gradient(0), inner.output_gradient(0)); }));
+  samples.step.push_back(seconds_of(model, [&] { inner.step(step); }));
   inner.zero_gradients();
   first.zero_gradients();
 }
 
 // Room for slots of the stage that needs most, stage 0.
-int count_slots(ModelConfig config, const ProbeSettings& settings, int64_t memory_bytes) {
-  const auto backend = make_cpu_backend();
+int count_slots(ModelConfig config, const ProbeSettings& settings, Backend& backend, int64_t memory_bytes) {
   Context context;
-  context.backend = backend.get();
+  context.backend = &backend;
   context.threads = settings.threads;
   config.layers = settings.layers_per_stage;
   const StageSpec spec{.config = config,
@@ -74,16 +77,18 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   if (settings.nodes_on_machine < 1)
     throw ConfigError("probe: {} nodes on this machine, expected at least 1", settings.nodes_on_machine);
   ProbeResult result;
-  result.memory_bytes = available_host_bytes() / settings.nodes_on_machine;
-  result.slots = count_slots(config, settings, result.memory_bytes);
+  auto backend = make_backend(settings.device);
+  result.memory_bytes = backend->runtime().available_bytes(Place::kDevice) / settings.nodes_on_machine;
+  result.slots = count_slots(config, settings, *backend, result.memory_bytes);
   // Stage 0 with one layer for the loss, and one stage as planned; the time of a layer is the same at any depth.
   const std::vector<int> layers = {1, settings.layers_per_stage};
   ModelConfig measured_config = config;
   measured_config.layers = 1 + settings.layers_per_stage;
-  LocalModel model(measured_config, layers, settings.batch, settings.threads, StagePurpose::kTraining, settings.dtype);
+  LocalModel model(std::move(backend), measured_config, layers, settings.batch, settings.threads,
+                   StagePurpose::kTraining, settings.dtype);
   for (int i = 0; i < model.stages(); ++i) model.stage(i).initialize(kSeed);
-  fill_random(model.stage(0).tokens(0), config.vocabulary, 1);
-  fill_random(model.stage(0).targets(0), config.vocabulary, 2);
+  model.stage(0).set_batch(0, random_ids(settings.batch, config.vocabulary, 1),
+                           random_ids(settings.batch, config.vocabulary, 2));
 
   Samples samples;
   for (int i = 0; i < kWarmUps; ++i) run_round(model, i, samples);
@@ -94,7 +99,7 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   result.backward = quartiles(samples.backward);
   result.loss = quartiles(samples.loss);
   result.step = quartiles(samples.step);
-  result.step_gradient_bytes = static_cast<int64_t>(model.stage(kInner).gradients().size_bytes());
+  result.step_gradient_bytes = model.stage(kInner).gradients().bytes();
   result.forward_s = result.forward.median / static_cast<double>(settings.layers_per_stage * settings.batch.samples);
   result.backward_over_forward = result.backward.median / result.forward.median;
   result.loss_s = result.loss.median / static_cast<double>(settings.batch.samples);

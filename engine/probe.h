@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "engine/device.h"
 #include "engine/model_config.h"
 #include "engine/quartiles.h"
 #include "engine/stage.h"
@@ -12,6 +13,7 @@ namespace skippipe {
 
 struct ProbeSettings {
   BatchShape batch;  // of a microbatch
+  DeviceName device = {};
   Dtype dtype = Dtype::kF32;
   int layers_per_stage = 1;  // of the stages that are measured
   int threads = 1;

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/copy.h"
+
 namespace skippipe {
 namespace {
 
@@ -29,16 +31,18 @@ std::vector<float> rope_frequencies(const ModelConfig& config) {
   return frequencies;
 }
 
-void fill_rope_table(Tensor cos, Tensor sin, const ModelConfig& config) {
+void fill_rope_table(Context& ctx, Tensor cos, Tensor sin, const ModelConfig& config) {
   const std::vector<float> frequencies = rope_frequencies(config);
-  int64_t next = 0;
+  std::vector<float> cosines, sines;
   for (int64_t t = 0; t < cos.dim(0); ++t)
     for (const float frequency : frequencies) {
       const float angle = static_cast<float>(t) * frequency;  // f32, as in transformers
-      cos.as<float>()[next] = std::cos(angle);
-      sin.as<float>()[next] = std::sin(angle);
-      ++next;
+      cosines.push_back(std::cos(angle));
+      sines.push_back(std::sin(angle));
     }
+  copy(ctx, cos, host_tensor(std::span<const float>(cosines)));
+  copy(ctx, sin, host_tensor(std::span<const float>(sines)));
+  finish(ctx);
 }
 
 }  // namespace skippipe

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/model_config.h"
+#include "kernels/context.h"
 #include "kernels/tensor.h"
 
 namespace skippipe {
@@ -12,7 +13,7 @@ namespace skippipe {
 // Source: Su et al. 2021, arXiv:2104.09864; Grattafiori et al. 2024, arXiv:2407.21783; rounded as transformers does.
 std::vector<float> rope_frequencies(const ModelConfig& config);
 
-// cos, sin (T,D/2) f32 on the host.
-void fill_rope_table(Tensor cos, Tensor sin, const ModelConfig& config);
+// cos, sin (T,D/2) f32 on the context's device; waits for its stream.
+void fill_rope_table(Context& ctx, Tensor cos, Tensor sin, const ModelConfig& config);
 
 }  // namespace skippipe

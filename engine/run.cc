@@ -7,8 +7,7 @@
 #include "base/error.h"
 #include "comm/socket.h"
 #include "engine/model_files.h"
-#include "kernels/cpu_backend.h"
-#include "kernels/host_runtime.h"
+#include "kernels/copy.h"
 #include "schedule/validator.h"
 
 namespace skippipe {
@@ -25,7 +24,7 @@ void check_plan(const TrainingRun& run) {
   expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
          run.model.layers, run.file.model_config.string());
   expect("bytes of activations per message", workload.activation_bytes,
-         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.dtype()), "the run file");
+         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype()), "the run file");
   if (workload.exchange_norm != (run.file.clip_norm > 0))
     throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
                     workload.exchange_norm ? "with" : "without", run.file.clip_norm);
@@ -51,9 +50,10 @@ StageSpec stage_spec(const TrainingRun& run, int node) {
           .dtype = run.dtype()};
 }
 
-Context context_of(const TrainingRun& run, Backend& backend) {
+Context context_of(const TrainingRun& run, Backend& backend, Stream stream) {
   Context context;
   context.backend = &backend;
+  context.stream = stream;
   context.threads = static_cast<int>(run.file.threads);
   return context;
 }
@@ -94,10 +94,6 @@ void check_same_model(const ModelFiles& files, const TrainingRun& run) {
                       run.file.model_config.string());
 }
 
-int64_t stage_gradient_elements(const MemoryPlan& memory) {
-  return memory.bytes(Region::kGradients) / dtype_bytes(Dtype::kF32);
-}
-
 }  // namespace
 
 TrainingSettings TrainingRun::settings() const {
@@ -116,6 +112,7 @@ TrainingSettings TrainingRun::settings() const {
   settings.adamw.eps = static_cast<float>(file.eps);
   settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
   settings.clip_norm = file.clip_norm;
+  settings.wire_dtype = wire_dtype();
   settings.stall_limit_s = file.stall_limit_s;
   settings.checkpoint_interval = static_cast<uint32_t>(file.checkpoint_interval);
   settings.last_checkpoint_limit_s = file.last_checkpoint_limit_s;
@@ -143,24 +140,29 @@ std::vector<int> replicas_per_stage(const Plan& plan) {
   return counts;
 }
 
-int64_t memory_limit_bytes(const TrainingRun& run) {
-  return run.file.memory_limit_mb > 0 ? run.file.memory_limit_mb * 1'000'000 : available_host_bytes();
+MemoryLimits memory_limits(const TrainingRun& run, Backend& backend) {
+  const int64_t limit = run.file.memory_limit_mb * 1'000'000;
+  return {limit > 0 ? limit : backend.runtime().available_bytes(Place::kDevice),
+          backend.runtime().available_bytes(Place::kHost)};
 }
 
-MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
-  const auto backend = make_cpu_backend();
-  MemoryPlan memory;
+MemoryPlan plan_node_memory(const TrainingRun& run, int node, Backend& backend) {
+  MemoryPlan memory(backend.device());
   const StageSpec spec = stage_spec(run, node);
-  Stage::plan_memory(memory, spec, context_of(run, *backend));
-  Node::plan_memory(memory, run.plan, node, spec, stage_gradient_elements(memory));
+  Stage::plan_memory(memory, spec, context_of(run, backend, nullptr));
+  Node::plan_memory(memory, run.plan, node, spec, run.wire_dtype());
   if (writes_checkpoints(run, node)) CheckpointWriter::plan_memory(memory);
   return memory;
 }
 
-NodeParts::NodeParts(const TrainingRun& run, int node)
-    : run_(run), index_(node), settings_(run.settings()), backend_(make_cpu_backend()) {
-  const MemoryPlan memory = plan_node_memory(run, node);
-  memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
+NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend)
+    : run_(run),
+      index_(node),
+      settings_(run.settings()),
+      backend_(std::move(backend)),
+      stream_(backend_->runtime()),
+      memory_(plan_node_memory(run, node, *backend_)) {
+  memory_.check_fits(memory_limits(run, *backend_), run.network.nodes[static_cast<size_t>(node)].name);
   if (is_data_node(run, node)) {
     shard_.emplace(run.file.train_tokens);
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
@@ -169,8 +171,8 @@ NodeParts::NodeParts(const TrainingRun& run, int node)
     const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
     sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
   }
-  slab_.emplace(memory);
-  stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_));
+  slab_.emplace(memory_, *backend_);
+  stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));
   load_state();
 }
 
@@ -181,10 +183,11 @@ void NodeParts::load_state() {
   const ModelFiles files(source);
   check_same_model(files, run_);
   if (run_.resumed_from.empty())
-    files.load(stage_->parameters());
+    files.load(stage_->parameters(), stage_->context());
   else
-    files.load_training_state(stage_->parameters());
+    files.load_training_state(stage_->parameters(), stage_->context());
   stage_->refresh_weights();
+  finish(stage_->context());
 }
 
 std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks, const Logger& logger) {

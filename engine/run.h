@@ -26,9 +26,12 @@ struct TrainingRun {
   Plan plan;
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
+  std::string node_dtype;              // what this node computes in; empty: the run file's
 
   BatchShape batch() const { return {file.samples, file.tokens}; }
-  Dtype dtype() const { return parse_compute_dtype(file.dtype); }
+  Dtype dtype() const { return parse_compute_dtype(node_dtype.empty() ? file.dtype : node_dtype); }
+  // Of messages: the same on all nodes, whatever each computes in.
+  Dtype wire_dtype() const { return parse_compute_dtype(file.wire_dtype == "auto" ? file.dtype : file.wire_dtype); }
   TrainingSettings settings() const;
 };
 
@@ -39,11 +42,11 @@ TrainingRun load_run(const std::filesystem::path& run_file);
 // Nodes of each stage.
 std::vector<int> replicas_per_stage(const Plan& plan);
 
-// What a node may take: the run file's limit, or else what the machine has left.
-int64_t memory_limit_bytes(const TrainingRun& run);
+// What a node may take of its device (the run file's limit, or else what there is left) and of the host.
+MemoryLimits memory_limits(const TrainingRun& run, Backend& backend);
 
-// What the node will take from its device. Throws ConfigError and MemoryError.
-MemoryPlan plan_node_memory(const TrainingRun& run, int node);
+// What the node will take, computing on the backend's device. Throws ConfigError and MemoryError.
+MemoryPlan plan_node_memory(const TrainingRun& run, int node, Backend& backend);
 
 // What a node computes with: memory, stage and data. The run outlives it; it outlives the node and the transport, which
 // may be sending from its memory until it is gone.
@@ -51,8 +54,10 @@ class NodeParts {
  public:
   // Takes the memory, sets the stage's state, opens the data. Throws MemoryError (it would not fit), FileError,
   // ConfigError (weights of another model).
-  NodeParts(const TrainingRun& run, int node);
+  NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend);
 
+  Backend& backend() { return *backend_; }
+  const MemoryPlan& memory() const { return memory_; }
   Stage& stage() { return *stage_; }
   const Slab& slab() const { return *slab_; }
   // The node, ready to run; made once. Everything here and the transport must outlive it.
@@ -65,6 +70,8 @@ class NodeParts {
   const int index_;
   const TrainingSettings settings_;
   std::unique_ptr<Backend> backend_;
+  OwnedStream stream_;  // of the tasks
+  const MemoryPlan memory_;
   std::optional<Slab> slab_;
   std::unique_ptr<Stage> stage_;
   std::optional<TokenShard> shard_;

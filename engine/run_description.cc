@@ -60,7 +60,7 @@ std::vector<std::pair<std::string, std::string>> read_model(const JsonReader& js
 
 std::string run_id_text(uint64_t run_id) { return fmt::format("{:016x}", run_id); }
 
-void write_run_description(const TrainingRun& run) {
+void write_run_description(const TrainingRun& run, Backend& backend) {
   nlohmann::ordered_json document;
   document["format"] = kFormat;
   document["version"] = kVersion;
@@ -70,7 +70,7 @@ void write_run_description(const TrainingRun& run) {
   document["network"] = load_json(run.file.network);
   document["plan"] = load_json(run.file.plan);
   for (int node = 0; node < run.network.size(); ++node)
-    document["memory"].push_back(memory_json(plan_node_memory(run, node)));
+    document["memory"].push_back(memory_json(plan_node_memory(run, node, backend)));
   write_file_atomically(description_file(run.file.output), document.dump(1) + "\n");
 }
 

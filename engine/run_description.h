@@ -30,8 +30,9 @@ struct RunDescription {
 
 std::string run_id_text(uint64_t run_id);
 
-// Writes run.json into the run's output folder. Throws FileError.
-void write_run_description(const TrainingRun& run);
+// Writes run.json into the run's output folder; memory is that of nodes on a device like the backend's, as the one
+// that writes does not know of the others'. Throws FileError.
+void write_run_description(const TrainingRun& run, Backend& backend);
 // Reads it from a run's output folder. Throws FileError.
 RunDescription load_run_description(const std::filesystem::path& run_folder);
 // The same of a run.json of any name.

@@ -60,12 +60,16 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.number("checkpoint.last_limit_s", run.last_checkpoint_limit_s, {0, 86400},
                "at the end, try so long to write a last checkpoint that fails");
   visit.choice("compute.dtype", run.dtype, {"f32", "bf16"},
-               "of activations, messages and what is multiplied; weights, gradients and moments are f32");
+               "of activations and what is multiplied; weights, gradients and moments are f32");
+  visit.choice("compute.attention", run.attention, {"own", "cudnn"},
+               "on GPUs: our kernels, or cuDNN's, whose results do not repeat bit for bit");
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
                 "a node that needs more refuses to start; 0: what the machine has left");
   visit.strings("network.addresses", run.addresses,
                 "host:port of every node's control connection, in node order; empty: `launch` picks free local ports");
+  visit.choice("network.wire_dtype", run.wire_dtype, {"auto", "f32", "bf16"},
+               "of messages with activations and their gradients; auto: compute.dtype");
   visit.flag("network.emulate_links", run.emulate_links, "delay messages as the network file's links would");
   visit.flag("network.payload_checksums", run.payload_checksums, "checksum every message's content");
   visit.number("network.connect_limit_s", run.connect_limit_s, {0.1, 86400},

@@ -44,6 +44,7 @@ struct RunFile {
   double last_checkpoint_limit_s = 60;
   // [compute]
   std::string dtype = "f32";
+  std::string attention = "own";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;
   // [network]
@@ -54,6 +55,7 @@ struct RunFile {
   double heartbeat_interval_s = 1;
   double silence_limit_s = 4;
   double stall_limit_s = 600;
+  std::string wire_dtype = "auto";
 
   // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the bytes
   // of the run file, the model's configuration, the network and the plan. Set by load_run_file.

@@ -8,7 +8,7 @@ namespace skippipe {
 namespace {
 
 MemoryPlan memory_of(StageSpec spec, int slots, const Context& context) {
-  MemoryPlan plan;
+  MemoryPlan plan(context.backend->device());
   spec.slots = slots;
   Stage::plan_memory(plan, spec, context);
   return plan;
@@ -36,7 +36,7 @@ void describe_memory(Workload& workload, const ModelConfig& config, const BatchS
 
 int fitting_slots(StageSpec spec, const Context& context, int64_t memory_bytes, int most) {
   const auto limit = static_cast<int64_t>(kStageMemoryShare * static_cast<double>(memory_bytes));
-  memory_of(spec, 1, context).check_fits(limit, "a stage with one slot");
+  memory_of(spec, 1, context).check_fits({limit, 0}, "a stage with one slot");
   const auto [state_bytes, slot_bytes] = stage_memory(spec, context);
   return static_cast<int>(std::min<int64_t>(most, (limit - state_bytes) / std::max<int64_t>(1, slot_bytes)));
 }

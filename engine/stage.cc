@@ -8,6 +8,7 @@
 #include "engine/rope_table.h"
 #include "kernels/attention.h"
 #include "kernels/backend.h"
+#include "kernels/copy.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -135,28 +136,32 @@ class Stage::Impl {
   Tensor hidden_view(const Tensor& rows) const {
     return rows.empty() ? rows : rows.reshape({spec_.batch.samples, spec_.batch.tokens, spec_.config.channels});
   }
-  Tensor tokens_view(const Tensor& rows) const {
-    return rows.empty() ? rows : rows.reshape({spec_.batch.samples, spec_.batch.tokens});
-  }
 
   // Before every task that evaluation does not have.
   void require_training(const char* task) const {
     SKP_CHECK(spec_.purpose == StagePurpose::kTraining, "{} of a stage for evaluation", task);
   }
 
+  void require_first() const {
+    SKP_CHECK(spec_.layout.index == 0, "stage {} has neither data nor LM head", spec_.layout.index);
+  }
+
   void forward(int slot_index);
   LossSum loss(int slot_index, ConstTensor hidden);
   void backward(int slot_index, ConstTensor dy, Tensor dx);
-  LossSum loss_forward(const Slot& slot, ConstTensor hidden);
+  LossSum loss_forward(int slot_index, ConstTensor hidden);
+  void set_batch(int slot_index, std::span<const int32_t> tokens, std::span<const int32_t> targets);
   double squared_gradient_norm();
 
   const StageSpec spec_;
   Context ctx_;
   Parameters parameters_;
   std::vector<Slot> slots_;
+  std::vector<int64_t> target_counts_;  // by slot: targets that are not -1
   std::unique_ptr<Workspace> workspace_;
 
  private:
+  double read_scalar();  // waits for it
   Dims hidden_rows() const { return {spec_.batch.samples * spec_.batch.tokens, spec_.config.channels}; }
 };
 
@@ -166,9 +171,10 @@ Stage::Impl::Impl(const StageSpec& spec, Slab& slab, const Context& context)
   for (int i = 0; i < spec.slots; ++i) slots_.emplace_back(activations, spec);
   Arena scratch(slab.take(Region::kWorkspace, "stage"));
   workspace_ = std::make_unique<Workspace>(scratch, spec, context);
+  target_counts_.resize(static_cast<size_t>(spec.slots));
   const Tensor& kernels = workspace_->kernels;
   ctx_.workspace = {kernels.as<std::byte>(), static_cast<size_t>(kernels.bytes())};
-  fill_rope_table(workspace_->layer.cos, workspace_->layer.sin, spec_.config);
+  fill_rope_table(ctx_, workspace_->layer.cos, workspace_->layer.sin, spec_.config);
 }
 
 void Stage::Impl::forward(int slot_index) {
@@ -208,22 +214,22 @@ void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
 }
 
 // Leaves the final norm's output in scratch.normed, its rrms and the logits' lse in the workspace.
-LossSum Stage::Impl::loss_forward(const Slot& slot, ConstTensor hidden) {
-  SKP_CHECK(spec_.layout.index == 0, "stage {} has no LM head", spec_.layout.index);
+LossSum Stage::Impl::loss_forward(int slot_index, ConstTensor hidden) {
+  require_first();
+  const Slot& slot = this->slot(slot_index);
   const EdgeWeights& edge = parameters_.edge();
   const Tensor normed = workspace_->layer.normed;
   rmsnorm_forward(ctx_, normed, workspace_->final_rrms, hidden, edge.final_norm.value,
                   static_cast<float>(spec_.config.rms_norm_eps));
   lm_head_loss_forward(ctx_, workspace_->scalar, workspace_->logits_lse, normed, edge.head.value, slot.targets);
-  const std::span<const int32_t> targets(slot.targets.as<int32_t>(), static_cast<size_t>(slot.targets.elements()));
-  return {*workspace_->scalar.as<float>(), std::ranges::count_if(targets, [](int32_t t) { return t >= 0; })};
+  return {read_scalar(), target_counts_[static_cast<size_t>(slot_index)]};
 }
 
 LossSum Stage::Impl::loss(int slot_index, ConstTensor hidden) {
   require_training("loss");
   Slot& slot = this->slot(slot_index);
   const ConstTensor rows = hidden.reshape(hidden_rows());
-  const LossSum result = loss_forward(slot, rows);
+  const LossSum result = loss_forward(slot_index, rows);
   const EdgeWeights& edge = parameters_.edge();
   const Tensor normed = workspace_->layer.normed, normed_gradient = workspace_->layer.branch;
   const float scale = result.tokens == 0 ? 0.0f : 1.0f / static_cast<float>(result.tokens);
@@ -237,7 +243,23 @@ LossSum Stage::Impl::loss(int slot_index, ConstTensor hidden) {
 double Stage::Impl::squared_gradient_norm() {
   require_training("gradient norm");
   squared_norm(ctx_, workspace_->scalar, parameters_.gradients());
-  return *workspace_->scalar.as<float>();
+  return read_scalar();
+}
+
+double Stage::Impl::read_scalar() {
+  float value = 0;
+  copy(ctx_, host_tensor(std::span(&value, 1)), workspace_->scalar);
+  finish(ctx_);
+  return value;
+}
+
+void Stage::Impl::set_batch(int slot_index, std::span<const int32_t> tokens, std::span<const int32_t> targets) {
+  require_first();
+  const Slot& slot = this->slot(slot_index);
+  copy(ctx_, slot.tokens, host_tensor(tokens));
+  copy(ctx_, slot.targets, host_tensor(targets));
+  finish(ctx_);
+  target_counts_[static_cast<size_t>(slot_index)] = std::ranges::count_if(targets, [](int32_t t) { return t >= 0; });
 }
 
 void Stage::plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context) {
@@ -271,6 +293,12 @@ void Stage::initialize(uint64_t seed) {
   impl_->parameters_.initialize(impl_->ctx_, seed, impl_->spec_.config.initializer_range);
 }
 
+void Stage::set_batch(int slot, std::span<const int32_t> tokens, std::span<const int32_t> targets) {
+  impl_->set_batch(slot, tokens, targets);
+}
+
+Context& Stage::context() { return impl_->ctx_; }
+
 void Stage::refresh_weights() { impl_->parameters_.refresh(impl_->ctx_); }
 
 void Stage::forward(int slot) { impl_->forward(slot); }
@@ -279,27 +307,17 @@ void Stage::backward(int slot, ConstTensor dy, Tensor dx) { impl_->backward(slot
 
 LossSum Stage::evaluate_loss(int slot, ConstTensor hidden) {
   const BatchShape& shape = batch();
-  return impl_->loss_forward(impl_->slot(slot), hidden.reshape({shape.samples * shape.tokens, config().channels}));
+  return impl_->loss_forward(slot, hidden.reshape({shape.samples * shape.tokens, config().channels}));
 }
 
-Tensor Stage::tokens(int slot) const { return impl_->tokens_view(impl_->slot(slot).tokens); }
-Tensor Stage::targets(int slot) const { return impl_->tokens_view(impl_->slot(slot).targets); }
 Tensor Stage::input(int slot) const { return impl_->hidden_view(impl_->slot(slot).stream.front()); }
 Tensor Stage::output(int slot) const { return impl_->hidden_view(impl_->slot(slot).stream.back()); }
 Tensor Stage::returned(int slot) const { return impl_->hidden_view(impl_->slot(slot).returned); }
 Tensor Stage::loss_gradient(int slot) const { return impl_->hidden_view(impl_->slot(slot).loss_gradient); }
 Tensor Stage::output_gradient(int slot) const { return impl_->hidden_view(impl_->slot(slot).output_gradient); }
 
-std::span<float> Stage::weights() const {
-  const Tensor all = impl_->parameters_.weights();
-  return {all.as<float>(), static_cast<size_t>(all.elements())};
-}
-
-std::span<float> Stage::gradients() const {
-  const Tensor all = impl_->parameters_.gradients();
-  if (all.empty()) return {};
-  return {all.as<float>(), static_cast<size_t>(all.elements())};
-}
+Tensor Stage::weights() const { return impl_->parameters_.weights(); }
+Tensor Stage::gradients() const { return impl_->parameters_.gradients(); }
 
 void Stage::zero_gradients() {
   impl_->require_training("gradients");

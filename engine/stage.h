@@ -118,10 +118,12 @@ class Stage {
   // Stage 0 only: the loss without any gradient, for evaluation. Any hidden (B,T,C), any slot.
   LossSum evaluate_loss(int slot, ConstTensor hidden);
 
-  // Buffers of a slot. tokens, targets, returned and loss_gradient: stage 0 only (empty elsewhere). The last three are
+  // Stage 0 only: the microbatch that the slot's next tasks are of. tokens (B,T) in [0, V), targets (B,T) in [0, V) or
+  // -1, in memory of the host, which may be used again at once.
+  void set_batch(int slot, std::span<const int32_t> tokens, std::span<const int32_t> targets);
+
+  // Buffers of a slot, on the device. returned and loss_gradient: stage 0 only (empty elsewhere). The last three are
   // for training only.
-  Tensor tokens(int slot) const;         // (B,T) i32, in [0, V)
-  Tensor targets(int slot) const;        // (B,T) i32, in [0, V) or -1
   Tensor input(int slot) const;          // (B,T,C); stage 0: where forward puts the embedding
   Tensor output(int slot) const;         // (B,T,C)
   Tensor returned(int slot) const;       // (B,T,C), the hidden state that comes back for the loss
@@ -133,10 +135,10 @@ class Stage {
   // outside; initialize and step do it themselves.
   void refresh_weights();
 
-  // All the stage's values, f32, contiguous; tensors are padded to kBlockAlignment with zeros that stay zero.
-  // gradients() is empty in evaluation.
-  std::span<float> weights() const;
-  std::span<float> gradients() const;
+  // All the stage's values on the device (all) f32, contiguous; tensors are padded to kBlockAlignment with zeros that
+  // stay zero. gradients() is empty in evaluation.
+  Tensor weights() const;
+  Tensor gradients() const;
 
   void zero_gradients();
   // Sum of squares of gradients(), for clipping by the global norm.
@@ -147,6 +149,10 @@ class Stage {
   // By Hugging Face name, in the order of the layers. With tied embeddings there is no lm_head.weight; in evaluation
   // only the weights are there, the other tensors are empty.
   const std::vector<Parameter>& parameters() const;
+
+  // What tasks are queued in, for copies from and to the tensors above. Tasks that return something (loss,
+  // evaluate_loss, squared_gradient_norm), set_batch and initialize wait for its stream, others need not.
+  Context& context();
 
  private:
   class Impl;

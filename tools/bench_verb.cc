@@ -20,9 +20,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "engine/device.h"
 #include "engine/memory.h"
 #include "engine/stage.h"
-#include "engine/training_device.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/elementwise.h"
 #include "kernels/host_runtime.h"
@@ -132,14 +132,17 @@ class Trainer {
     const StageSpec spec{model, {0, 0, static_cast<int>(model.layers)}, options.batch, 1, StagePurpose::kTraining,
                          dtype};
     Stage::plan_memory(memory_, spec, context);
-    memory_.check_fits(available_host_bytes(), "cpu");
-    slab_ = std::make_unique<Slab>(memory_);
+    memory_.check_fits({available_host_bytes(), 0}, "cpu");
+    slab_ = std::make_unique<Slab>(memory_, *inner_);
     stage_ = std::make_unique<Stage>(spec, *slab_, context);
     stage_->initialize(1);
     Random random(2);
-    for (const Tensor& ids : {stage_->tokens(0), stage_->targets(0)})
-      std::generate_n(ids.as<int32_t>(), ids.elements(),
-                      [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(model.vocabulary))); });
+    std::vector<int32_t> tokens(static_cast<size_t>(options.batch.samples * options.batch.tokens)),
+        targets(tokens.size());
+    for (std::vector<int32_t>* ids : {&tokens, &targets})
+      std::ranges::generate(
+          *ids, [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(model.vocabulary))); });
+    stage_->set_batch(0, tokens, targets);
     first_loss_ = step();
     // That of random weights: logits are normal with variance C init^2, which adds half of it to ln V.
     const double spread = static_cast<double>(model.channels) * model.initializer_range * model.initializer_range / 2;
@@ -239,7 +242,7 @@ void bench(const Options& options) {
   const ModelConfig model = options.config.empty() ? reference_model() : load_model_config(options.config);
   fmt::print("machine: {}, {} threads; instructions for bf16: {}\n", processor_name(), options.threads,
              cpu_has_bf16() ? "yes" : "no");
-  fmt::print("device: {}\n", training_device());
+  fmt::print("device: {}\n", describe_device({}));
   fmt::print("model: {:.1f} M parameters; a step has {} x {} tokens\n", static_cast<double>(model.parameters()) * 1e-6,
              options.batch.samples, options.batch.tokens);
   std::vector<std::unique_ptr<Trainer>> trainers;

@@ -1,8 +1,8 @@
 // skippipe devices: the GPUs of this machine, or why there are none.
 #include <fmt/format.h>
 
+#include "engine/device.h"
 #include "engine/memory.h"
-#include "engine/training_device.h"
 #include "tools/verbs.h"
 
 namespace skippipe {
@@ -13,7 +13,7 @@ void print_devices(const CudaDevices& found) {
     fmt::print("GPU {}: {}, capability {}.{}, {}, {} multiprocessors, {}\n", device.index, device.name,
                device.capability / 10, device.capability % 10, human_bytes(device.memory_bytes), device.multiprocessors,
                device.has_images ? "runs this program's kernels" : "not among what this program was built for");
-  fmt::print("device: {}\n", training_device(found));
+  fmt::print("device: {}\n", describe_device({}, found));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "engine/evaluate.h"
 #include "engine/model_files.h"
+#include "tools/device_option.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"
 #include "tools/progress.h"
@@ -30,6 +31,7 @@ struct Options {
   int choices = 8;
   uint64_t seed = 1;
   std::vector<int> without;
+  DeviceName device;
   int threads = 0;
   Dtype dtype = Dtype::kF32;
   std::string json;
@@ -129,10 +131,10 @@ void run(Options options) {
   const TokenShard shard{std::filesystem::path(options.tokens)};
   const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
-  LocalModel model(files.config(), layers_per_stage, options.batch, threads_or_all(options.threads),
-                   StagePurpose::kEvaluation, options.dtype);
+  LocalModel model(make_backend(options.device), files.config(), layers_per_stage, options.batch,
+                   threads_or_all(options.threads), StagePurpose::kEvaluation, options.dtype);
   for (int i = 0; i < model.stages(); ++i) {
-    files.load(model.stage(i).parameters());
+    files.load(model.stage(i).parameters(), model.stage(i).context());
     model.stage(i).refresh_weights();
   }
   evaluate_groups(model, {&shard, options.samples}, groups);
@@ -171,6 +173,7 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--seed", options->seed, "Of the random choices")->capture_default_str();
   verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
   add_dtype_option(*verb, options->dtype, "Of activations and what is multiplied");
+  add_device_option(*verb, options->device);
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
   verb->add_option("--json", options->json,
                    "Write the figures to this file (default: evaluation.json in the run's folder)");

@@ -14,10 +14,10 @@
 #include "engine/evaluate.h"
 #include "engine/generate.h"
 #include "engine/model_files.h"
-#include "kernels/cpu_backend.h"
 #include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
+#include "tools/device_option.h"
 #include "tools/model_options.h"
 #include "tools/verbs.h"
 
@@ -36,6 +36,7 @@ struct Options {
   GenerationSettings generation;
   int stages = 0;
   std::vector<int> without;
+  DeviceName device;
   int threads = 0;
   bool dry_run = false;
 };
@@ -138,21 +139,23 @@ void run(Options options) {
     throw ConfigError("the tokenizer has a vocabulary of {}, the model one of {}", tokenizer.vocabulary_size(),
                       files.config().vocabulary);
   const std::vector<int32_t> prompt = prompt_of(tokenizer, options);
-  const auto backend = make_cpu_backend();
+  const auto backend = make_backend(options.device);
+  const OwnedStream stream(backend->runtime());
   Context context;
   context.backend = backend.get();
+  context.stream = stream.get();
   context.threads = threads_or_all(options.threads);
   const DecoderSpec spec = decoder_spec(files, static_cast<int64_t>(prompt.size()), options);
-  MemoryPlan plan;
+  MemoryPlan plan(backend->device());
   Decoder::plan_memory(plan, spec, context);
   if (options.dry_run) {
     fmt::print("{}", plan.table());
     return;
   }
-  plan.check_fits(available_host_bytes(), backend->name());
-  Slab slab(plan);
+  plan.check_fits({backend->runtime().available_bytes(Place::kDevice), available_host_bytes()}, backend->name());
+  Slab slab(plan, *backend);
   Decoder decoder(spec, slab, context);
-  files.load(decoder.parameters());
+  files.load(decoder.parameters(), decoder.context());
 
   options.generation.vocabulary = tokenizer.vocabulary_size();
   options.generation.end_token = tokenizer.eos_id();
@@ -199,6 +202,7 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
   verb->add_option("--stages", options->stages, "Cut the model into so many stages (default: as the run did)")
       ->check(CLI::Range(1, 1 << 16));
+  add_device_option(*verb, options->device);
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
   verb->add_flag("--dry-run", options->dry_run, "Print what memory it takes, and stop");
   verb->footer("Example: skippipe generate --model run --prompt 'In the beginning' --temperature 0.8 --top-p 0.95");

@@ -9,6 +9,7 @@
 #include "engine/run_description.h"
 #include "engine/trace_file.h"
 #include "kernels/host_runtime.h"
+#include "tools/device_option.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
 #include "tools/node_trace.h"
@@ -22,6 +23,7 @@ struct Options {
   std::string run_file;
   std::string nodes;
   StartChoice start;
+  std::vector<DeviceName> devices = {DeviceName{}};
   bool dry_run = false;
   TraceOptions trace;
 };
@@ -61,12 +63,19 @@ std::string label_of(const TrainingRun& run, int node) {
   return fmt::format("node {} ({})", node, run.network.nodes[static_cast<size_t>(node)].name);
 }
 
+// The devices in turn.
+const DeviceName& device_of(const Options& options, size_t place) {
+  return options.devices[place % options.devices.size()];
+}
+
 void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options& options,
                  const std::vector<int>& nodes) {
   LocalAddresses local;
   if (run.file.addresses.empty()) local = listen_locally(run.network.size());
-  for (const int node : nodes) {
-    std::vector<std::string> arguments = {"train", options.run_file, "--node", std::to_string(node)};
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const int node = nodes[i];
+    std::vector<std::string> arguments = {
+        "train", options.run_file, "--node", std::to_string(node), "--device", device_of(options, i).to_string()};
     if (!run.resumed_from.empty())
       arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string(), "--is-whole"});
     add_trace_arguments(arguments, options.trace);
@@ -75,18 +84,27 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
   }
 }
 
-// Each node checks for itself again; that all of them fit together only their launch can see.
-void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
+// Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
+void check_memory(const TrainingRun& run, const Options& options, const std::vector<int>& nodes) {
+  const auto backend = make_backend({});
   int64_t needed = 0;
-  for (const int node : nodes) {
-    const MemoryPlan memory = plan_node_memory(run, node);
-    memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (device_of(options, i).device != Device::kCpu) continue;
+    const MemoryPlan memory = plan_node_memory(run, nodes[i], *backend);
+    memory.check_fits(memory_limits(run, *backend), run.network.nodes[static_cast<size_t>(nodes[i])].name);
     needed += memory.total_bytes();
   }
   const int64_t available = available_host_bytes();
   if (needed > available)
     throw MemoryError("the {} nodes need {}, but only {} are there", nodes.size(), human_bytes(needed),
                       human_bytes(available));
+}
+
+void print_memory(const TrainingRun& run, const Options& options, const std::vector<int>& nodes) {
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const auto backend = make_backend(device_of(options, i), parse_attention_kernels(run.file.attention));
+    fmt::print("{}\n{}\n", label_of(run, nodes[i]), plan_node_memory(run, nodes[i], *backend).table());
+  }
 }
 
 // Nodes that ran elsewhere left their parts there.
@@ -103,15 +121,15 @@ void launch(const Options& options) {
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
   const bool traces = trace_limits(options.trace).has_value();
   if (options.dry_run) {
-    for (const int node : nodes) fmt::print("{}\n{}\n", label_of(run, node), plan_node_memory(run, node).table());
-    check_memory(run, nodes);
+    print_memory(run, options, nodes);
+    check_memory(run, options, nodes);
     return;
   }
   if (run.file.addresses.empty() && static_cast<int>(nodes.size()) != run.network.size())
     throw ConfigError(
         "{}: network.addresses is empty, expected the address of every node where --nodes starts only some",
         options.run_file);
-  check_memory(run, nodes);
+  check_memory(run, options, nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   std::filesystem::create_directories(run.file.output);
@@ -130,6 +148,14 @@ void add_launch_verb(CLI::App& app) {
   CLI::App* verb = app.add_subcommand("launch", "Train with all the nodes of a run on this machine, or some of them");
   verb->add_option("run", options->run_file, "run file (TOML)")->required();
   verb->add_option("--nodes", options->nodes, "which nodes to start here, such as 0-9,12 (default: all)");
+  verb->add_option_function<std::vector<std::string>>(
+          "--device",
+          [options](const std::vector<std::string>& names) {
+            options->devices.clear();
+            for (const std::string& name : names) options->devices.push_back(device_from_option(name));
+          },
+          "the nodes' devices, given to them in turn, such as cuda:0,cuda:1 (default: cpu)")
+      ->delimiter(',');
   add_start_options(*verb, options->start);
   verb->add_flag("--dry-run", options->dry_run, "print each node's memory and exit");
   add_trace_options(*verb, options->trace);

@@ -15,9 +15,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/shaped_transport.h"
+#include "engine/device.h"
 #include "engine/emulated_links.h"
 #include "engine/network_probe.h"
-#include "engine/training_device.h"
+#include "tools/device_option.h"
 #include "tools/dtype_option.h"
 #include "tools/join_nodes.h"
 #include "tools/local_addresses.h"
@@ -75,7 +76,7 @@ void probe_this_device(const Options& options, const ModelConfig& config) {
   Network network;
   if (!options.network.empty()) network = load_network(options.network);
   const ProbeResult result = probe(config, options.settings);
-  fmt::print("device: {}\n", training_device());
+  fmt::print("device: {}\n", describe_device(options.settings.device));
   print_device(result, options.settings);
   if (options.out.empty()) return;
   for (NetworkNode& node : network.nodes) apply(node, result);
@@ -170,7 +171,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   if (!left.ok()) throw RunError(left.message());
   const Network network =
       measured_network(std::move(base), *figures, static_cast<double>(settings.links.message_bytes));
-  fmt::print("device: {}\n", training_device());
+  fmt::print("device: {}\n", describe_device(options.settings.device));
   print_network(network, *figures, options.settings, settings.links.message_bytes);
   if (options.out.empty()) return;
   save_network(network, options.out);
@@ -214,6 +215,7 @@ void add_device_options(CLI::App& verb, ProbeSettings& settings) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   add_dtype_option(verb, settings.dtype, "The run's compute.dtype");
+  add_device_option(verb, settings.device);
   verb.add_option("--threads", settings.threads, "Threads of a node")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

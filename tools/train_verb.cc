@@ -9,12 +9,13 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "comm/shaped_transport.h"
+#include "engine/device.h"
 #include "engine/emulated_links.h"
 #include "engine/metrics.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
 #include "engine/trace_file.h"
-#include "engine/training_device.h"
+#include "tools/device_option.h"
 #include "tools/join_nodes.h"
 #include "tools/node_trace.h"
 #include "tools/start_options.h"
@@ -31,6 +32,8 @@ struct Options {
   std::vector<std::string> addresses;
   int listen_fd = -1;
   StartChoice start;
+  DeviceName device;
+  std::string dtype;  // empty: the run file's
   bool dry_run = false;
   TraceOptions trace;
 };
@@ -109,21 +112,22 @@ class RunTeller {
  public:
   static bool is(const TrainingRun& run, int node) { return run.plan.stages.front().front() == node; }
 
-  RunTeller(const TrainingRun& run, const Logger& logger)
+  RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger)
       : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
     std::filesystem::create_directories(run.file.output);
     if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
-    write_run_description(run);
+    write_run_description(run, backend);
     metrics_.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
   }
 
-  void tell_of_start(const TrainingRun& run, int node, const std::optional<NodeTrace>& trace) {
+  void tell_of_start(const TrainingRun& run, const std::string& memory, const DeviceName& device,
+                     const std::optional<NodeTrace>& trace) {
     if (!run.resumed_from.empty()) {
       fmt::print("resuming from iteration {} of {}\n", run.first_iteration, run.resumed_from.string());
       for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
         fmt::print("  {}\n", change);
     }
-    fmt::print("device: {}\n{}", training_device(), plan_node_memory(run, node).table());
+    fmt::print("device: {}\n{}", describe_device(device), memory);
     if (trace) fmt::print("{}\n", trace->describe());
     std::fflush(stdout);
   }
@@ -159,11 +163,15 @@ void train(const Options& options) {
   StopTarget stop_target;
   const StopWatcher watcher(stop_signals, [&stop_target] { stop_target.stop(); });
   TrainingRun run = load_run(options.run_file);
+  run.node_dtype = options.dtype;
   const std::optional<TraceLimits> limits = trace_limits(options.trace);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
+  auto backend = make_backend(options.device, parse_attention_kernels(run.file.attention));
   if (options.dry_run) {
-    fmt::print("{}", plan_node_memory(run, options.node).table());
+    const MemoryPlan memory = plan_node_memory(run, options.node, *backend);
+    fmt::print("{}", memory.table());
+    memory.check_fits(memory_limits(run, *backend), name_of(run, options.node));
     return;
   }
   const std::vector<std::string>& addresses = addresses_of(run, options);
@@ -171,7 +179,7 @@ void train(const Options& options) {
   const Logger logger = make_logger(name_of(run, options.node));
   choose_start(run, options.start,
                [&](const auto&, const std::string& problem) { logger->warn("passed over: {}", problem); });
-  NodeParts parts(run, options.node);
+  NodeParts parts(run, options.node, std::move(backend));
   const std::unique_ptr<Transport> transport =
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
   std::optional<ShapedTransport> shaped;
@@ -185,8 +193,8 @@ void train(const Options& options) {
   NodeHooks hooks;
   std::optional<RunTeller> teller;
   if (RunTeller::is(run, options.node)) {
-    teller.emplace(run, logger);
-    teller->tell_of_start(run, options.node, trace);
+    teller.emplace(run, parts.backend(), logger);
+    teller->tell_of_start(run, parts.memory().table(), options.device, trace);
     hooks.on_report = [&](const IterationReport& report) { teller->tell_of(report); };
   }
   if (trace) hooks.tracer = &trace->tracer();
@@ -213,6 +221,9 @@ void add_train_verb(CLI::App& app) {
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   add_start_options(*verb, options->start);
   verb->add_flag("--is-whole", options->start.is_whole)->group("");  // for `launch`, too
+  add_device_option(*verb, options->device);
+  verb->add_option("--dtype", options->dtype, "what this node computes in, instead of the run file's compute.dtype")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");

@@ -65,7 +65,7 @@ class CheckpointWriterTest : public ::testing::Test {
     const int64_t without = memory.total_bytes();
     CheckpointWriter::plan_memory(memory);
     EXPECT_EQ(memory.total_bytes() - without, 3 * memory.bytes(Region::kGradients));
-    slab_.emplace(memory);
+    slab_.emplace(memory, *backend_);
     stage_.emplace(spec, *slab_, context);
     settings_.folder = folder_ / "checkpoints";
     settings_.interval = kInterval;
@@ -102,7 +102,7 @@ class CheckpointWriterTest : public ::testing::Test {
     const fs::path checkpoint = settings_.folder / checkpoint_name(iteration);
     EXPECT_THAT(checkpoint_problems(checkpoint), ::testing::IsEmpty());
     EXPECT_EQ(load_checkpoint_manifest(checkpoint).iteration, iteration);
-    ModelFiles(checkpoint).load_training_state(stage_->parameters());
+    ModelFiles(checkpoint).load_training_state(stage_->parameters(), stage_->context());
     for (const Parameter& parameter : stage_->parameters()) {
       EXPECT_THAT(values_of(parameter.weight), ::testing::Each(static_cast<float>(iteration)));
       EXPECT_THAT(values_of(parameter.first_moment), ::testing::Each(static_cast<float>(iteration) + 0.25f));

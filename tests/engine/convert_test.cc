@@ -177,7 +177,7 @@ TEST_F(ConvertTest, ACheckpointIsCutAnewWithItsOptimizerState) {
   EXPECT_TRUE(files.manifest()->optimizer);
   EXPECT_EQ(files.manifest()->layers_per_stage, (std::vector<int>{1, 1, 2}));
   TestModel read(tiny_config(4), {1, 1, 2}, kBatch);
-  for (int i = 0; i < 3; ++i) files.load_training_state(read.stage(i).parameters());
+  for (int i = 0; i < 3; ++i) files.load_training_state(read.stage(i).parameters(), read.stage(i).context());
   const auto found = read.parameters();
   for (const auto& [name, parameter] : written.parameters()) {
     EXPECT_TRUE(std::ranges::equal(values_of(parameter.weight), values_of(found.at(name).weight))) << name;

@@ -39,7 +39,7 @@ struct Sequence {
     model.fill_random_tokens(0, 5);
   }
 
-  std::span<const int32_t> tokens() { return {model.stage(0).tokens(0).as<int32_t>(), static_cast<size_t>(kTokens)}; }
+  std::span<const int32_t> tokens() { return model.tokens(0); }
   // Row t: what may follow token t.
   std::vector<float> logits(const std::vector<int>& path) {
     model.forward(0, path);
@@ -159,12 +159,14 @@ TEST(Generate, GreedyTokensEqualThoseOfWholeForwardPasses) {
     EXPECT_EQ(found.generation.end, GenerationEnd::kNoRoom);
     ASSERT_EQ(found.tokens.size(), static_cast<size_t>(kTokens) - 6 + 1);  // the last one is not read
     const auto width = static_cast<size_t>(sequence.model.config().vocabulary);
-    int32_t* ids = sequence.model.stage(0).tokens(0).as<int32_t>();
+    std::vector<int32_t> ids = sequence.model.tokens(0);
     for (size_t i = 0; i < found.tokens.size(); ++i) {
       const std::vector<float> all = sequence.logits(path);
       const auto row = std::span(all).subspan((5 + i) * width, width);
       ASSERT_EQ(found.tokens[i], std::ranges::max_element(row) - row.begin()) << "token " << i;
-      if (i + 1 < found.tokens.size()) ids[6 + i] = found.tokens[i];
+      if (i + 1 == found.tokens.size()) break;
+      ids[6 + i] = found.tokens[i];
+      sequence.model.fill_tokens(0, ids, std::vector(sequence.model.targets(0)));
     }
   }
 }

@@ -33,10 +33,10 @@ class Oracle {
       Context context;
       context.backend = node.backend.get();
       const StageLayout& layout = layouts[static_cast<size_t>(stage_of[n])];
-      MemoryPlan memory;
+      MemoryPlan memory(node.backend->device());
       const StageSpec spec{run.model, layout, run.batch(), slots, StagePurpose::kTraining, run.dtype()};
       Stage::plan_memory(memory, spec, context);
-      node.slab = std::make_unique<Slab>(memory);
+      node.slab = std::make_unique<Slab>(memory, *node.backend);
       node.stage = std::make_unique<Stage>(spec, *node.slab, context);
       node.stage->initialize(seed());
     }
@@ -73,6 +73,11 @@ class Oracle {
   uint64_t seed() const { return static_cast<uint64_t>(run_.file.seed); }
   Stage& stage_at(int node) { return *nodes_[static_cast<size_t>(node)].stage; }
 
+  std::span<float> gradients_at(int node) {
+    const Tensor all = stage_at(node).gradients();
+    return {all.as<float>(), static_cast<size_t>(all.elements())};
+  }
+
   size_t position_of(int node, int microbatch) const {
     const auto& visits = run_.plan.microbatches[static_cast<size_t>(microbatch)].visits;
     for (size_t i = 0; i < visits.size(); ++i)
@@ -90,9 +95,10 @@ class Oracle {
       case TaskKind::kForward: {
         if (position > 0 && ready_.erase({m, TaskKind::kForward, position}) == 0) return false;
         if (position == 0) {
-          const auto count = static_cast<size_t>(stage.tokens(m).elements());
-          sampler_.fill(iteration, static_cast<uint32_t>(m), {stage.tokens(m).as<int32_t>(), count},
-                        {stage.targets(m).as<int32_t>(), count});
+          std::vector<int32_t> tokens(static_cast<size_t>(run_.file.samples * run_.file.tokens)),
+              targets(tokens.size());
+          sampler_.fill(iteration, static_cast<uint32_t>(m), tokens, targets);
+          stage.set_batch(m, tokens, targets);
         }
         stage.forward(m);
         if (position < last) {
@@ -126,10 +132,10 @@ class Oracle {
 
   void sum_replicas() {
     for (const std::vector<int>& replicas : run_.plan.stages) {
-      const std::span<float> sum = stage_at(replicas.front()).gradients();
+      const std::span<float> sum = gradients_at(replicas.front());
       for (size_t r = 1; r < replicas.size(); ++r)
-        for (size_t i = 0; i < sum.size(); ++i) sum[i] += stage_at(replicas[r]).gradients()[i];
-      for (size_t r = 1; r < replicas.size(); ++r) std::ranges::copy(sum, stage_at(replicas[r]).gradients().begin());
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += gradients_at(replicas[r])[i];
+      for (size_t r = 1; r < replicas.size(); ++r) std::ranges::copy(sum, gradients_at(replicas[r]).begin());
     }
   }
 
@@ -153,8 +159,10 @@ class Oracle {
       adamw.grad_scale *= static_cast<float>(settings.clip_norm / (norm + 1e-6));
     for (size_t n = 0; n < nodes_.size(); ++n) {
       Stage& stage = *nodes_[n].stage;
-      out[n].iterations.push_back(
-          {orders[n], {stage.gradients().begin(), stage.gradients().end()}, loss / microbatches, norm});
+      out[n].iterations.push_back({orders[n],
+                                   {gradients_at(static_cast<int>(n)).begin(), gradients_at(static_cast<int>(n)).end()},
+                                   loss / microbatches,
+                                   norm});
       stage.step(adamw);
       stage.zero_gradients();
     }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/copy.h"
 #include "kernels/cpu_backend.h"
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
@@ -152,19 +153,22 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
 }
 
 NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer) {
-  NodeParts parts(run, node);
+  NodeParts parts(run, node, make_cpu_backend());
   NodeRecord record;
   NodeRecord::Iteration current;
   std::vector<IterationReport> reports;
   NodeHooks hooks;
   hooks.on_task = [&](TaskKind kind, int microbatch) { current.tasks.push_back({kind, microbatch}); };
   hooks.before_step = [&](uint32_t, Stage& stage) {
-    current.gradients.assign(stage.gradients().begin(), stage.gradients().end());
+    current.gradients.resize(static_cast<size_t>(stage.gradients().elements()));
+    copy(stage.context(), host_tensor(std::span(current.gradients)), stage.gradients());
+    finish(stage.context());
     record.iterations.push_back(std::exchange(current, {}));
   };
   hooks.on_report = [&](const IterationReport& report) { reports.push_back(report); };
   hooks.tracer = tracer;
   const std::unique_ptr<Node> running = parts.make_node(transport, std::move(hooks), make_null_logger());
+  const int64_t allocations = parts.backend().runtime().allocations();
   try {
     running->run();
   } catch (...) {
@@ -172,8 +176,9 @@ NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Trac
     [[maybe_unused]] const Status closed = transport.close(std::chrono::milliseconds(0));
     throw;
   }
-  SKP_CHECK(parts.slab().device_allocations() == 1 && parts.slab().bytes() == plan_node_memory(run, node).total_bytes(),
-            "the memory of node {} differs from its table", node);
+  SKP_CHECK(
+      parts.backend().runtime().allocations() == allocations && parts.slab().bytes() == parts.memory().total_bytes(),
+      "the memory of node {} differs from its table", node);
   if (const Status status = running->leave(); !status.ok()) throw RunError(status.message());
   SKP_CHECK(reports.size() == record.iterations.size());
   for (size_t i = 0; i < reports.size(); ++i) {

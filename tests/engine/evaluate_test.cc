@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "kernels/cpu_backend.h"
 #include "tests/engine/test_model.h"
 #include "tests/expect_error.h"
 #include "tests/temp_folder.h"
@@ -60,7 +61,7 @@ class EvaluateTest : public ::testing::Test {
   static constexpr BatchShape kBatch = {2, 6};
   static inline const std::vector<int> kLayers = {1, 1, 1};
 
-  EvaluateTest() : config_(tiny_config(3)), model_(config_, kLayers, kBatch, 1, StagePurpose::kEvaluation) {
+  EvaluateTest() : config_(tiny_config(3)), model_(make_cpu_backend(), config_, kLayers, kBatch, 1, StagePurpose::kEvaluation) {
     for (int i = 0; i < model_.stages(); ++i) model_.stage(i).initialize(3);
   }
 
@@ -127,7 +128,8 @@ TEST_F(EvaluateTest, SamplesAreSpreadOverTheShard) {
 }
 
 TEST_F(EvaluateTest, AModelThatKnowsNothingHasThePerplexityOfItsVocabulary) {
-  LocalModel blank(config_, kLayers, kBatch, 1, StagePurpose::kEvaluation);  // weights are zeros: all logits are equal
+  LocalModel blank(make_cpu_backend(), config_, kLayers, kBatch, 1,
+                   StagePurpose::kEvaluation);  // weights are zeros: all logits are equal
   const TokenShard shard = make_shard(40);
   const std::vector<StagePath> paths = {{0, 1, 2}};
   EXPECT_NEAR(perplexity(evaluate(blank, {&shard, 0}, paths).front()), 37, 1e-3);

@@ -40,7 +40,7 @@ class ModelFilesTest : public ::testing::Test {
   }
   static ModelFiles open(const fs::path& folder) { return ModelFiles(folder); }
   static void load(const ModelFiles& files, TestModel& model) {
-    for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i).parameters());
+    for (int i = 0; i < model.stages(); ++i) files.load(model.stage(i).parameters(), model.stage(i).context());
   }
   // Other values in each tensor of each state.
   static void fill(TestModel& model) {
@@ -69,7 +69,8 @@ TEST_F(ModelFilesTest, ATrainingStateComesBackUnderAnyCut) {
     EXPECT_EQ(files.config(), config);
     EXPECT_EQ(files.manifest()->layers_per_stage, (std::vector<int>{1, 2, 1}));
     TestModel read(config, {2, 2}, kBatch);
-    for (int i = 0; i < read.stages(); ++i) files.load_training_state(read.stage(i).parameters());
+    for (int i = 0; i < read.stages(); ++i)
+      files.load_training_state(read.stage(i).parameters(), read.stage(i).context());
     const auto found = read.parameters();
     for (const auto& [name, parameter] : written.parameters()) {
       expect_equal(found.at(name).weight, parameter.weight, name);
@@ -144,7 +145,7 @@ TEST_F(ModelFilesTest, ErrorsNameFileAndTensor) {
   SKP_EXPECT_ERROR(load(open(folder()), deeper), FileError, "is in none of the 2 files");
   // The part of another machine's node.
   fs::rename(folder() / "stage-01.safetensors", folder_ / "other");
-  EXPECT_NO_THROW(open(folder()).load(model.stage(0).parameters()));
+  EXPECT_NO_THROW(open(folder()).load(model.stage(0).parameters(), model.stage(0).context()));
   SKP_EXPECT_ERROR(load(open(folder()), model), FileError, "stage-01.safetensors not there, tensor 'model.layers.1.");
   fs::copy_file(folder() / "stage-00.safetensors", folder() / "stage-01.safetensors");
   SKP_EXPECT_ERROR(open(folder()), FileError, "is in ");

@@ -19,7 +19,7 @@ class TestDecoder {
     context.backend = backend_.get();
     context.threads = threads;
     Decoder::plan_memory(plan_, spec, context);
-    slab_ = std::make_unique<Slab>(plan_);
+    slab_ = std::make_unique<Slab>(plan_, *backend_);
     decoder_ = std::make_unique<Decoder>(spec, *slab_, context);
   }
 
@@ -30,7 +30,7 @@ class TestDecoder {
   void copy_weights(const TestModel& model) {
     const auto from = model.parameters();
     for (const Parameter& parameter : decoder_->parameters())
-      copy_values(parameter.weight, from.at(parameter.name).weight);
+      copy(decoder_->context(), parameter.weight, from.at(parameter.name).weight);
   }
 
  private:

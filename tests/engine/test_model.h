@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -14,6 +13,7 @@
 #include "engine/memory.h"
 #include "engine/stage.h"
 #include "kernels/backend.h"
+#include "kernels/copy.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/matmul.h"
 #include "kernels/rmsnorm.h"
@@ -36,33 +36,43 @@ inline ModelConfig tiny_config(int64_t layers = 3) {
   return config;
 }
 
+// On the host.
 inline std::span<float> values_of(const Tensor& tensor) {
   return {tensor.as<float>(), static_cast<size_t>(tensor.elements())};
-}
-
-inline void copy_values(const Tensor& to, const Tensor& from) {
-  std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes()));
 }
 
 class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
-            int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32)
-      : config_(config), backend_(make_cpu_backend()) {
-    Context context;
-    context.backend = backend_.get();
-    context.threads = threads;
+            int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32,
+            std::unique_ptr<Backend> backend = make_cpu_backend())
+      : config_(config), backend_(std::move(backend)), tokens_(static_cast<size_t>(slots)), targets_(tokens_.size()) {
+    context_.backend = backend_.get();
+    context_.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
-      MemoryPlan plan;
+      MemoryPlan plan(backend_->device());
       const StageSpec spec{config, layout, batch, slots, purpose, dtype};
-      Stage::plan_memory(plan, spec, context);
-      slabs_.push_back(std::make_unique<Slab>(plan));
+      Stage::plan_memory(plan, spec, context_);
+      slabs_.push_back(std::make_unique<Slab>(plan, *backend_));
       plans_.push_back(plan);
-      stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context));
+      stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context_));
     }
   }
 
   const ModelConfig& config() const { return config_; }
+  Backend& backend() { return *backend_; }
+
+  // Between the host and wherever the model's tensors lie.
+  void copy(const Tensor& to, const ConstTensor& from) {
+    skippipe::copy(context_, to, from);
+    finish(context_);
+  }
+  std::vector<float> read(const Tensor& tensor) {
+    std::vector<float> values(static_cast<size_t>(tensor.elements()));
+    copy(host_tensor(std::span(values)), tensor);
+    return values;
+  }
+  void write(const Tensor& tensor, std::span<const float> values) { copy(tensor, host_tensor(values)); }
   int stages() const { return static_cast<int>(stages_.size()); }
   Stage& stage(int index) { return *stages_.at(static_cast<size_t>(index)); }
   const MemoryPlan& plan(int index) const { return plans_.at(static_cast<size_t>(index)); }
@@ -88,32 +98,38 @@ class TestModel {
   }
 
   void fill_tokens(int slot, std::span<const int32_t> tokens, std::span<const int32_t> targets) {
-    std::ranges::copy(tokens, stages_[0]->tokens(slot).as<int32_t>());
-    std::ranges::copy(targets, stages_[0]->targets(slot).as<int32_t>());
+    tokens_.at(static_cast<size_t>(slot)).assign(tokens.begin(), tokens.end());
+    targets_.at(static_cast<size_t>(slot)).assign(targets.begin(), targets.end());
+    stages_[0]->set_batch(slot, tokens, targets);
   }
   void fill_random_tokens(int slot, uint64_t seed) {
     Random random(seed);
-    for (const Tensor& ids : {stages_[0]->tokens(slot), stages_[0]->targets(slot)})
-      std::generate_n(ids.as<int32_t>(), ids.elements(),
-                      [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(config_.vocabulary))); });
+    const BatchShape& batch = stage(0).batch();
+    std::vector<int32_t> tokens(static_cast<size_t>(batch.samples * batch.tokens)), targets(tokens.size());
+    for (std::vector<int32_t>* ids : {&tokens, &targets})
+      std::ranges::generate(
+          *ids, [&] { return static_cast<int32_t>(random.below(static_cast<uint64_t>(config_.vocabulary))); });
+    fill_tokens(slot, tokens, targets);
   }
+  const std::vector<int32_t>& tokens(int slot) const { return tokens_.at(static_cast<size_t>(slot)); }
+  const std::vector<int32_t>& targets(int slot) const { return targets_.at(static_cast<size_t>(slot)); }
 
   // Along the path and back to stage 0; the buffers are those that messages would fill.
   void forward(int slot, std::span<const int> path) {
     stage(0).forward(slot);
     for (size_t i = 1; i < path.size(); ++i) {
-      copy_values(stage(path[i]).input(slot), stage(path[i - 1]).output(slot));
+      copy(stage(path[i]).input(slot), stage(path[i - 1]).output(slot));
       stage(path[i]).forward(slot);
     }
-    copy_values(stage(0).returned(slot), stage(path.back()).output(slot));
+    copy(stage(0).returned(slot), stage(path.back()).output(slot));
   }
   LossSum loss(int slot) { return stage(0).loss(slot, stage(0).returned(slot)); }
   void backward(int slot, std::span<const int> path) {
-    copy_values(stage(path.back()).output_gradient(slot), stage(0).loss_gradient(slot));
+    copy(stage(path.back()).output_gradient(slot), stage(0).loss_gradient(slot));
     for (size_t i = path.size() - 1; i > 0; --i) {
       const Tensor gradient = stage(path[i]).output_gradient(slot);
       stage(path[i]).backward(slot, gradient, gradient);
-      copy_values(stage(path[i - 1]).output_gradient(slot), gradient);
+      copy(stage(path[i - 1]).output_gradient(slot), gradient);
     }
     stage(0).backward(slot, stage(0).output_gradient(slot), {});
   }
@@ -148,18 +164,17 @@ class TestModel {
       for (const Parameter& parameter : stage->parameters()) result.emplace(parameter.name, parameter);
     return result;
   }
-  std::map<std::string, std::vector<float>> gradients() const {
+  std::map<std::string, std::vector<float>> gradients() {
     std::map<std::string, std::vector<float>> result;
-    for (const auto& [name, parameter] : parameters()) {
-      const std::span<float> values = values_of(parameter.gradient);
-      result[name].assign(values.begin(), values.end());
-    }
+    for (const auto& [name, parameter] : parameters()) result[name] = read(parameter.gradient);
     return result;
   }
 
  private:
   ModelConfig config_;
   std::unique_ptr<Backend> backend_;
+  Context context_;
+  std::vector<std::vector<int32_t>> tokens_, targets_;  // by slot
   std::vector<MemoryPlan> plans_;
   std::vector<std::unique_ptr<Slab>> slabs_;
   std::vector<std::unique_ptr<Stage>> stages_;

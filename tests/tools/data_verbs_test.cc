@@ -5,6 +5,7 @@
 #include "base/random.h"
 #include "engine/local_model.h"
 #include "engine/model_files.h"
+#include "kernels/cpu_backend.h"
 #include "tests/tools/verb_test.h"
 
 namespace skippipe {
@@ -36,7 +37,7 @@ class DataVerbsTest : public VerbTest {
     config.vocabulary = 300;
     config.max_positions = 64;
     const std::vector<int> layers = {1, 1, 1};
-    LocalModel model(config, layers, BatchShape{1, 8}, 1, StagePurpose::kTraining);
+    LocalModel model(make_cpu_backend(), config, layers, BatchShape{1, 8}, 1, StagePurpose::kTraining);
     const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
     CheckpointManifest manifest;
     manifest.layers_per_stage = layers;

@@ -1,5 +1,5 @@
 // devices, as a user calls it, on whatever machine this is.
-#include "engine/training_device.h"
+#include "engine/device.h"
 #include "tests/tools/verb_test.h"
 
 namespace skippipe {
@@ -13,7 +13,7 @@ TEST_F(DevicesVerbTest, ListsGpusOrSaysWhyThereAreNone) {
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_EQ(std::ranges::count(result.output, '\n'), static_cast<int64_t>(found.list.size()) + 1) << result.output;
   for (const CudaDevice& device : found.list) EXPECT_THAT(result.output, ::testing::HasSubstr(device.name));
-  EXPECT_THAT(result.output, ::testing::EndsWith("device: " + training_device(found) + "\n"));
+  EXPECT_THAT(result.output, ::testing::EndsWith("device: " + describe_device({}, found) + "\n"));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "engine/checkpoint_files.h"
 #include "engine/run_description.h"
+#include "kernels/cpu_backend.h"
 #include "schedule/plan.h"
 #include "tests/expect_error.h"
 #include "tests/tools/run_fixture.h"
@@ -58,8 +59,9 @@ TEST_F(RunVerbsTest, ARunDescribesItself) {
   EXPECT_EQ(found.plan.predicted.iteration_s, run.plan.predicted.iteration_s);
   EXPECT_EQ(found.network.link(0, 3).bandwidth_bytes_per_s, run.network.link(0, 3).bandwidth_bytes_per_s);
   ASSERT_EQ(found.memory.size(), 4u);
+  const auto backend = make_cpu_backend();
   for (int node = 0; node < 4; ++node)
-    EXPECT_EQ(found.memory[static_cast<size_t>(node)].table(), plan_node_memory(run, node).table());
+    EXPECT_EQ(found.memory[static_cast<size_t>(node)].table(), plan_node_memory(run, node, *backend).table());
 
   const fs::path copy = path("hostile");
   fs::create_directories(copy);

@@ -1,0 +1,33 @@
+// The device that a node computes on, as users name it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "kernels/backend.h"
+#include "kernels/cuda_backend.h"
+
+namespace skippipe {
+
+struct DeviceName {
+  Device device = Device::kCpu;
+  int index = 0;  // among the GPUs
+
+  std::string to_string() const;  // "cuda:0"
+  friend bool operator==(const DeviceName&, const DeviceName&) = default;
+};
+
+// "cpu", "cuda" (the first GPU) or "cuda:1". Throws ConfigError.
+DeviceName parse_device(std::string_view text);
+
+// "own" or "cudnn", as run files have it. Throws ConfigError.
+AttentionKernels parse_attention_kernels(std::string_view text);
+
+// Throws DeviceError: no such GPU here, or it can't be used.
+std::unique_ptr<Backend> make_backend(const DeviceName& name, AttentionKernels attention = AttentionKernels::kOwn);
+
+// One line for the user: what computes, and on the CPU also why no GPU does.
+std::string describe_device(const DeviceName& name, const CudaDevices& found = find_cuda_devices());
+
+}  // namespace skippipe
