@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 
 #include "kernels/runtime.h"
@@ -18,7 +17,7 @@ namespace skippipe::simt {
 
 struct SimtOptions {
   uint64_t seed = 20250219;
-  int64_t memory_bytes = std::numeric_limits<int64_t>::max();  // of Place::kDevice; more is a MemoryError
+  int64_t memory_bytes = int64_t{1} << 40;  // of Place::kDevice; more is a MemoryError
 };
 
 // Beyond the contract of Runtime, and as strict as CUDA or stricter:
