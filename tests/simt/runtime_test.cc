@@ -26,7 +26,6 @@ using ::testing::Contains;
 using testing::DeviceMemory;
 using ::testing::Each;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using testing::Sums;
 using testing::TestDevice;
 
@@ -157,23 +156,24 @@ TEST(SimtOrderTest, TheDeviceIsQuickOrSlow) {
   }
 }
 
-TEST(SimtOrderTest, SeedsReplay) {
-  // The order in which the device did the pieces that several streams had.
-  const auto order = [](uint64_t seed) {
-    std::vector<int> done;
-    const auto runtime = make_simt_runtime({.seed = seed});
-    {
-      const OwnedStream streams[]{OwnedStream(*runtime), OwnedStream(*runtime), OwnedStream(*runtime)};
-      for (int i = 0; i < 60; ++i) {
-        queue_work(streams[i % 3].get(), [&, i] { done.push_back(i); });
-        if (i % 20 == 19) runtime->finish(streams[1].get());
-      }
-      for (const OwnedStream& stream : streams) runtime->finish(stream.get());
-    }
-    return done;
-  };
-  for (uint64_t seed = 0; seed < kSeeds; ++seed) EXPECT_EQ(order(seed), order(seed));
-  EXPECT_NE(order(0), order(1));
+// The order in which the device does the pieces that three streams have, the first of them piece 0, 3, ...
+std::vector<int> order_of_pieces(uint64_t seed) {
+  std::vector<int> done;
+  const auto runtime = make_simt_runtime({.seed = seed});
+  const OwnedStream streams[]{OwnedStream(*runtime), OwnedStream(*runtime), OwnedStream(*runtime)};
+  for (int i = 0; i < 60; ++i) {
+    queue_work(streams[i % 3].get(), [&, i] { done.push_back(i); });
+    if (i % 20 == 19) runtime->finish(streams[1].get());
+  }
+  for (const OwnedStream& stream : streams) runtime->finish(stream.get());
+  return done;
+}
+
+TEST(SimtOrderTest, StreamsTakeTurnsByTheSeed) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) EXPECT_EQ(order_of_pieces(seed), order_of_pieces(seed));
+  const auto begins_with_the_first = by_seed([](uint64_t seed) { return order_of_pieces(seed).front() == 0; });
+  EXPECT_THAT(begins_with_the_first, Contains(true));
+  EXPECT_THAT(begins_with_the_first, Contains(false));
 }
 
 TEST_F(SimtRuntimeTest, WhatIsQueuedIsDoneWithoutItsStream) {
@@ -211,11 +211,12 @@ TEST_F(SimtRuntimeTest, FailuresStay) {
     queue_work(stream.get(), [&] { ++done; });
     const auto graph = runtime().capture(stream.get(), [] {});
     launch_fault(stream.get());
-    queue_work(stream.get(), [&] { ++done; });
-    runtime().wait_for(other.get(), stream.get());
-    queue_work(other.get(), [&] { ++done; });
-    // The device may have been quick, and then this is refused.
+    // The device may be quick, and then these are refused.
+    const auto held = std::make_shared<int>(0);
     try {
+      queue_work(stream.get(), [&, held] { ++done; });
+      runtime().wait_for(other.get(), stream.get());
+      queue_work(other.get(), [&, held] { ++done; });
       runtime().call(other.get(), [&] { called = true; });
     } catch (const DeviceError&) {
     }
@@ -236,6 +237,7 @@ TEST_F(SimtRuntimeTest, FailuresStay) {
                                                    [&] { (void)runtime().allocate(Place::kDevice, 1); }};
     for (const auto& call : calls) SKP_EXPECT_ERROR(call(), DeviceError, "faulty: block (0, 0, 0), thread");
     EXPECT_EQ(done, 1);
+    EXPECT_EQ(held.use_count(), 1) << "what is never done is kept";
   }
   EXPECT_FALSE(called);
 }

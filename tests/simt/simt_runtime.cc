@@ -365,16 +365,23 @@ class SimtRuntime final : public Runtime {
     if (failure) fail(lock, *failure);
   }
 
+  // Drops what is queued, before anybody hears of it; not under the lock, as what it holds may take the program's.
   void fail(std::unique_lock<std::mutex>& lock, const std::string& message) {
-    failure_ = message;
-    std::vector<std::deque<Item>> dropped;
-    for (const auto& queue : queues_) {
-      queue->done = queue->queued;
-      dropped.push_back(std::exchange(queue->items, {}));
+    for (std::vector<Item> dropped; !(dropped = take_all()).empty();) {
+      lock.unlock();
+      dropped.clear();
+      lock.lock();
     }
-    lock.unlock();
-    dropped.clear();
-    lock.lock();
+    failure_ = message;
+    for (const auto& queue : queues_) queue->done = queue->queued;
+  }
+  std::vector<Item> take_all() {
+    std::vector<Item> all;
+    for (const auto& queue : queues_) {
+      std::ranges::move(queue->items, std::back_inserter(all));
+      queue->items.clear();
+    }
+    return all;
   }
 
   void forget_destroyed() {
