@@ -16,16 +16,16 @@ using DeviceMemory = std::unique_ptr<std::byte[], std::function<void(std::byte*)
 class TestDevice {
  public:
   explicit TestDevice(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
-  virtual ~TestDevice() = default;
 
   Backend& backend() { return *backend_; }
-  // Aligned to 64 bytes.
-  virtual DeviceMemory allocate(size_t bytes) = 0;
-  // Wait for what was queued, and copy all of `from`.
-  virtual void upload(DeviceMemory& to, const std::vector<std::byte>& from) = 0;
-  virtual void download(std::vector<std::byte>& to, const DeviceMemory& from) = 0;
+  DeviceMemory allocate(size_t bytes);
+  // Wait for what was queued on the default stream, and copy all of `from`.
+  void upload(DeviceMemory& to, const std::vector<std::byte>& from);
+  void download(std::vector<std::byte>& to, const DeviceMemory& from);
 
  private:
+  void copy(void* to, const void* from, size_t bytes);
+
   std::unique_ptr<Backend> backend_;
 };
 

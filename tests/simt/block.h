@@ -12,20 +12,20 @@
 #include <exception>
 #include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "kernels/cuda/launch.h"
 
 namespace skippipe::simt {
 
-// A kernel did what no kernel may do. The message names kernel, block and thread.
-class KernelError : public std::runtime_error {
+// A kernel did what no kernel may do. The message names kernel, block and thread. (On a GPU the device would fail.)
+class KernelError : public DeviceError {
  public:
-  using std::runtime_error::runtime_error;
+  using DeviceError::DeviceError;
 };
 
 using cuda::kWarp;

@@ -2,8 +2,9 @@
 
 #include "kernels/bf16.h"
 #include "kernels/cuda/backend_impl.h"
-#include "kernels/host_runtime.h"
 #include "tests/simt/block.h"
+#include "tests/simt/device_memory.h"
+#include "tests/simt/simt_runtime.h"
 
 namespace skippipe::simt {
 namespace {
@@ -12,7 +13,14 @@ class PlainProducts : public cuda::MatrixProducts {
  public:
   bool computes_in(Dtype dtype) const override { return dtype == Dtype::kF32 || dtype == Dtype::kBf16; }
 
-  void multiply(Context&, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b, bool accumulate) override {
+  void multiply(Context& ctx, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b, bool accumulate) override {
+    queue_work(ctx.stream, [c = on_device(c), a = on_device(a), b = on_device(b), accumulate] {
+      multiply_now(c, a, b, accumulate);
+    });
+  }
+
+ private:
+  static void multiply_now(const Matrix& c, const ConstMatrix& a, const ConstMatrix& b, bool accumulate) {
     for (int64_t i = 0; i < c.rows; ++i)
       for (int64_t j = 0; j < c.columns; ++j) {
         double sum = accumulate ? read({c.data, c.dtype}, i * c.row_stride + j * c.column_stride) : 0;
@@ -23,7 +31,14 @@ class PlainProducts : public cuda::MatrixProducts {
       }
   }
 
- private:
+  // The matrix where the device finds it.
+  template <typename Void>
+  static BasicMatrix<Void> on_device(BasicMatrix<Void> m) {
+    const int64_t last = (m.rows - 1) * m.row_stride + (m.columns - 1) * m.column_stride;
+    m.data = backing_of(m.data, (last + 1) * dtype_bytes(m.dtype));
+    return m;
+  }
+
   struct Elements {
     const void* data;
     Dtype dtype;
@@ -41,19 +56,23 @@ class PlainProducts : public cuda::MatrixProducts {
   }
 };
 
-std::unique_ptr<Backend> make_backend(int64_t shared_bytes_per_block) {
+std::unique_ptr<Backend> make_backend(const SimtOptions& options, int64_t shared_bytes_per_block) {
   // Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
   const cuda::DeviceLimits limits{.index = 0,
                                   .capability = 80,
                                   .multiprocessors = 2,
                                   .shared_bytes_per_block = shared_bytes_per_block,
                                   .l2_bytes = 4 << 20};
-  return std::make_unique<GpuBackend>(limits, std::make_unique<HostRuntime>(), std::make_unique<PlainProducts>());
+  return std::make_unique<GpuBackend>(limits, make_simt_runtime(options), std::make_unique<PlainProducts>());
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_simt_backend() { return make_backend(kMostSharedBytes); }
-std::unique_ptr<Backend> make_small_simt_backend() { return make_backend(99 * 1024); }
+std::unique_ptr<Backend> make_simt_backend(const SimtOptions& options) {
+  return make_backend(options, kMostSharedBytes);
+}
+std::unique_ptr<Backend> make_small_simt_backend(const SimtOptions& options) {
+  return make_backend(options, 99 * 1024);
+}
 
 }  // namespace skippipe::simt

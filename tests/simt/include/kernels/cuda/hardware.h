@@ -10,11 +10,14 @@
 #include <cstring>
 #include <limits>
 #include <string>
+#include <tuple>
 #include <type_traits>
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/vec.h"
 #include "tests/simt/block.h"
+#include "tests/simt/device_memory.h"
+#include "tests/simt/simt_runtime.h"
 
 #define SKP_GPU simt
 #define SKP_KERNEL(most_threads, blocks_at_once) void
@@ -57,7 +60,7 @@ class Global {
   using Element = std::remove_const_t<T>;
 
   Global() = default;
-  Global(T* data, int64_t count) : data_(data), begin_(data), end_(data + count) {}
+  Global(T* data, int64_t count) : data_(backing_of(data, count)), begin_(data_), end_(data_ + count) {}
   template <typename U = T>
   requires(!std::is_const_v<U>) operator Global<const U>() const {  // NOLINT
     return {data_, begin_, end_};
@@ -319,7 +322,9 @@ inline float fast_reciprocal(float x) {
 
 template <typename... Parameters, typename... Arguments>
 void launch(const Launch& at, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  Block::run_grid(at, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  queue_work(at.stream, [at, kernel, converted = std::tuple<Parameters...>(static_cast<Parameters>(arguments)...)] {
+    Block::run_grid(at, [&] { std::apply(kernel, converted); });
+  });
 }
 
 }  // namespace skippipe::simt
