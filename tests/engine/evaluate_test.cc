@@ -61,7 +61,8 @@ class EvaluateTest : public ::testing::Test {
   static constexpr BatchShape kBatch = {2, 6};
   static inline const std::vector<int> kLayers = {1, 1, 1};
 
-  EvaluateTest() : config_(tiny_config(3)), model_(make_cpu_backend(), config_, kLayers, kBatch, 1, StagePurpose::kEvaluation) {
+  EvaluateTest()
+      : config_(tiny_config(3)), model_(make_cpu_backend(), config_, kLayers, kBatch, 1, StagePurpose::kEvaluation) {
     for (int i = 0; i < model_.stages(); ++i) model_.stage(i).initialize(3);
   }
 
