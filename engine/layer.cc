@@ -93,8 +93,8 @@ LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
   const int64_t rows = batch.samples * batch.tokens;
   const auto take_shared = [&](Tensor& first, int64_t first_width, Tensor& second, int64_t second_width) {
     const Tensor memory = arena.take({rows, std::max(first_width, second_width)}, spec.dtype);
-    first = {memory.data(), {rows, first_width}, spec.dtype};
-    second = {memory.data(), {rows, second_width}, spec.dtype};
+    first = {memory.data(), {rows, first_width}, spec.dtype, memory.device()};
+    second = {memory.data(), {rows, second_width}, spec.dtype, memory.device()};
   };
   normed = arena.take({rows, config.channels}, spec.dtype);
   take_shared(branch, config.channels, attention_gradient, config.heads * config.head_dim);
