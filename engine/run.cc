@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "comm/socket.h"
 #include "engine/model_files.h"
+#include "engine/run_memory.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/host_runtime.h"
 #include "schedule/validator.h"
@@ -48,7 +49,8 @@ StageSpec stage_spec(const TrainingRun& run, int node) {
           .layout = layout,
           .batch = run.batch(),
           .slots = run.plan.node_slots[static_cast<size_t>(node)],
-          .dtype = run.dtype()};
+          .dtype = run.dtype(),
+          .recompute = run.recompute_of(node)};
 }
 
 Context context_of(const TrainingRun& run, Backend& backend) {
@@ -99,6 +101,11 @@ int64_t stage_gradient_elements(const MemoryPlan& memory) {
 }
 
 }  // namespace
+
+Recompute TrainingRun::recompute_of(int node) const {
+  if (!recompute.empty()) return recompute[static_cast<size_t>(node)];
+  return file.recompute == "auto" ? Recompute::kNone : parse_recompute(file.recompute);
+}
 
 TrainingSettings TrainingRun::settings() const {
   TrainingSettings settings;
@@ -159,8 +166,7 @@ MemoryPlan plan_node_memory(const TrainingRun& run, int node) {
 
 NodeParts::NodeParts(const TrainingRun& run, int node)
     : run_(run), index_(node), settings_(run.settings()), backend_(make_cpu_backend()) {
-  const MemoryPlan memory = plan_node_memory(run, node);
-  memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
+  check_memory(run, node);
   if (is_data_node(run, node)) {
     shard_.emplace(run.file.train_tokens);
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
@@ -169,7 +175,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node)
     const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
     sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
   }
-  slab_.emplace(memory);
+  slab_.emplace(plan_node_memory(run, node));
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_));
   load_state();
 }

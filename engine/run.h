@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "comm/transport.h"
 #include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/node.h"
+#include "engine/recompute.h"
 #include "engine/run_file.h"
 #include "engine/sampler.h"
 #include "engine/stage.h"
@@ -26,9 +28,11 @@ struct TrainingRun {
   Plan plan;
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
+  std::vector<Recompute> recompute;    // by node, from choose_recompute; empty: the run file's, with none for auto
 
   BatchShape batch() const { return {file.samples, file.tokens}; }
   Dtype dtype() const { return parse_compute_dtype(file.dtype); }
+  Recompute recompute_of(int node) const;
   TrainingSettings settings() const;
 };
 

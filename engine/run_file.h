@@ -46,6 +46,7 @@ struct RunFile {
   std::string dtype = "f32";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;
+  std::string recompute = "auto";
   // [network]
   std::vector<std::string> addresses;
   bool emulate_links = false;

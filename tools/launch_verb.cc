@@ -1,5 +1,6 @@
 // skippipe launch: all the nodes of a run on this machine, or some of them, each in a process of its own.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <numeric>
 #include <set>
@@ -7,8 +8,8 @@
 #include "base/error.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
+#include "engine/run_memory.h"
 #include "engine/trace_file.h"
-#include "kernels/host_runtime.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
 #include "tools/node_trace.h"
@@ -61,6 +62,13 @@ std::string label_of(const TrainingRun& run, int node) {
   return fmt::format("node {} ({})", node, run.network.nodes[static_cast<size_t>(node)].name);
 }
 
+// What every node recomputes, so that all of them know it, and the same.
+std::string recompute_argument(const TrainingRun& run) {
+  std::vector<std::string> names;
+  for (int node = 0; node < run.network.size(); ++node) names.emplace_back(recompute_name(run.recompute_of(node)));
+  return fmt::format("{}", fmt::join(names, ","));
+}
+
 void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options& options,
                  const std::vector<int>& nodes) {
   LocalAddresses local;
@@ -70,23 +78,10 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
     if (!run.resumed_from.empty())
       arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string(), "--is-whole"});
     add_trace_arguments(arguments, options.trace);
+    arguments.insert(arguments.end(), {"--recompute", recompute_argument(run)});
     if (!local.addresses.empty()) local.add_arguments(arguments, node);
     processes.start(label_of(run, node), arguments, local.listener(node));
   }
-}
-
-// Each node checks for itself again; that all of them fit together only their launch can see.
-void check_memory(const TrainingRun& run, const std::vector<int>& nodes) {
-  int64_t needed = 0;
-  for (const int node : nodes) {
-    const MemoryPlan memory = plan_node_memory(run, node);
-    memory.check_fits(memory_limit_bytes(run), run.network.nodes[static_cast<size_t>(node)].name);
-    needed += memory.total_bytes();
-  }
-  const int64_t available = available_host_bytes();
-  if (needed > available)
-    throw MemoryError("the {} nodes need {}, but only {} are there", nodes.size(), human_bytes(needed),
-                      human_bytes(available));
 }
 
 // Nodes that ran elsewhere left their parts there.
@@ -101,6 +96,7 @@ void merge_run_traces(const TrainingRun& run) {
 void launch(const Options& options) {
   TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
+  choose_recompute(run, nodes);
   const bool traces = trace_limits(options.trace).has_value();
   if (options.dry_run) {
     for (const int node : nodes) fmt::print("{}\n{}\n", label_of(run, node), plan_node_memory(run, node).table());
@@ -111,7 +107,8 @@ void launch(const Options& options) {
     throw ConfigError(
         "{}: network.addresses is empty, expected the address of every node where --nodes starts only some",
         options.run_file);
-  check_memory(run, nodes);
+  check_memory(run,
+               nodes);  // each node checks for itself again; that all of them fit together only their launch can see
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   std::filesystem::create_directories(run.file.output);

@@ -13,6 +13,7 @@
 #include "engine/metrics.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
+#include "engine/run_memory.h"
 #include "engine/trace_file.h"
 #include "engine/training_device.h"
 #include "tools/join_nodes.h"
@@ -31,6 +32,7 @@ struct Options {
   std::vector<std::string> addresses;
   int listen_fd = -1;
   StartChoice start;
+  std::vector<std::string> recompute;  // by node; empty: this node chooses by itself
   bool dry_run = false;
   TraceOptions trace;
 };
@@ -104,6 +106,14 @@ const std::vector<std::string>& addresses_of(const TrainingRun& run, const Optio
   return addresses;
 }
 
+void set_recompute(TrainingRun& run, const Options& options) {
+  if (options.recompute.empty()) return choose_recompute(run, {});
+  if (options.recompute.size() != run.network.nodes.size())
+    throw UsageError("--recompute: found {}, expected one for each of {} nodes", options.recompute.size(),
+                     run.network.size());
+  for (const std::string& name : options.recompute) run.recompute.push_back(parse_recompute(name));
+}
+
 // One node tells of the run: the first of stage 0. It shows how the run goes and keeps run.json and the metrics.
 class RunTeller {
  public:
@@ -162,6 +172,7 @@ void train(const Options& options) {
   const std::optional<TraceLimits> limits = trace_limits(options.trace);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
+  set_recompute(run, options);
   if (options.dry_run) {
     fmt::print("{}", plan_node_memory(run, options.node).table());
     return;
@@ -213,6 +224,8 @@ void add_train_verb(CLI::App& app) {
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   add_start_options(*verb, options->start);
   verb->add_flag("--is-whole", options->start.is_whole)->group("");  // for `launch`, too
+  // For `launch`, whose nodes share a machine's memory: what each node of the run recomputes.
+  verb->add_option("--recompute", options->recompute)->delimiter(',')->group("");
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");

@@ -17,6 +17,8 @@ namespace {
 using test::TestModel;
 using test::tiny_config;
 using test::values_of;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr BatchShape kBatch = {2, 7};
 constexpr uint64_t kSeed = 20250219;
@@ -312,8 +314,8 @@ TEST(AllocationCounter, Counts) {
   EXPECT_EQ(allocations.count(), 1);
 }
 
-TEST(Stage, TakesWhatTheTableSaysAndAllocatesNothingAfterStart) {
-  TestModel model(tiny_config(3), {1, 2}, kBatch, 2, 2);
+void expect_no_allocation_after_start(Recompute recompute) {
+  TestModel model(tiny_config(3), {1, 2}, kBatch, 2, 2, StagePurpose::kTraining, Dtype::kF32, recompute);
   model.initialize(kSeed);
   const std::vector<int> path = model.full_path();
   const auto iterate = [&] {
@@ -338,6 +340,10 @@ TEST(Stage, TakesWhatTheTableSaysAndAllocatesNothingAfterStart) {
     EXPECT_EQ(model.slab(s).device_allocations(), 1);
     EXPECT_EQ(model.slab(s).bytes(), model.plan(s).total_bytes());
   }
+}
+
+TEST(Stage, TakesWhatTheTableSaysAndAllocatesNothingAfterStart) {
+  for (const Recompute recompute : kRecomputes) expect_no_allocation_after_start(recompute);
 }
 
 TEST(Stage, EvaluationGivesTheLossOfTrainingWithAFractionOfTheMemory) {
@@ -417,6 +423,90 @@ TEST(Stage, InBf16LearnsAsInF32) {
   }
 }
 
+// Losses, gradients and weights of two steps. Microbatches overlap, so that what they recompute has been another's
+// since.
+std::vector<float> bits_of_two_steps(Dtype dtype, int threads, Recompute recompute) {
+  TestModel model(tiny_config(4), {1, 3}, kBatch, 3, threads, StagePurpose::kTraining, dtype, recompute);
+  model.initialize(kSeed);
+  const std::vector<std::vector<int>> paths = {{0, 1}, {0}, {0, 1}};
+  std::vector<float> bits;
+  const auto append = [&](std::span<const float> values) { bits.insert(bits.end(), values.begin(), values.end()); };
+  AdamWStep adamw;
+  adamw.learning_rate = 1e-2f;
+  for (; adamw.step <= 2; ++adamw.step) {
+    model.zero_gradients();
+    for (int slot = 0; slot < 3; ++slot) {
+      model.fill_random_tokens(slot, kSeed + static_cast<uint64_t>(3 * adamw.step + slot));
+      model.forward(slot, paths[static_cast<size_t>(slot)]);
+    }
+    for (const int slot : {1, 2, 0}) bits.push_back(static_cast<float>(model.loss(slot).sum));
+    for (const int slot : {2, 0, 1}) model.backward(slot, paths[static_cast<size_t>(slot)]);
+    for (const int s : {0, 1}) append(model.stage(s).gradients());
+    model.step(adamw);
+    for (const int s : {0, 1}) append(model.stage(s).weights());
+  }
+  return bits;
+}
+
+TEST(Stage, RecomputationChangesNoBit) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    if (dtype == Dtype::kBf16 && !has_bf16()) continue;
+    for (const int threads : {1, 2}) {
+      const std::vector<float> expected = bits_of_two_steps(dtype, threads, Recompute::kNone);
+      ASSERT_TRUE(std::ranges::all_of(expected, [](float value) { return std::isfinite(value); }));
+      for (const Recompute recompute : {Recompute::kAttention, Recompute::kBlock})
+        EXPECT_EQ(bits_of_two_steps(dtype, threads, recompute), expected)
+            << recompute_name(recompute) << ", " << dtype_name(dtype) << ", " << threads << " threads";
+    }
+  }
+}
+
+// What the comment on Stage says of slots, and once for all of them what they do not keep of a layer.
+TEST(Stage, RecomputationTakesTheMemoryThatItSays) {
+  constexpr BatchShape kAligned = {2, 8};  // every tensor fills whole blocks of kBlockAlignment
+  constexpr int64_t kSlots = 3, kLayers = 4, kRows = 16;
+  const ModelConfig config = tiny_config(kLayers + 1);
+  const int64_t hidden = kRows * config.channels, per_row = kRows * 4;
+  const int64_t attention = kRows * (config.qkv_width() + config.heads * config.head_dim);
+  const int64_t others = hidden + kRows * 2 * config.feed_forward;
+  const int64_t attention_f32 = per_row * config.heads, others_f32 = per_row * 2;
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    if (dtype == Dtype::kBf16 && !has_bf16()) continue;
+    const int64_t element = dtype_bytes(dtype);
+    const int64_t attention_bytes = element * attention + attention_f32, other_bytes = element * others + others_f32;
+    const int64_t stream_bytes = element * (kLayers + 2) * hidden;  // inputs, output and its gradient
+    struct Case {
+      Recompute recompute;
+      int64_t kept, shared;
+    };
+    int64_t workspace_without = 0;
+    for (const auto& [recompute, kept, shared] : {Case{Recompute::kNone, attention_bytes + other_bytes, 0},
+                                                  Case{Recompute::kAttention, other_bytes, attention_bytes},
+                                                  Case{Recompute::kBlock, 0, attention_bytes + other_bytes}}) {
+      const TestModel model(config, {1, kLayers}, kAligned, kSlots, 1, StagePurpose::kTraining, dtype, recompute);
+      const MemoryPlan& plan = model.plan(1);
+      EXPECT_EQ(plan.bytes(Region::kActivations), kSlots * (stream_bytes + kLayers * kept))
+          << recompute_name(recompute);
+      if (recompute == Recompute::kNone) workspace_without = plan.bytes(Region::kWorkspace);
+      EXPECT_EQ(plan.bytes(Region::kWorkspace), workspace_without + shared) << recompute_name(recompute);
+    }
+  }
+}
+
+TEST(Stage, TheMemoryTableSaysWhatRecomputationCosts) {
+  const auto table = [](Recompute recompute, const std::vector<int>& layers) {
+    return TestModel(tiny_config(2), layers, kBatch, 2, 1, StagePurpose::kTraining, Dtype::kF32, recompute)
+        .plan(0)
+        .table();
+  };
+  // 24 x 64 + 32 x 8 of 5440 multiplications per token; all but 24 x 40.
+  EXPECT_THAT(table(Recompute::kAttention, {2}),
+              HasSubstr("for 2 x 7 tokens; recompute attention: +33 % of a forward"));
+  EXPECT_THAT(table(Recompute::kBlock, {2}), HasSubstr("for 2 x 7 tokens; recompute block: +82 % of a forward"));
+  EXPECT_THAT(table(Recompute::kNone, {2}), Not(HasSubstr("recompute")));
+  EXPECT_THAT(table(Recompute::kBlock, {0, 2}), Not(HasSubstr("recompute"))) << "a stage without layers";
+}
+
 TEST(Stage, WeightsWrittenFromOutsideCountOnceTheyAreRefreshed) {
   if (!has_bf16()) GTEST_SKIP() << "no bf16 on this processor";
   TestModel written(tiny_config(2), {1, 1}, kBatch, 1, 1, StagePurpose::kTraining, Dtype::kBf16);
@@ -482,6 +572,10 @@ TEST(Stage, RefusesLayoutsAndBatchesThatDoNotFitTheModel) {
   refused({0, 0, 3}, {1, 65}, 1);  // more than max_position_embeddings
   refused({0, 0, 3}, {std::numeric_limits<int64_t>::max(), 2}, 1);
   refused({0, 0, 3}, kBatch, 0);
+  MemoryPlan plan;
+  StageSpec evaluation{config, {0, 0, 3}, kBatch, 1, StagePurpose::kEvaluation};
+  evaluation.recompute = Recompute::kBlock;
+  EXPECT_THROW(Stage::plan_memory(plan, evaluation, Context{}), InternalError);
 }
 
 TEST(StageLayouts, CoverTheModel) {

@@ -47,14 +47,15 @@ inline void copy_values(const Tensor& to, const Tensor& from) {
 class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
-            int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32)
+            int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32,
+            Recompute recompute = Recompute::kNone)
       : config_(config), backend_(make_cpu_backend()) {
     Context context;
     context.backend = backend_.get();
     context.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan;
-      const StageSpec spec{config, layout, batch, slots, purpose, dtype};
+      const StageSpec spec{config, layout, batch, slots, purpose, dtype, recompute};
       Stage::plan_memory(plan, spec, context);
       slabs_.push_back(std::make_unique<Slab>(plan));
       plans_.push_back(plan);

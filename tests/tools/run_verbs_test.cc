@@ -84,6 +84,33 @@ TEST_F(RunVerbsTest, DryRunPrintsTheMemoryAndStartsNothing) {
   EXPECT_FALSE(fs::exists(output_folder()));
 }
 
+// Nodes of the embedding's stage, the larger one, recompute attention then, those of the other nothing.
+TEST_F(RunVerbsTest, RecomputesWhereMemoryIsShortAndComputesTheSame) {
+  Sections sections;
+  const auto losses = [&](const std::string& compute) {
+    sections.compute = compute;
+    must_run("launch " + write_run(sections));
+    std::vector<double> values;
+    for (const nlohmann::json& line : metrics()) values.push_back(line["loss"]);
+    fs::remove_all(fs::path(output_folder()) / "checkpoints");
+    return values;
+  };
+  const std::vector<double> expected = losses("recompute = \"none\"");
+  EXPECT_EQ(expected.size(), 3u);
+  EXPECT_EQ(losses("memory_limit_mb = 3"), expected);
+  int recomputing = 0;
+  const ProgramResult dry = run_skippipe("launch --dry-run " + write_run(sections));
+  for (const MemoryPlan& memory : load_run_description(output_folder()).memory) {
+    EXPECT_LE(memory.total_bytes(), 3'000'000);
+    EXPECT_THAT(dry.output, HasSubstr(memory.table()));
+    recomputing += memory.table().find("; recompute attention: +28 % of a forward in backward") != std::string::npos;
+  }
+  EXPECT_GT(recomputing, 0);
+  EXPECT_LT(recomputing, 4);
+  EXPECT_EQ(losses("recompute = \"block\""), expected);
+  EXPECT_THAT(load_run_description(output_folder()).memory[0].table(), HasSubstr("; recompute block: +79 %"));
+}
+
 TEST_F(RunVerbsTest, SeveralLaunchesMakeOneRun) {
   Sections sections;
   sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
@@ -233,6 +260,9 @@ TEST_F(RunVerbsTest, RefusesBadRunFiles) {
   s.model = "";
   expect_refused(s, "field 'model.config' is missing");
   s = {};
+  s.compute = "recompute = \"everything\"";
+  expect_refused(s, "compute.recompute: found 'everything', expected one of auto, none, attention, block");
+  s = {};
   s.optimizer = "schedule = \"magic\"";
   expect_refused(s, "expected one of constant, cosine, wsd");
   s = {};
@@ -274,7 +304,11 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
 TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
   Sections s;
   s.compute = "memory_limit_mb = 1";
-  expect_refused(s, "but only 976.56 KiB are there");
+  expect_refused(s,
+                 "but only 976.56 KiB are there; with compute.recompute = \"block\" already, slots = 1 in the network "
+                 "file, data.samples = 2 and a new plan take ");
+  s.compute = "memory_limit_mb = 3\nrecompute = \"none\"";
+  expect_refused(s, "; compute.recompute = \"attention\" takes ");
   s = {};
   fs::create_directories(path("short"));
   std::string shard = read_file(path("tokens/train.tokens"));
