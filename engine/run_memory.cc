@@ -18,11 +18,6 @@ int64_t total_bytes(const TrainingRun& run, std::span<const int> nodes) {
   return sum;
 }
 
-TrainingRun with_recompute(TrainingRun run, Recompute recompute) {
-  run.recompute.assign(run.network.nodes.size(), recompute);
-  return run;
-}
-
 // The same run, left to choose.
 TrainingRun with_choice(TrainingRun run, std::span<const int> on_this_machine) {
   run.file.recompute = "auto";
@@ -94,10 +89,12 @@ void choose_recompute(TrainingRun& run, std::span<const int> on_this_machine) {
   const int64_t limit_bytes = memory_limit_bytes(run);
   std::vector<int64_t> bytes(nodes, std::numeric_limits<int64_t>::max());
   run.recompute.assign(nodes, Recompute::kNone);
+  TrainingRun changed = run;
   const auto recompute_where_it_saves = [&](Recompute recompute, size_t node) {
-    const int64_t changed = node_bytes(with_recompute(run, recompute), static_cast<int>(node));
-    if (changed >= bytes[node]) return;
-    bytes[node] = changed;
+    changed.recompute[node] = recompute;
+    const int64_t changed_bytes = node_bytes(changed, static_cast<int>(node));
+    if (changed_bytes >= bytes[node]) return;
+    bytes[node] = changed_bytes;
     run.recompute[node] = recompute;
   };
   for (const Recompute recompute : kRecomputes)

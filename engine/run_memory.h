@@ -9,8 +9,8 @@ namespace skippipe {
 
 // Decides what every node recomputes: what the run file says; with "auto" the first of none, attention and block with
 // which the node stays within memory_limit_bytes, or the one that takes least where none does. The nodes in
-// `on_this_machine` share its memory: if they need more than it has left, those with "auto" recompute more.
-// Throws as plan_node_memory does.
+// `on_this_machine` share its memory: if they need more than it has left, they recompute more. Without a limit in the
+// run file the others are taken to have what this machine has left. Throws as plan_node_memory does.
 void choose_recompute(TrainingRun& run, std::span<const int> on_this_machine);
 
 // Throws MemoryError unless the node fits. One line: the numbers, and which setting would make it fit.

@@ -495,16 +495,15 @@ TEST(Stage, RecomputationTakesTheMemoryThatItSays) {
 
 TEST(Stage, TheMemoryTableSaysWhatRecomputationCosts) {
   const auto table = [](Recompute recompute, const std::vector<int>& layers) {
-    return TestModel(tiny_config(2), layers, kBatch, 2, 1, StagePurpose::kTraining, Dtype::kF32, recompute)
-        .plan(0)
-        .table();
+    const TestModel model(tiny_config(2), layers, kBatch, 2, 1, StagePurpose::kTraining, Dtype::kF32, recompute);
+    return model.plan(0).table();
   };
   // 24 x 64 + 32 x 8 of 5440 multiplications per token; all but 24 x 40.
   EXPECT_THAT(table(Recompute::kAttention, {2}),
               HasSubstr("for 2 x 7 tokens; recompute attention: +33 % of a forward"));
   EXPECT_THAT(table(Recompute::kBlock, {2}), HasSubstr("for 2 x 7 tokens; recompute block: +82 % of a forward"));
   EXPECT_THAT(table(Recompute::kNone, {2}), Not(HasSubstr("recompute")));
-  EXPECT_THAT(table(Recompute::kBlock, {0, 2}), Not(HasSubstr("recompute"))) << "a stage without layers";
+  EXPECT_EQ(table(Recompute::kBlock, {0, 2}), table(Recompute::kNone, {0, 2})) << "a stage without layers";
 }
 
 TEST(Stage, WeightsWrittenFromOutsideCountOnceTheyAreRefreshed) {

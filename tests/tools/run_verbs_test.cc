@@ -84,6 +84,19 @@ TEST_F(RunVerbsTest, DryRunPrintsTheMemoryAndStartsNothing) {
   EXPECT_FALSE(fs::exists(output_folder()));
 }
 
+// What a launch tells its nodes goes before the run file's "auto".
+TEST_F(RunVerbsTest, ANodeRecomputesWhatItsLaunchChose) {
+  const std::string run_file = write_run({});
+  const auto dry_run = [&](const std::string& options) {
+    return run_skippipe("train --dry-run " + options + run_file);
+  };
+  EXPECT_THAT(dry_run("--node 1 ").output, Not(HasSubstr("recompute")));
+  EXPECT_THAT(dry_run("--node 1 --recompute none,block,none,none ").output, HasSubstr("; recompute block: "));
+  EXPECT_THAT(dry_run("--node 2 --recompute none,block,none,none ").output, Not(HasSubstr("recompute")));
+  EXPECT_EQ(dry_run("--node 1 --recompute none,block ").exit_code, 2);
+  EXPECT_EQ(dry_run("--node 1 --recompute none,auto,none,none ").exit_code, 1);
+}
+
 // Nodes of the embedding's stage, the larger one, recompute attention then, those of the other nothing.
 TEST_F(RunVerbsTest, RecomputesWhereMemoryIsShortAndComputesTheSame) {
   Sections sections;
