@@ -47,6 +47,7 @@ struct RunFile {
   std::string attention = "own";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;
+  std::string recompute = "auto";
   // [network]
   std::vector<std::string> addresses;
   bool emulate_links = false;

@@ -46,7 +46,7 @@ class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
             int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32,
-            std::unique_ptr<Backend> backend = make_cpu_backend())
+            Recompute recompute = Recompute::kNone, std::unique_ptr<Backend> backend = make_cpu_backend())
       : config_(config),
         backend_(std::move(backend)),
         stream_(backend_->runtime()),
@@ -57,7 +57,7 @@ class TestModel {
     context_.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan(backend_->device());
-      const StageSpec spec{config, layout, batch, slots, purpose, dtype};
+      const StageSpec spec{config, layout, batch, slots, purpose, dtype, recompute};
       Stage::plan_memory(plan, spec, context_);
       slabs_.push_back(std::make_unique<Slab>(plan, *backend_));
       plans_.push_back(plan);
