@@ -7,6 +7,9 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
+#ifdef SKIPPIPE_SANITIZE_THREAD
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include "base/format.h"
 
@@ -29,6 +32,36 @@ void arrive_at_stack(void* fake, const void** from, size_t* size) { __sanitizer_
 #else
 void leave_stack(void**, const void*, size_t) {}
 void arrive_at_stack(void*, const void**, size_t*) {}
+#endif
+
+// The thread sanitizer is told of each switch, too. This file itself is compiled without it (CMakeLists.txt), as it
+// would count what a function did before a switch and after it for two.
+#ifdef SKIPPIPE_SANITIZE_THREAD
+// What it knows of the fibers of an OS thread; kept from launch to launch, as they are dear.
+class Histories {
+ public:
+  Histories() = default;
+  ~Histories() { std::ranges::for_each(fibers_, __tsan_destroy_fiber); }
+  Histories(const Histories&) = delete;
+  Histories& operator=(const Histories&) = delete;
+
+  void enter(size_t thread) {
+    while (fibers_.size() <= thread) fibers_.push_back(__tsan_create_fiber(0));
+    outside_ = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(fibers_[thread], 0);
+  }
+  void leave() { __tsan_switch_to_fiber(outside_, 0); }
+
+ private:
+  std::vector<void*> fibers_;
+  void* outside_ = nullptr;
+};
+thread_local Histories histories;
+#else
+struct {
+  void enter(size_t) {}
+  void leave() {}
+} histories;
 #endif
 
 }  // namespace
@@ -125,6 +158,7 @@ void Block::start(Thread& thread) {
     }
     thread.done = true;
     leave_stack(nullptr, scheduler_stack_.bottom, scheduler_stack_.size);
+    histories.leave();
     return std::move(scheduler_);
   });
 }
@@ -140,6 +174,7 @@ void Block::resume(int thread) {
   thread_ = thread;
   Thread& next = threads_[static_cast<size_t>(thread)];
   leave_stack(&scheduler_stack_.fake, next.stack.bottom, next.stack.size);
+  histories.enter(static_cast<size_t>(thread));
   next.fiber = std::move(next.fiber).resume();
   arrive_at_stack(scheduler_stack_.fake, nullptr, nullptr);
 }
@@ -148,6 +183,7 @@ void Block::wait(const char* what) {
   Thread& mine = threads_[static_cast<size_t>(thread_)];
   mine.waits_for = what;
   leave_stack(&mine.stack.fake, scheduler_stack_.bottom, scheduler_stack_.size);
+  histories.leave();
   scheduler_ = std::move(scheduler_).resume();
   arrive_at_stack(mine.stack.fake, &scheduler_stack_.bottom, &scheduler_stack_.size);
   if (abandoned_) throw Abandoned();
