@@ -59,6 +59,7 @@ std::unique_ptr<TestDevice> make_test_device(const std::string& name, std::strin
 #ifdef SKIPPIPE_HAS_SIMT
   if (name == "simt") return std::make_unique<HostDevice>(simt::make_simt_backend());
   if (name == "simt_small") return std::make_unique<HostDevice>(simt::make_small_simt_backend());
+  if (name == "simt_hopper") return std::make_unique<HostDevice>(simt::make_hopper_simt_backend());
 #endif
   if (name == "cuda") {
     why_none = find_cuda_devices().why_none;

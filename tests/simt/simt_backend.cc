@@ -41,19 +41,33 @@ class PlainProducts : public cuda::MatrixProducts {
   }
 };
 
-std::unique_ptr<Backend> make_backend(int64_t shared_bytes_per_block) {
-  // Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
-  const cuda::DeviceLimits limits{.index = 0,
-                                  .capability = 80,
-                                  .multiprocessors = 2,
-                                  .shared_bytes_per_block = shared_bytes_per_block,
-                                  .l2_bytes = 4 << 20};
+// Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
+constexpr cuda::DeviceLimits kLimits{.index = 0,
+                                     .capability = 80,
+                                     .multiprocessors = 2,
+                                     .shared_bytes_per_block = kMostSharedBytes,
+                                     .l2_bytes = 4 << 20};
+
+std::unique_ptr<Backend> make_backend(const cuda::DeviceLimits& limits) {
   return std::make_unique<GpuBackend>(limits, std::make_unique<HostRuntime>(), std::make_unique<PlainProducts>());
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_simt_backend() { return make_backend(kMostSharedBytes); }
-std::unique_ptr<Backend> make_small_simt_backend() { return make_backend(99 * 1024); }
+std::unique_ptr<Backend> make_simt_backend() { return make_backend(kLimits); }
+
+std::unique_ptr<Backend> make_small_simt_backend() {
+  cuda::DeviceLimits limits = kLimits;
+  limits.shared_bytes_per_block = 99 * 1024;
+  return make_backend(limits);
+}
+
+std::unique_ptr<Backend> make_hopper_simt_backend() {
+  cuda::DeviceLimits limits = kLimits;
+  limits.capability = 90;
+  limits.shared_bytes_per_block = kMostHopperSharedBytes;
+  limits.hopper = true;
+  return make_backend(limits);
+}
 
 }  // namespace skippipe::simt
