@@ -38,7 +38,9 @@ void GpuBackend::attention_forward(Context& ctx, Tensor y, Tensor lse, ConstTens
 void GpuBackend::attention_backward(Context& ctx, Tensor dq, Tensor dk, Tensor dv, ConstTensor dy, ConstTensor q,
                                     ConstTensor k, ConstTensor v, ConstTensor y, ConstTensor lse, float scale) {
   if (attention_ && attention_->backward(ctx, dq, dk, dv, dy, q, k, v, y, lse, scale)) return;
-  if (q.dtype() == Dtype::kBf16)
+  if (takes_hopper(limits_, {dq, dk, dv, dy, q, k, v}))
+    attention_backward_hopper(ctx, limits_, dq, dk, dv, dy, q, k, v, y, lse, scale);
+  else if (q.dtype() == Dtype::kBf16)
     attention_backward_bf16(ctx, limits_, dq, dk, dv, dy, q, k, v, y, lse, scale);
   else
     attention_backward_f32(ctx, limits_, dq, dk, dv, dy, q, k, v, y, lse, scale);

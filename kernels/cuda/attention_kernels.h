@@ -25,6 +25,9 @@ void attention_backward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Ten
 // For Hopper: heads up to kMaxHopperHeadDim, all tensors in rows of whole vectors.
 void attention_forward_hopper(Context& ctx, const cuda::DeviceLimits& limits, Tensor y, Tensor lse, ConstTensor q,
                               ConstTensor k, ConstTensor v, float scale);
+void attention_backward_hopper(Context& ctx, const cuda::DeviceLimits& limits, Tensor dq, Tensor dk, Tensor dv,
+                               ConstTensor dy, ConstTensor q, ConstTensor k, ConstTensor v, ConstTensor y,
+                               ConstTensor lse, float scale);
 void attention_forward_f32(Context& ctx, const cuda::DeviceLimits& limits, Tensor y, Tensor lse, ConstTensor q,
                            ConstTensor k, ConstTensor v, float scale);
 void attention_backward_f32(Context& ctx, const cuda::DeviceLimits& limits, Tensor dq, Tensor dk, Tensor dv,

@@ -288,6 +288,7 @@ void Block::check_unit(size_t index, Access access) {
       fail_race(index, what, earlier, static_cast<int>(earlier_warp));
   };
   check(unit.written, static_cast<size_t>(unit.written.thread / kWarp), behind_write);
+  if (access == Access::kRead && atomics == nullptr) return join(reads[warp()]);
   for (size_t w = 0; w < warps_.size(); ++w) {
     if (access != Access::kRead) check(reads[w], w, "writes what was read by");
     if (access != Access::kAtomic && atomics != nullptr) check(atomics[w], w, behind_write);
@@ -325,7 +326,8 @@ void Block::touch_shared(const void* address, int64_t bytes, Access access) {
 
 // What a thread wrote must be behind its fence before others than threads touch it.
 void Block::check_fenced(const Unit& unit) const {
-  if (unit.block != serial_ || unit.written.epoch == 0 || unit.written.thread >= launch_.threads) return;
+  if (unit.block != serial_ || unit.copy_under_way || unit.written.epoch == 0 || unit.written.thread >= launch_.threads)
+    return;
   if (threads_[static_cast<size_t>(unit.written.thread)].async_fences == unit.async_fences)
     fail(format("race: a copy or product touches what thread {} wrote to shared memory with no fence_for_async behind",
                 unit.written.thread));
