@@ -5,6 +5,8 @@
 #include <functional>
 #include <memory>
 
+#include "kernels/communicator.h"
+
 namespace skippipe {
 
 // Work that is done in the order in which it was queued; Context::stream. Null: the device's default stream, which the
@@ -65,6 +67,10 @@ class Runtime {
   // queues on the stream, which must be the same each time: addresses, shapes and scalars are kept. It may neither wait
   // nor allocate, and must have run without a graph before, so that libraries have taken what they need.
   virtual std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work) = 0;
+
+  // What connects this device to those of other processes; null where there is nothing of the kind (the CPU). Throws
+  // DeviceError where that can't be used.
+  virtual std::unique_ptr<CommunicatorLibrary> load_communicators() { return nullptr; }
 
  private:
   virtual void* do_allocate(Place place, int64_t bytes) = 0;
