@@ -32,7 +32,7 @@ StageSpec stage_spec(const DecoderSpec& spec, const StageLayout& layout, int64_t
 // What is computed of `tokens` tokens read at once; all layers use the same memory.
 struct Chunk {
   Chunk(Arena& arena, const DecoderSpec& spec, int64_t tokens)
-      : activations(arena, stage_spec(spec, spec.stages.front(), tokens)),
+      : activations(arena, stage_spec(spec, spec.stages.front(), tokens), {}),
         scratch(arena, stage_spec(spec, spec.stages.front(), tokens)) {
     stream = arena.take({tokens, spec.config.channels}, Dtype::kF32);
     ids = arena.take({tokens}, Dtype::kI32);

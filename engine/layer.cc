@@ -35,6 +35,33 @@ Tensor per_head(Tensor rows, const ModelConfig& config, const BatchShape& batch)
   return rows.reshape({batch.samples, batch.tokens, config.heads, config.head_dim});
 }
 
+float eps_of(const ModelConfig& config) { return static_cast<float>(config.rms_norm_eps); }
+
+// From scratch.normed, the input's norm, to activations.attention.
+void attend(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
+            const ModelConfig& config, const BatchShape& batch) {
+  layer_before_attention(ctx, activations, scratch, weights, config, batch);
+  const Heads heads(activations.qkv, config, batch);
+  attention_forward(ctx, per_head(activations.attention, config, batch), activations.lse, heads.queries, heads.keys,
+                    heads.values, attention_scale(config));
+}
+
+// From activations.attention to gate_up.
+void widen_middle(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
+                  const ModelConfig& config) {
+  linear_forward(ctx, scratch.branch, activations.attention, weights.attention_output.value);
+  add_rmsnorm_forward(ctx, scratch.normed, activations.middle, activations.middle_rrms, scratch.branch,
+                      activations.input, weights.middle_norm.value, eps_of(config));
+  linear_forward(ctx, activations.gate_up, scratch.normed, weights.gate_up.value);
+}
+
+// The input's norm as forward had it, fused or not: both normalize what is stored in the stream.
+void normalize_input(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
+                     const ModelConfig& config) {
+  rmsnorm_forward(ctx, scratch.normed, activations.input_rrms, activations.input, weights.input_norm.value,
+                  eps_of(config));
+}
+
 void mlp_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,
                   const LayerWeights& weights, const ModelConfig& config) {
   const Tensor gate = activations.gate_up.slice(1, 0, config.feed_forward);
@@ -45,8 +72,8 @@ void mlp_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& act
   linear_backward_input(ctx, activated, dy, weights.down.value);
   swiglu_backward(ctx, gate, up, activated, gate, up);
 
-  const float eps = static_cast<float>(config.rms_norm_eps);
-  rmsnorm_forward(ctx, scratch.normed, activations.middle_rrms, activations.middle, weights.middle_norm.value, eps);
+  rmsnorm_forward(ctx, scratch.normed, activations.middle_rrms, activations.middle, weights.middle_norm.value,
+                  eps_of(config));
   linear_backward_weight(ctx, weights.gate_up.gradient, activations.gate_up, scratch.normed);
   linear_backward_input(ctx, scratch.branch, activations.gate_up, weights.gate_up.value);
   rmsnorm_backward(ctx, dx, weights.middle_norm.gradient, scratch.branch, activations.middle, weights.middle_norm.value,
@@ -55,7 +82,11 @@ void mlp_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& act
 
 // dx is the gradient of the stream after attention, and becomes that of the stream before it.
 void attention_branch_backward(Context& ctx, Tensor dx, LayerActivations& activations, LayerScratch& scratch,
-                               const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch) {
+                               const LayerWeights& weights, const StageSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const BatchShape& batch = spec.batch;
+  normalize_input(ctx, activations, scratch, weights, config);
+  if (spec.recompute == Recompute::kAttention) attend(ctx, activations, scratch, weights, config, batch);
   linear_backward_weight(ctx, weights.attention_output.gradient, dx, activations.attention);
   linear_backward_input(ctx, scratch.attention_gradient, dx, weights.attention_output.value);
   const Heads saved(activations.qkv, config, batch), gradients(scratch.qkv_gradient, config, batch);
@@ -64,8 +95,6 @@ void attention_branch_backward(Context& ctx, Tensor dx, LayerActivations& activa
                      per_head(activations.attention, config, batch), activations.lse, attention_scale(config));
   rope_backward(ctx, gradients.rotated, scratch.cos, scratch.sin);
 
-  const float eps = static_cast<float>(config.rms_norm_eps);
-  rmsnorm_forward(ctx, scratch.normed, activations.input_rrms, activations.input, weights.input_norm.value, eps);
   linear_backward_weight(ctx, weights.qkv.gradient, scratch.qkv_gradient, scratch.normed);
   linear_backward_input(ctx, scratch.branch, scratch.qkv_gradient, weights.qkv.value);
   rmsnorm_backward(ctx, dx, weights.input_norm.gradient, scratch.branch, activations.input, weights.input_norm.value,
@@ -74,14 +103,32 @@ void attention_branch_backward(Context& ctx, Tensor dx, LayerActivations& activa
 
 }  // namespace
 
-LayerActivations::LayerActivations(Arena& arena, const StageSpec& spec) {
+LayerActivations::LayerActivations(Arena& arena, const StageSpec& spec, const LayerActivations& recomputed)
+    : LayerActivations(recomputed) {
+  if (spec.recompute < Recompute::kAttention) take_attention(arena, spec);
+  if (spec.recompute < Recompute::kBlock) take_others(arena, spec);
+}
+
+LayerActivations LayerActivations::recomputed(Arena& arena, const StageSpec& spec) {
+  LayerActivations shared;
+  if (spec.recompute >= Recompute::kAttention) shared.take_attention(arena, spec);
+  if (spec.recompute >= Recompute::kBlock) shared.take_others(arena, spec);
+  return shared;
+}
+
+void LayerActivations::take_attention(Arena& arena, const StageSpec& spec) {
   const ModelConfig& config = spec.config;
   const BatchShape& batch = spec.batch;
   const int64_t rows = batch.samples * batch.tokens;
-  input_rrms = arena.take({rows}, Dtype::kF32);
   qkv = arena.take({rows, config.qkv_width()}, spec.dtype);
   attention = arena.take({rows, config.heads * config.head_dim}, spec.dtype);
   lse = arena.take({batch.samples, config.heads, batch.tokens}, Dtype::kF32);
+}
+
+void LayerActivations::take_others(Arena& arena, const StageSpec& spec) {
+  const ModelConfig& config = spec.config;
+  const int64_t rows = spec.batch.samples * spec.batch.tokens;
+  input_rrms = arena.take({rows}, Dtype::kF32);
   middle = arena.take({rows, config.channels}, spec.dtype);
   middle_rrms = arena.take({rows}, Dtype::kF32);
   gate_up = arena.take({rows, 2 * config.feed_forward}, spec.dtype);
@@ -93,8 +140,8 @@ LayerScratch::LayerScratch(Arena& arena, const StageSpec& spec) {
   const int64_t rows = batch.samples * batch.tokens;
   const auto take_shared = [&](Tensor& first, int64_t first_width, Tensor& second, int64_t second_width) {
     const Tensor memory = arena.take({rows, std::max(first_width, second_width)}, spec.dtype);
-    first = {memory.data(), {rows, first_width}, spec.dtype};
-    second = {memory.data(), {rows, second_width}, spec.dtype};
+    first = {memory.data(), {rows, first_width}, spec.dtype, memory.device()};
+    second = {memory.data(), {rows, second_width}, spec.dtype, memory.device()};
   };
   normed = arena.take({rows, config.channels}, spec.dtype);
   take_shared(branch, config.channels, attention_gradient, config.heads * config.head_dim);
@@ -111,11 +158,7 @@ void layer_before_attention(Context& ctx, LayerActivations& activations, LayerSc
 
 void layer_after_attention(Context& ctx, LayerActivations& activations, LayerScratch& scratch,
                            const LayerWeights& weights, const ModelConfig& config) {
-  linear_forward(ctx, scratch.branch, activations.attention, weights.attention_output.value);
-  add_rmsnorm_forward(ctx, scratch.normed, activations.middle, activations.middle_rrms, scratch.branch,
-                      activations.input, weights.middle_norm.value, static_cast<float>(config.rms_norm_eps));
-
-  linear_forward(ctx, activations.gate_up, scratch.normed, weights.gate_up.value);
+  widen_middle(ctx, activations, scratch, weights, config);
   swiglu_forward(ctx, scratch.activated, activations.gate_up.slice(1, 0, config.feed_forward),
                  activations.gate_up.slice(1, config.feed_forward, config.feed_forward));
   linear_forward(ctx, scratch.branch, scratch.activated, weights.down.value);
@@ -123,17 +166,19 @@ void layer_after_attention(Context& ctx, LayerActivations& activations, LayerScr
 
 void layer_forward(Context& ctx, LayerActivations& activations, LayerScratch& scratch, const LayerWeights& weights,
                    const ModelConfig& config, const BatchShape& batch) {
-  layer_before_attention(ctx, activations, scratch, weights, config, batch);
-  const Heads heads(activations.qkv, config, batch);
-  attention_forward(ctx, per_head(activations.attention, config, batch), activations.lse, heads.queries, heads.keys,
-                    heads.values, attention_scale(config));
+  attend(ctx, activations, scratch, weights, config, batch);
   layer_after_attention(ctx, activations, scratch, weights, config);
 }
 
 void layer_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,
-                    const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch) {
-  mlp_backward(ctx, dx, dy, activations, scratch, weights, config);
-  attention_branch_backward(ctx, dx, activations, scratch, weights, config, batch);
+                    const LayerWeights& weights, const StageSpec& spec) {
+  if (spec.recompute == Recompute::kBlock) {
+    normalize_input(ctx, activations, scratch, weights, spec.config);
+    attend(ctx, activations, scratch, weights, spec.config, spec.batch);
+    widen_middle(ctx, activations, scratch, weights, spec.config);
+  }
+  mlp_backward(ctx, dx, dy, activations, scratch, weights, spec.config);
+  attention_branch_backward(ctx, dx, activations, scratch, weights, spec);
 }
 
 }  // namespace skippipe

@@ -10,20 +10,31 @@
 
 namespace skippipe {
 
-// What a layer's forward keeps for its backward, N = B*T rows. Besides `input`, which belongs to the stage, that is
+// What a layer's backward needs of its forward, N = B*T rows. Besides `input`, which belongs to the stage, that is
 // N (E (C + (H+2K)D + HD + 2F) + 4 (H + 2)) bytes for a dtype of E bytes. The outputs of norms and SwiGLU are cheaper
 // to compute again than to keep.
 struct LayerActivations {
-  LayerActivations(Arena& arena, const StageSpec& spec);
+  LayerActivations() = default;
+  // Takes what spec.recompute has each layer keep; the rest is `recomputed`.
+  LayerActivations(Arena& arena, const StageSpec& spec, const LayerActivations& recomputed);
+  // Only the rest, which all layers share: backward computes it again just before it needs it. Empty tensors where
+  // layers keep their own.
+  static LayerActivations recomputed(Arena& arena, const StageSpec& spec);
 
-  Tensor input;        // (N,C), the residual stream
+  Tensor input;  // (N,C), the residual stream
+  // Kept unless attention is recomputed.
+  Tensor qkv;        // (N,(H+2K)D), queries and keys rotated
+  Tensor attention;  // (N,HD)
+  Tensor lse;        // (B,H,T)
+  // Kept unless blocks are recomputed.
   Tensor input_rrms;   // (N)
-  Tensor qkv;          // (N,(H+2K)D), queries and keys rotated
-  Tensor attention;    // (N,HD)
-  Tensor lse;          // (B,H,T)
   Tensor middle;       // (N,C), the residual stream after attention
   Tensor middle_rrms;  // (N)
   Tensor gate_up;      // (N,2F)
+
+ private:
+  void take_attention(Arena& arena, const StageSpec& spec);
+  void take_others(Arena& arena, const StageSpec& spec);
 };
 
 // What lives within a task only. Tensors under one comment share memory.
@@ -55,8 +66,8 @@ void layer_after_attention(Context& ctx, LayerActivations& activations, LayerScr
 float attention_scale(const ModelConfig& config);
 
 // dy (N,C) is the gradient of the layer's output; writes that of its input to dx (N,C), which may be dy. Adds to the
-// weights' gradients. Overwrites activations.gate_up.
+// weights' gradients. Overwrites activations.gate_up, and first computes what spec.recompute has layers not keep.
 void layer_backward(Context& ctx, Tensor dx, ConstTensor dy, LayerActivations& activations, LayerScratch& scratch,
-                    const LayerWeights& weights, const ModelConfig& config, const BatchShape& batch);
+                    const LayerWeights& weights, const StageSpec& spec);
 
 }  // namespace skippipe

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "comm/socket.h"
 #include "engine/model_files.h"
+#include "engine/run_memory.h"
 #include "kernels/copy.h"
 #include "schedule/validator.h"
 
@@ -47,7 +48,8 @@ StageSpec stage_spec(const TrainingRun& run, int node) {
           .layout = layout,
           .batch = run.batch(),
           .slots = run.plan.node_slots[static_cast<size_t>(node)],
-          .dtype = run.dtype()};
+          .dtype = run.dtype(),
+          .recompute = run.recompute_of(node)};
 }
 
 Context context_of(const TrainingRun& run, Backend& backend, Stream stream) {
@@ -95,6 +97,11 @@ void check_same_model(const ModelFiles& files, const TrainingRun& run) {
 }
 
 }  // namespace
+
+Recompute TrainingRun::recompute_of(int node) const {
+  if (!recompute.empty()) return recompute[static_cast<size_t>(node)];
+  return file.recompute == "auto" ? Recompute::kNone : parse_recompute(file.recompute);
+}
 
 TrainingSettings TrainingRun::settings() const {
   TrainingSettings settings;
@@ -164,7 +171,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
       backend_(std::move(backend)),
       stream_(backend_->runtime()),
       memory_(plan_node_memory(run, node, *backend_)) {
-  memory_.check_fits(memory_limits(run, *backend_), run.network.nodes[static_cast<size_t>(node)].name);
+  check_memory(run, *backend_, node);
   if (is_data_node(run, node)) {
     shard_.emplace(run.file.train_tokens);
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))

@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "comm/transport.h"
 #include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/node.h"
+#include "engine/recompute.h"
 #include "engine/run_file.h"
 #include "engine/sampler.h"
 #include "engine/stage.h"
@@ -27,11 +29,13 @@ struct TrainingRun {
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
   std::string node_dtype;              // what this node computes in; empty: the run file's
+  std::vector<Recompute> recompute;    // by node, from choose_recompute; empty: the run file's, with none for auto
 
   BatchShape batch() const { return {file.samples, file.tokens}; }
   Dtype dtype() const { return parse_compute_dtype(node_dtype.empty() ? file.dtype : node_dtype); }
   // Of messages: the same on all nodes, whatever each computes in.
   Dtype wire_dtype() const { return parse_compute_dtype(file.wire_dtype == "auto" ? file.dtype : file.wire_dtype); }
+  Recompute recompute_of(int node) const;
   TrainingSettings settings() const;
 };
 

@@ -69,6 +69,10 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
                 "a node that needs more refuses to start; 0: what the machine has left");
+  visit.choice(
+      "compute.recompute", run.recompute, {"auto", "none", "attention", "block"},
+      "what backward computes again, to keep less: nothing, attention, all of a layer; auto: the first of these "
+      "with which a node fits its memory");
   visit.strings("network.addresses", run.addresses,
                 "host:port of every node's control connection, in node order; empty: `launch` picks free local ports");
   visit.choice("network.wire_dtype", run.wire_dtype, {"auto", "f32", "bf16"},

@@ -48,6 +48,7 @@ struct RunFile {
   std::string reduction = "auto";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;
+  std::string recompute = "auto";
   // [network]
   std::vector<std::string> addresses;
   bool emulate_links = false;

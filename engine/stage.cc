@@ -19,7 +19,7 @@ namespace {
 
 // The memory for one microbatch.
 struct Slot {
-  Slot(Arena& arena, const StageSpec& spec) {
+  Slot(Arena& arena, const StageSpec& spec, const LayerActivations& recomputed) {
     const int64_t rows = spec.batch.samples * spec.batch.tokens;
     const Dims hidden = {rows, spec.config.channels};
     const bool training = spec.purpose == StagePurpose::kTraining, first_stage = spec.layout.index == 0;
@@ -28,7 +28,7 @@ struct Slot {
       // In evaluation all layers use the memory of the first, and all outputs one buffer: a layer's input is dead
       // before its output is written.
       const bool own_memory = training || i == 0;
-      layers.push_back(own_memory ? LayerActivations(arena, spec) : layers.back());
+      layers.push_back(own_memory ? LayerActivations(arena, spec, recomputed) : layers.back());
       layers.back().input = stream.back();
       stream.push_back(own_memory ? arena.take(hidden, spec.dtype) : stream.back());
     }
@@ -54,6 +54,7 @@ struct Slot {
 // What lives within a task only, shared by all slots.
 struct Workspace {
   Workspace(Arena& arena, const StageSpec& spec, const Context& context) : layer(arena, spec) {
+    if (spec.layout.layer_count > 0) recomputed = LayerActivations::recomputed(arena, spec);
     const ModelConfig& config = spec.config;
     const BatchShape& batch = spec.batch;
     const int64_t rows = batch.samples * batch.tokens;
@@ -75,15 +76,16 @@ struct Workspace {
   }
 
   LayerScratch layer;
-  Tensor scalar;           // (1), results on their way to the host
-  Tensor stream_gradient;  // (N,C), stage 0: the gradient on its way down to the embedding
-  Tensor final_rrms;       // (N)
-  Tensor logits_lse;       // (N)
-  Tensor kernels;          // the context's workspace
+  LayerActivations recomputed;  // what slots do not keep
+  Tensor scalar;                // (1), results on their way to the host
+  Tensor stream_gradient;       // (N,C), stage 0: the gradient on its way down to the embedding
+  Tensor final_rrms;            // (N)
+  Tensor logits_lse;            // (N)
+  Tensor kernels;               // the context's workspace
 };
 
 void check_spec(const StageSpec& spec) {
-  const auto& [config, layout, batch, slots, purpose, dtype] = spec;
+  const auto& [config, layout, batch, slots, purpose, dtype, recompute] = spec;
   if (layout.index < 0 || layout.first_layer < 0 || layout.layer_count < (layout.index == 0 ? 0 : 1) ||
       layout.layer_count > config.layers - layout.first_layer)
     throw ConfigError("stage {} holds {} layers from layer {} on, expected layers of a model of {}", layout.index,
@@ -96,6 +98,15 @@ void check_spec(const StageSpec& spec) {
     throw ConfigError("samples of {} tokens, expected at most the model's max_position_embeddings, which is {}",
                       batch.tokens, config.max_positions);
   if (slots < 1) throw ConfigError("{} slots, expected at least 1", slots);
+  SKP_CHECK(purpose == StagePurpose::kTraining || recompute == Recompute::kNone,
+            "a backward's recomputation without one");
+}
+
+// For the memory table: what recomputation costs.
+std::string recompute_note(const StageSpec& spec) {
+  if (spec.recompute == Recompute::kNone || spec.layout.layer_count == 0) return "";
+  return fmt::format("; recompute {}: +{:.0f} % of a forward in backward", recompute_name(spec.recompute),
+                     100 * recomputed_share(spec.recompute, spec.config, spec.batch.tokens));
 }
 
 }  // namespace
@@ -167,10 +178,10 @@ class Stage::Impl {
 
 Stage::Impl::Impl(const StageSpec& spec, Slab& slab, const Context& context)
     : spec_(spec), ctx_(context), parameters_(spec, slab) {
-  Arena activations(slab.take(Region::kActivations, "slots"));
-  for (int i = 0; i < spec.slots; ++i) slots_.emplace_back(activations, spec);
   Arena scratch(slab.take(Region::kWorkspace, "stage"));
   workspace_ = std::make_unique<Workspace>(scratch, spec, context);
+  Arena activations(slab.take(Region::kActivations, "slots"));
+  for (int i = 0; i < spec.slots; ++i) slots_.emplace_back(activations, spec, workspace_->recomputed);
   target_counts_.resize(static_cast<size_t>(spec.slots));
   const Tensor& kernels = workspace_->kernels;
   ctx_.workspace = {kernels.as<std::byte>(), static_cast<size_t>(kernels.bytes())};
@@ -207,7 +218,7 @@ void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
   ConstTensor upstream = dy.reshape(hidden_rows());
   for (int i = spec_.layout.layer_count - 1; i >= 0; --i) {
     layer_backward(ctx_, stream, upstream, slot.layers[static_cast<size_t>(i)], workspace_->layer, parameters_.layer(i),
-                   spec_.config, spec_.batch);
+                   spec_);
     upstream = stream;
   }
   if (spec_.layout.index == 0) embedding_backward(ctx_, parameters_.edge().embedding.gradient, upstream, slot.tokens);
@@ -269,15 +280,17 @@ void Stage::plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& 
                       dtype_name(spec.dtype));
   Parameters::plan_memory(plan, spec);
   Arena slot, scratch;
-  Slot(slot, spec);
-  Workspace(scratch, spec, context);
+  const Workspace workspace(scratch, spec, context);
+  Slot(slot, spec, workspace.recomputed);
   int64_t slots_bytes = 0;
   if (__builtin_mul_overflow(slot.used_bytes(), spec.slots, &slots_bytes))
     throw MemoryError("{} slots of {} bytes need more than 2^63 bytes", spec.slots, slot.used_bytes());
   plan.add(Region::kActivations, "slots", slots_bytes,
-           fmt::format("{} of {}, each for {} x {} tokens", spec.slots, human_bytes(slot.used_bytes()),
-                       spec.batch.samples, spec.batch.tokens));
-  plan.add(Region::kWorkspace, "stage", scratch.used_bytes(), "scratch of a task, rotary tables");
+           fmt::format("{} of {}, each for {} x {} tokens{}", spec.slots, human_bytes(slot.used_bytes()),
+                       spec.batch.samples, spec.batch.tokens, recompute_note(spec)));
+  plan.add(Region::kWorkspace, "stage", scratch.used_bytes(),
+           fmt::format("scratch of a task, rotary tables{}",
+                       recompute_note(spec).empty() ? "" : ", what is recomputed of a layer"));
 }
 
 Stage::Stage(const StageSpec& spec, Slab& slab, const Context& context) {

@@ -12,6 +12,7 @@
 
 #include "engine/memory.h"
 #include "engine/model_config.h"
+#include "engine/recompute.h"
 #include "kernels/adamw.h"
 #include "kernels/context.h"
 #include "kernels/tensor.h"
@@ -46,6 +47,8 @@ struct StageSpec {
   // f32 or bf16: of activations, of their gradients, and of the weights that tasks compute with. Where it is not f32,
   // these are a copy of the weights that are stepped; those, gradients and moments are f32 always.
   Dtype dtype = Dtype::kF32;
+  // Changes no bit where kernels are deterministic. A stage for evaluation, which has no backward, recomputes nothing.
+  Recompute recompute = Recompute::kNone;
 };
 
 // One layout per entry of layers_per_stage. Throws ConfigError unless they add up to the model's layers.
@@ -72,6 +75,9 @@ struct LossSum {
 // With dtypes of E bytes, a slot takes E B T bytes times 2C + layers x (2C + (H+2K)D + HD + 2F) and 4 B T times layers
 // x (H + 2), and on stage 0 another 2C times E B T and 2 times 4 B T: hidden states at the borders, the residual
 // streams and what attention and MLP need for backward. Outputs of norms and SwiGLU are computed again.
+// StageSpec::recompute leaves of a layer's share: kAttention E B T (2C + 2F) + 4 B T 2, kBlock E B T C. What slots do
+// not keep of a layer is in the workspace then, once for all slots and layers. For it backward does a recomputed_share
+// of forward again.
 //
 // Owned by whoever made it, who keeps the slab alive. Tasks (everything that computes) belong to one thread at a time.
 // The buffers of a slot have fixed addresses; another thread may read or write those of a slot that no task is using.

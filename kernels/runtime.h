@@ -64,8 +64,9 @@ class Runtime {
   virtual double seconds(Stream stream, const std::function<void()>& queue_work) = 0;
 
   // Null where the device has no graphs (the CPU): `work` was not called. Else records, without doing it, what `work`
-  // queues on the stream, which must be the same each time: addresses, shapes and scalars are kept. It may neither wait
-  // nor allocate, and must have run without a graph before, so that libraries have taken what they need.
+  // queues on the stream, which must be the same each time: addresses, shapes and scalars are kept. It may neither
+  // wait, call, allocate nor release, and must have run without a graph before, so that libraries have taken what they
+  // need.
   virtual std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work) = 0;
 
   // What connects this device to those of other processes; null where there is nothing of the kind (the CPU). Throws

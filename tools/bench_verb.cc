@@ -38,6 +38,7 @@ struct Options {
   BatchShape batch{8, 512};
   int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   std::vector<std::string> dtypes = {"f32"};
+  std::vector<std::string> recompute = {"none"};
   int steps = 7;
   std::string json;
 };
@@ -124,13 +125,13 @@ struct TimedStep {
 // A model in one process, which is stage 0 with all the layers, and what its steps took.
 class Trainer {
  public:
-  Trainer(const Options& options, const ModelConfig& model, Dtype dtype)
-      : dtype_(dtype), backend_(*inner_), ceiling_(*inner_, options.threads, dtype) {
+  Trainer(const Options& options, const ModelConfig& model, Dtype dtype, Recompute recompute)
+      : dtype_(dtype), recompute_(recompute), backend_(*inner_), ceiling_(*inner_, options.threads, dtype) {
     Context context;
     context.backend = &backend_;
     context.threads = options.threads;
-    const StageSpec spec{model, {0, 0, static_cast<int>(model.layers)}, options.batch, 1, StagePurpose::kTraining,
-                         dtype};
+    const StageSpec spec{
+        model, {0, 0, static_cast<int>(model.layers)}, options.batch, 1, StagePurpose::kTraining, dtype, recompute};
     Stage::plan_memory(memory_, spec, context);
     memory_.check_fits({available_host_bytes(), 0}, "cpu");
     slab_ = std::make_unique<Slab>(memory_, *inner_);
@@ -166,6 +167,12 @@ class Trainer {
   }
 
   Dtype dtype() const { return dtype_; }
+  Recompute recompute() const { return recompute_; }
+  // "f32", "f32, recompute block"
+  std::string name() const {
+    if (recompute_ == Recompute::kNone) return dtype_name(dtype_);
+    return fmt::format("{}, recompute {}", dtype_name(dtype_), recompute_name(recompute_));
+  }
   const MemoryPlan& memory() const { return memory_; }
   const std::vector<TimedStep>& steps() const { return steps_; }  // after finish: fastest first
   const TimedStep& median() const { return steps_[steps_.size() / 2]; }
@@ -189,6 +196,7 @@ class Trainer {
   }
 
   const Dtype dtype_;
+  const Recompute recompute_;
   const std::unique_ptr<Backend> inner_ = make_cpu_backend();
   TimedBackend backend_;
   Ceiling ceiling_;
@@ -211,12 +219,12 @@ void print_operations(const TimedStep& step) {
     fmt::print("{:<24} {:>10.2f} {:>6.1f}%\n", name, 1e3 * seconds, 100 * seconds / step.seconds);
 }
 
-// Prints what was measured in one dtype and returns it.
+// Prints what was measured of one way to compute and returns it.
 nlohmann::ordered_json report(const Trainer& trainer, double operations, double tokens) {
   const TimedStep& median = trainer.median();
   const std::vector<double> rates = trainer.product_rates();
   const double rate = rates[rates.size() / 2], useful = operations / median.seconds;
-  fmt::print("\n{}\n{}", dtype_name(trainer.dtype()), trainer.memory().table());
+  fmt::print("\n{}\n{}", trainer.name(), trainer.memory().table());
   print_operations(median);
   fmt::print("\nstep: median {:.3f} s, {:.3f} to {:.3f} ({} steps), {:.0f} tokens/s, loss {:.3f} to {:.3f}\n",
              median.seconds, trainer.steps().front().seconds, trainer.steps().back().seconds, trainer.steps().size(),
@@ -228,6 +236,7 @@ nlohmann::ordered_json report(const Trainer& trainer, double operations, double 
   std::vector<double> seconds;
   for (const TimedStep& step : trainer.steps()) seconds.push_back(step.seconds);
   return {{"dtype", dtype_name(trainer.dtype())},
+          {"recompute", recompute_name(trainer.recompute())},
           {"step_s", median.seconds},
           {"steps_s", seconds},
           {"tokens_per_s", tokens / median.seconds},
@@ -247,7 +256,9 @@ void bench(const Options& options) {
              options.batch.samples, options.batch.tokens);
   std::vector<std::unique_ptr<Trainer>> trainers;
   for (const std::string& dtype : options.dtypes)
-    trainers.push_back(std::make_unique<Trainer>(options, model, parse_compute_dtype(dtype)));
+    for (const std::string& recompute : options.recompute)
+      trainers.push_back(
+          std::make_unique<Trainer>(options, model, parse_compute_dtype(dtype), parse_recompute(recompute)));
   for (int i = 0; i < options.steps; ++i)
     for (const auto& trainer : trainers) trainer->measure();
 
@@ -258,8 +269,8 @@ void bench(const Options& options) {
     results.push_back(report(*trainer, useful_operations(model, options.batch), tokens));
   }
   for (size_t i = 1; i < trainers.size(); ++i)
-    fmt::print("\n{} over {}: {:.2f} x the tokens/s\n", dtype_name(trainers[i]->dtype()),
-               dtype_name(trainers[0]->dtype()), trainers[0]->median().seconds / trainers[i]->median().seconds);
+    fmt::print("\n{} over {}: {:.2f} x the tokens/s\n", trainers[i]->name(), trainers[0]->name(),
+               trainers[0]->median().seconds / trainers[i]->median().seconds);
   if (options.json.empty()) return;
   const nlohmann::ordered_json document = {{"format", "skippipe-bench"},
                                            {"version", 1},
@@ -287,6 +298,12 @@ void add_bench_verb(CLI::App& app) {
   verb->add_option("--dtype", options->dtypes, "what it computes in; several are measured in turns: f32,bf16")
       ->delimiter(',')
       ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  verb->add_option("--recompute", options->recompute,
+                   "what backward computes again, as the run file's compute.recompute; several are measured in turns: "
+                   "none,attention,block")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"none", "attention", "block"}))
       ->capture_default_str();
   verb->add_option("--steps", options->steps, "steps that are timed")
       ->check(CLI::Range(1, 1000))

@@ -1,5 +1,6 @@
 // skippipe launch: all the nodes of a run on this machine, or some of them, each in a process of its own.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <numeric>
 #include <set>
@@ -7,8 +8,8 @@
 #include "base/error.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
+#include "engine/run_memory.h"
 #include "engine/trace_file.h"
-#include "kernels/host_runtime.h"
 #include "tools/device_option.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"
@@ -68,6 +69,13 @@ const DeviceName& device_of(const Options& options, size_t place) {
   return options.devices[place % options.devices.size()];
 }
 
+// What every node recomputes, so that all those on the CPU know it, and the same.
+std::string recompute_argument(const TrainingRun& run) {
+  std::vector<std::string> names;
+  for (int node = 0; node < run.network.size(); ++node) names.emplace_back(recompute_name(run.recompute_of(node)));
+  return fmt::format("{}", fmt::join(names, ","));
+}
+
 void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options& options,
                  const std::vector<int>& nodes) {
   LocalAddresses local;
@@ -79,31 +87,28 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
     if (!run.resumed_from.empty())
       arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string(), "--is-whole"});
     add_trace_arguments(arguments, options.trace);
+    // A node on a GPU looks what that has left.
+    if (device_of(options, i).device == Device::kCpu)
+      arguments.insert(arguments.end(), {"--recompute", recompute_argument(run)});
     if (!local.addresses.empty()) local.add_arguments(arguments, node);
     processes.start(label_of(run, node), arguments, local.listener(node));
   }
 }
 
-// Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
-void check_memory(const TrainingRun& run, const Options& options, const std::vector<int>& nodes) {
-  const auto backend = make_backend({});
-  int64_t needed = 0;
-  for (size_t i = 0; i < nodes.size(); ++i) {
-    if (device_of(options, i).device != Device::kCpu) continue;
-    const MemoryPlan memory = plan_node_memory(run, nodes[i], *backend);
-    memory.check_fits(memory_limits(run, *backend), run.network.nodes[static_cast<size_t>(nodes[i])].name);
-    needed += memory.total_bytes();
-  }
-  const int64_t available = available_host_bytes();
-  if (needed > available)
-    throw MemoryError("the {} nodes need {}, but only {} are there", nodes.size(), human_bytes(needed),
-                      human_bytes(available));
+std::vector<int> on_the_cpu(const Options& options, const std::vector<int>& nodes) {
+  std::vector<int> found;
+  for (size_t i = 0; i < nodes.size(); ++i)
+    if (device_of(options, i).device == Device::kCpu) found.push_back(nodes[i]);
+  return found;
 }
 
 void print_memory(const TrainingRun& run, const Options& options, const std::vector<int>& nodes) {
   for (size_t i = 0; i < nodes.size(); ++i) {
-    const auto backend = make_backend(device_of(options, i), parse_attention_kernels(run.file.attention));
-    fmt::print("{}\n{}\n", label_of(run, nodes[i]), plan_node_memory(run, nodes[i], *backend).table());
+    const DeviceName& device = device_of(options, i);
+    const auto backend = make_backend(device, parse_attention_kernels(run.file.attention));
+    TrainingRun own = run;
+    if (device.device != Device::kCpu) choose_recompute(own, *backend, {});
+    fmt::print("{}\n{}\n", label_of(run, nodes[i]), plan_node_memory(own, nodes[i], *backend).table());
   }
 }
 
@@ -119,17 +124,21 @@ void merge_run_traces(const TrainingRun& run) {
 void launch(const Options& options) {
   TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
+  const std::vector<int> cpu_nodes = on_the_cpu(options, nodes);
+  const auto cpu = make_backend({});
+  choose_recompute(run, *cpu, cpu_nodes);
   const bool traces = trace_limits(options.trace).has_value();
   if (options.dry_run) {
     print_memory(run, options, nodes);
-    check_memory(run, options, nodes);
+    check_memory(run, *cpu, cpu_nodes);
     return;
   }
   if (run.file.addresses.empty() && static_cast<int>(nodes.size()) != run.network.size())
     throw ConfigError(
         "{}: network.addresses is empty, expected the address of every node where --nodes starts only some",
         options.run_file);
-  check_memory(run, options, nodes);
+  // Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
+  check_memory(run, *cpu, cpu_nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   std::filesystem::create_directories(run.file.output);

@@ -14,6 +14,7 @@
 #include "engine/metrics.h"
 #include "engine/resume.h"
 #include "engine/run_description.h"
+#include "engine/run_memory.h"
 #include "engine/trace_file.h"
 #include "tools/device_option.h"
 #include "tools/join_nodes.h"
@@ -33,7 +34,8 @@ struct Options {
   int listen_fd = -1;
   StartChoice start;
   DeviceName device;
-  std::string dtype;  // empty: the run file's
+  std::string dtype;                   // empty: the run file's
+  std::vector<std::string> recompute;  // by node; empty: this node chooses by itself
   bool dry_run = false;
   TraceOptions trace;
 };
@@ -107,6 +109,14 @@ const std::vector<std::string>& addresses_of(const TrainingRun& run, const Optio
   return addresses;
 }
 
+void set_recompute(TrainingRun& run, const Options& options, Backend& backend) {
+  if (options.recompute.empty()) return choose_recompute(run, backend, {});
+  if (options.recompute.size() != run.network.nodes.size())
+    throw UsageError("--recompute: found {}, expected one for each of {} nodes", options.recompute.size(),
+                     run.network.size());
+  for (const std::string& name : options.recompute) run.recompute.push_back(parse_recompute(name));
+}
+
 // One node tells of the run: the first of stage 0. It shows how the run goes and keeps run.json and the metrics.
 class RunTeller {
  public:
@@ -168,10 +178,11 @@ void train(const Options& options) {
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
   auto backend = make_backend(options.device, parse_attention_kernels(run.file.attention));
+  set_recompute(run, options, *backend);
   if (options.dry_run) {
     const MemoryPlan memory = plan_node_memory(run, options.node, *backend);
     fmt::print("{}", memory.table());
-    memory.check_fits(memory_limits(run, *backend), name_of(run, options.node));
+    check_memory(run, *backend, options.node);
     return;
   }
   const std::vector<std::string>& addresses = addresses_of(run, options);
@@ -224,6 +235,8 @@ void add_train_verb(CLI::App& app) {
   add_device_option(*verb, options->device);
   verb->add_option("--dtype", options->dtype, "what this node computes in, instead of the run file's compute.dtype")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  // For `launch`, whose nodes share a machine's memory: what each node of the run recomputes.
+  verb->add_option("--recompute", options->recompute)->delimiter(',')->group("");
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");

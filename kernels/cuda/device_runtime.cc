@@ -18,7 +18,7 @@ namespace {
 
 class Event {
  public:
-  explicit Event(unsigned flags = cudaEventDefault) { SKP_CUDA(cudaEventCreateWithFlags(&event_, flags)); }
+  explicit Event(unsigned flags) { SKP_CUDA(cudaEventCreateWithFlags(&event_, flags)); }
   ~Event() { (void)cudaEventDestroy(event_); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -34,7 +34,7 @@ size_t taken_bytes(int64_t bytes) { return static_cast<size_t>(std::max<int64_t>
 
 class CapturedGraph final : public Graph {
  public:
-  explicit CapturedGraph(cudaGraph_t graph) { SKP_CUDA(cudaGraphInstantiate(&executable_, graph, 0)); }
+  explicit CapturedGraph(cudaGraph_t graph) { SKP_CUDA(cudaGraphInstantiateWithFlags(&executable_, graph, 0)); }
   ~CapturedGraph() override { (void)cudaGraphExecDestroy(executable_); }
 
   void replay(Stream stream) override { SKP_CUDA(cudaGraphLaunch(executable_, cuda_stream(stream))); }
@@ -50,13 +50,17 @@ class Capture {
     SKP_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   }
   ~Capture() {
-    if (graph_ == nullptr) (void)cudaStreamEndCapture(stream_, &graph_);
+    if (!ended_) {
+      (void)cudaStreamEndCapture(stream_, &graph_);
+      (void)cudaGetLastError();  // that recording failed is known
+    }
     if (graph_ != nullptr) (void)cudaGraphDestroy(graph_);
   }
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
 
   cudaGraph_t end() {
+    ended_ = true;
     SKP_CUDA(cudaStreamEndCapture(stream_, &graph_));
     return graph_;
   }
@@ -64,6 +68,7 @@ class Capture {
  private:
   cudaStream_t stream_;
   cudaGraph_t graph_ = nullptr;
+  bool ended_ = false;
 };
 
 void run_and_delete(void* notify) {
@@ -109,6 +114,10 @@ class DeviceRuntime final : public Runtime {
 
   // Once the device has failed it makes no calls, and what they hold is never freed.
   void call(Stream stream, std::function<void()> notify) override {
+    cudaStreamCaptureStatus recording = cudaStreamCaptureStatusNone;
+    SKP_CUDA(cudaStreamIsCapturing(cuda_stream(stream), &recording));
+    if (recording != cudaStreamCaptureStatusNone)  // each replay would make the call, which is deleted with the first
+      throw DeviceError("a stream that records a graph takes no calls");
     auto owned = std::make_unique<std::function<void()>>(std::move(notify));
     SKP_CUDA(cudaLaunchHostFunc(cuda_stream(stream), run_and_delete, owned.get()));
     (void)owned.release();
@@ -118,13 +127,16 @@ class DeviceRuntime final : public Runtime {
 
   bool finished(Stream stream) override {
     const cudaError_t code = cudaStreamQuery(cuda_stream(stream));
-    if (code == cudaErrorNotReady) return false;
+    if (code == cudaErrorNotReady) {
+      (void)cudaGetLastError();  // no error, but libraries that ask for the last one would take it for theirs
+      return false;
+    }
     check_cuda(code, {"cudaStreamQuery", __FILE__, __LINE__});
     return true;
   }
 
   double seconds(Stream stream, const std::function<void()>& queue_work) override {
-    const Event start, stop;
+    const Event start(cudaEventBlockingSync), stop(cudaEventBlockingSync);
     SKP_CUDA(cudaEventRecord(start.get(), cuda_stream(stream)));
     queue_work();
     SKP_CUDA(cudaEventRecord(stop.get(), cuda_stream(stream)));

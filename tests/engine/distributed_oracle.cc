@@ -10,7 +10,7 @@
 namespace skippipe::testing {
 namespace {
 
-// A node's stage with a slot for each microbatch, so that slots never matter.
+// A node's stage with a slot for each microbatch, so that slots never matter. Recomputes nothing.
 struct OracleNode {
   std::unique_ptr<Backend> backend = make_cpu_backend();
   std::unique_ptr<Slab> slab;

@@ -135,6 +135,7 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   run.file.schedule = "constant";
   // Half of the seeds, where the processor can.
   if (seed % 8 >= 4 && make_cpu_backend()->computes_in(Dtype::kBf16)) run.file.dtype = "bf16";
+  run.file.recompute = recompute_name(kRecomputes[seed % kRecomputes.size()]);
   run.file.clip_norm = random.below(2) == 0 ? 0 : 0.5;
   run.file.train_tokens = folder / fmt::format("tokens-{}.shard", seed);
   write_tokens(seed, run.file.train_tokens);

@@ -56,7 +56,7 @@ void expect_complete(const TrainingRun& run, const std::vector<NodeRecord>& reco
 
 // What the scenarios of a test had in them, so that none is easier than it looks.
 struct Variety {
-  int skipped = 0, swapped = 0, replicated = 0, clipped = 0, unclipped = 0, rounded = 0;
+  int skipped = 0, swapped = 0, replicated = 0, clipped = 0, unclipped = 0, rounded = 0, recomputed = 0;
 
   void add(const TrainingRun& run) {
     skipped += has_skips(run.plan);
@@ -64,6 +64,7 @@ struct Variety {
     replicated += run.plan.node_count() > run.plan.stage_count();
     (run.file.clip_norm > 0 ? clipped : unclipped) += 1;
     rounded += run.dtype() == Dtype::kBf16;
+    recomputed += run.recompute_of(0) != Recompute::kNone;
   }
 };
 
@@ -110,6 +111,7 @@ TEST(Distributed, EqualsTheOracleInProcess) {
   EXPECT_GE(variety.replicated, 5);
   EXPECT_GE(variety.clipped, 5);
   EXPECT_GE(variety.unclipped, 5);
+  EXPECT_GE(variety.recomputed, 20);
   EXPECT_EQ(variety.rounded, make_cpu_backend()->computes_in(Dtype::kBf16) ? 16 : 0);
 }
 

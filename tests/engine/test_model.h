@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "base/random.h"
 #include "engine/memory.h"
 #include "engine/stage.h"
@@ -45,13 +46,18 @@ class TestModel {
  public:
   TestModel(const ModelConfig& config, const std::vector<int>& layers_per_stage, const BatchShape& batch, int slots = 1,
             int threads = 1, StagePurpose purpose = StagePurpose::kTraining, Dtype dtype = Dtype::kF32,
-            std::unique_ptr<Backend> backend = make_cpu_backend())
-      : config_(config), backend_(std::move(backend)), tokens_(static_cast<size_t>(slots)), targets_(tokens_.size()) {
+            Recompute recompute = Recompute::kNone, std::unique_ptr<Backend> backend = make_cpu_backend())
+      : config_(config),
+        backend_(std::move(backend)),
+        stream_(backend_->runtime()),
+        tokens_(static_cast<size_t>(slots)),
+        targets_(tokens_.size()) {
     context_.backend = backend_.get();
+    context_.stream = stream_.get();
     context_.threads = threads;
     for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
       MemoryPlan plan(backend_->device());
-      const StageSpec spec{config, layout, batch, slots, purpose, dtype};
+      const StageSpec spec{config, layout, batch, slots, purpose, dtype, recompute};
       Stage::plan_memory(plan, spec, context_);
       slabs_.push_back(std::make_unique<Slab>(plan, *backend_));
       plans_.push_back(plan);
@@ -142,19 +148,18 @@ class TestModel {
 
   // (B,T,V), of the hidden states that came back. A stage itself never stores them.
   std::vector<float> logits(int slot) {
-    Context context;
-    context.backend = backend_.get();
+    SKP_CHECK(backend_->device() == Device::kCpu);
     const auto all = parameters();
     const BatchShape& batch = stage(0).batch();
     const int64_t rows = batch.samples * batch.tokens;
     std::vector<float> normed(static_cast<size_t>(rows * config_.channels)), rrms(static_cast<size_t>(rows)),
         logits(static_cast<size_t>(rows * config_.vocabulary));
     const Tensor h(normed.data(), {rows, config_.channels}, Dtype::kF32);
-    rmsnorm_forward(context, h, Tensor(rrms.data(), {rows}, Dtype::kF32),
+    rmsnorm_forward(context_, h, Tensor(rrms.data(), {rows}, Dtype::kF32),
                     stage(0).returned(slot).reshape({rows, config_.channels}), all.at("model.norm.weight").weight,
                     static_cast<float>(config_.rms_norm_eps));
     const char* head = config_.tied_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-    linear_forward(context, Tensor(logits.data(), {rows, config_.vocabulary}, Dtype::kF32), h, all.at(head).weight);
+    linear_forward(context_, Tensor(logits.data(), {rows, config_.vocabulary}, Dtype::kF32), h, all.at(head).weight);
     return logits;
   }
 
@@ -173,6 +178,7 @@ class TestModel {
  private:
   ModelConfig config_;
   std::unique_ptr<Backend> backend_;
+  OwnedStream stream_;
   Context context_;
   std::vector<std::vector<int32_t>> tokens_, targets_;  // by slot
   std::vector<MemoryPlan> plans_;

@@ -24,11 +24,28 @@ TEST_F(BenchVerbTest, TellsWhatAStepTakes) {
   const ProgramResult result =
       run("bench --config @/config.json --samples 2 --tokens 16 --steps 3 --threads 1 --json @/bench.json");
   ASSERT_EQ(result.exit_code, 0) << result.output;
-  for (const char* part : {"device: CPU (", "total", "linear forward", "lm head backward", "useful / matrix product: ", "3 steps"})
+  for (const char* part :
+       {"device: CPU (", "total", "linear forward", "lm head backward", "useful / matrix product: ", "3 steps"})
     EXPECT_THAT(result.output, HasSubstr(part));
   const auto report = nlohmann::json::parse(read_file(folder_ / "bench.json"));
   ASSERT_EQ(report["results"].size(), 1u);
   EXPECT_EQ(report["results"][0]["steps_s"].size(), 3u);
+}
+
+TEST_F(BenchVerbTest, MeasuresRecomputationInTurns) {
+  write_config(32);
+  const ProgramResult result =
+      run("bench --config @/config.json --samples 2 --tokens 16 --steps 1 --threads 1 --recompute none,attention,block "
+          "--json @/bench.json");
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  // Of 9248 multiplications per token 2080 are queries, keys, values and attention, and the last 2048 are not needed.
+  EXPECT_THAT(result.output, HasSubstr("recompute attention: +22 % of a forward in backward"));
+  EXPECT_THAT(result.output, HasSubstr("recompute block: +78 % of a forward in backward"));
+  EXPECT_THAT(result.output, HasSubstr("f32, recompute block over f32: "));
+  const auto report = nlohmann::json::parse(read_file(folder_ / "bench.json"));
+  ASSERT_EQ(report["results"].size(), 3u);
+  EXPECT_EQ(report["results"][0]["recompute"], "none");
+  EXPECT_EQ(report["results"][2]["recompute"], "block");
 }
 
 // Wide models begin with a larger loss than that of equal probabilities.
@@ -40,6 +57,7 @@ TEST_F(BenchVerbTest, MeasuresWideModels) {
 TEST_F(BenchVerbTest, RefusesWhatItCannotMeasure) {
   expect_refused("bench --config @/none", "none: cannot open");
   EXPECT_EQ(run("bench --dtype f64").exit_code, 2);
+  EXPECT_EQ(run("bench --recompute auto").exit_code, 2);
   const ProgramResult large = run("bench --samples 65536 --tokens 4096");
   EXPECT_EQ(large.exit_code, 1);
   EXPECT_THAT(large.output, HasSubstr("skippipe: cpu: the node needs "));

@@ -86,6 +86,46 @@ TEST_F(RunVerbsTest, DryRunPrintsTheMemoryAndStartsNothing) {
   EXPECT_FALSE(fs::exists(output_folder()));
 }
 
+// What a launch tells its nodes goes before the run file's "auto".
+TEST_F(RunVerbsTest, ANodeRecomputesWhatItsLaunchChose) {
+  const std::string run_file = write_run({});
+  const auto dry_run = [&](const std::string& options) {
+    return run_skippipe("train --dry-run " + options + run_file);
+  };
+  EXPECT_THAT(dry_run("--node 1 ").output, Not(HasSubstr("recompute")));
+  EXPECT_THAT(dry_run("--node 1 --recompute none,block,none,none ").output, HasSubstr("; recompute block: "));
+  EXPECT_THAT(dry_run("--node 2 --recompute none,block,none,none ").output, Not(HasSubstr("recompute")));
+  EXPECT_EQ(dry_run("--node 1 --recompute none,block ").exit_code, 2);
+  EXPECT_EQ(dry_run("--node 1 --recompute none,auto,none,none ").exit_code, 1);
+}
+
+// Nodes of the embedding's stage, the larger one, recompute attention then, those of the other nothing.
+TEST_F(RunVerbsTest, RecomputesWhereMemoryIsShortAndComputesTheSame) {
+  Sections sections;
+  const auto losses = [&](const std::string& compute) {
+    sections.compute = compute;
+    must_run("launch " + write_run(sections));
+    std::vector<double> values;
+    for (const nlohmann::json& line : metrics()) values.push_back(line["loss"]);
+    fs::remove_all(fs::path(output_folder()) / "checkpoints");
+    return values;
+  };
+  const std::vector<double> expected = losses("recompute = \"none\"");
+  EXPECT_EQ(expected.size(), 3u);
+  EXPECT_EQ(losses("memory_limit_mb = 3"), expected);
+  int recomputing = 0;
+  const ProgramResult dry = run_skippipe("launch --dry-run " + write_run(sections));
+  for (const MemoryPlan& memory : load_run_description(output_folder()).memory) {
+    EXPECT_LE(memory.total_bytes(), 3'000'000);
+    EXPECT_THAT(dry.output, HasSubstr(memory.table()));
+    recomputing += memory.table().find("; recompute attention: +28 % of a forward in backward") != std::string::npos;
+  }
+  EXPECT_GT(recomputing, 0);
+  EXPECT_LT(recomputing, 4);
+  EXPECT_EQ(losses("recompute = \"block\""), expected);
+  EXPECT_THAT(load_run_description(output_folder()).memory[0].table(), HasSubstr("; recompute block: +79 %"));
+}
+
 TEST_F(RunVerbsTest, SeveralLaunchesMakeOneRun) {
   Sections sections;
   sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
@@ -235,6 +275,9 @@ TEST_F(RunVerbsTest, RefusesBadRunFiles) {
   s.model = "";
   expect_refused(s, "field 'model.config' is missing");
   s = {};
+  s.compute = "recompute = \"everything\"";
+  expect_refused(s, "compute.recompute: found 'everything', expected one of auto, none, attention, block");
+  s = {};
   s.optimizer = "schedule = \"magic\"";
   expect_refused(s, "expected one of constant, cosine, wsd");
   s = {};
@@ -276,7 +319,11 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
 TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
   Sections s;
   s.compute = "memory_limit_mb = 1";
-  expect_refused(s, "but only 976.56 KiB are there");
+  expect_refused(s,
+                 "but only 976.56 KiB are there; with compute.recompute = \"block\" already, slots = 1 in the network "
+                 "file, data.samples = 2 and a new plan take ");
+  s.compute = "memory_limit_mb = 3\nrecompute = \"none\"";
+  expect_refused(s, "; compute.recompute = \"attention\" takes ");
   s = {};
   fs::create_directories(path("short"));
   std::string shard = read_file(path("tokens/train.tokens"));

@@ -1,7 +1,6 @@
 #include "tools/bench_kernels/device.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -10,8 +9,6 @@
 #include "base/format.h"
 #include "kernels/bf16.h"
 #include "kernels/cuda_backend.h"
-#include "kernels/cuda_memory.h"
-#include "kernels/cuda_timer.h"
 #include "kernels/elementwise.h"
 
 namespace skippipe::bench {
@@ -51,12 +48,6 @@ class Cpu final : public BenchDevice {
       std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin,
                   static_cast<size_t>(std::min(kBlock, bytes - begin)));
   }
-  double seconds(const std::function<void()>& queue_work) override {
-    using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
-    queue_work();
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  }
   int runs_per_repetition() const override { return 1; }
 };
 
@@ -68,9 +59,8 @@ class Gpu final : public BenchDevice {
                            1e-9 * static_cast<double>(device.memory_bytes)),
                     1) {}
 
-  void copy(void* to, const void* from, int64_t bytes) override { cuda_copy(to, from, bytes, context().stream); }
-  double seconds(const std::function<void()>& queue_work) override {
-    return cuda_seconds(context().stream, queue_work);
+  void copy(void* to, const void* from, int64_t bytes) override {
+    backend().runtime().copy(context().stream, to, from, bytes);
   }
   int runs_per_repetition() const override { return 3; }
 };
@@ -96,6 +86,10 @@ BenchDevice::BenchDevice(std::unique_ptr<testing::TestDevice> memory, std::uniqu
       random_f32_(upload(random_bytes<float>(random_))),
       random_bf16_(upload(random_bytes<Bf16>(random_))),
       nan_(upload(std::vector<std::byte>(1 << 20, std::byte{0xff}))) {}
+
+double BenchDevice::seconds(const std::function<void()>& queue_work) {
+  return backend().runtime().seconds(context().stream, queue_work);
+}
 
 BenchDevice::Pattern BenchDevice::upload(const std::vector<std::byte>& bytes) {
   Pattern pattern{memory_->allocate(bytes.size()), static_cast<int64_t>(bytes.size())};

@@ -26,7 +26,7 @@ class BenchDevice {
   // Queued, as operations are.
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
   // What the device spends on the work that the function queues; waits for its end.
-  virtual double seconds(const std::function<void()>& queue_work) = 0;
+  double seconds(const std::function<void()>& queue_work);
 
   // Uniform in [-1, 1). x is contiguous, f32 or bf16.
   void fill_random(const Tensor& x);

@@ -1,0 +1,22 @@
+// The devices that tests run on.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/backend.h"
+
+namespace skippipe::testing {
+
+// "cpu", "simt" (tests/simt), "simt_small" or "cuda" (the first GPU). Null where this machine or this build has none,
+// and `why_none` says why.
+std::unique_ptr<Backend> make_test_backend(const std::string& name, std::string& why_none);
+
+}  // namespace skippipe::testing
+
+// Skips the test where there is no such backend, or fails it where SKP_REQUIRE_CUDA=1 asks for a GPU.
+#define SKP_SKIP_WITHOUT(backend, why_none)                               \
+  if ((backend) == nullptr) {                                             \
+    if (std::getenv("SKP_REQUIRE_CUDA") != nullptr) FAIL() << (why_none); \
+    GTEST_SKIP() << (why_none);                                           \
+  }
