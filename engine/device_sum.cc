@@ -242,13 +242,14 @@ void DeviceSum::try_sum() {
 
 void DeviceSum::check_trial() {
   const auto* const host = host_.as<const float>();
-  size_t wrong = 0;
+  size_t wrong = 0, places = 0;
   visit_trial_places(static_cast<size_t>(host_.elements()), [&](size_t at, size_t place) {
     float expected = 0;
     for (size_t replica = 0; replica < replicas_.size(); ++replica) expected += trial_value(replica, place);
     wrong += host[at] != expected;
+    ++places;
   });
-  if (wrong > 0) return report(fmt::format("{} of {} summed wrongly", wrong, library_->name()));
+  if (wrong > 0) return report(fmt::format("{} summed {} of {} values wrongly", library_->name(), wrong, places));
   stage_.zero_gradients();
   finish(stage_.context());
   dirty_ = false;
