@@ -34,16 +34,18 @@ void GradientSum::plan_memory(MemoryPlan& memory, size_t replicas) {
 }
 
 GradientSum::GradientSum(Transport& transport, std::vector<int> replicas, Stage& stage, Slab& slab,
-                         Transfers* transfers)
+                         Transfers* transfers, const ReductionSettings& settings)
     : transfers_(transfers),
       gradients_(stage.gradients()),
       host_(take_host_copy(gradients_, slab, replicas.size())),
       sum_(transport, replicas, exchanged(host_, replicas.size()),
-           slab.take(Region::kCommunication, kScratchBlock).bytes) {
+           slab.take(Region::kCommunication, kScratchBlock).bytes),
+      between_devices_(transport, replicas, stage, host_, transfers, settings, [&transport] { transport.wake(); }) {
   SKP_CHECK(!staged() || transfers_ != nullptr, "gradients on a GPU are copied by transfers");
 }
 
 void GradientSum::start(uint32_t iteration) {
+  if (between_devices_.used()) return between_devices_.start();
   if (!staged()) return sum_.start(iteration);
   copying_ = summing_ = true;
   transfers_->download(host_, gradients_, [this, iteration] {
@@ -62,19 +64,20 @@ void GradientSum::bring_back_if_summed() {
 }
 
 bool GradientSum::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
-  const bool taken = sum_.on_received(ticket, header, status);
+  const bool taken = sum_.on_received(ticket, header, status) || between_devices_.on_received(ticket, header, status);
   bring_back_if_summed();
   return taken;
 }
 
 bool GradientSum::on_sent(Ticket ticket, const Status& status) {
-  const bool taken = sum_.on_sent(ticket, status);
+  const bool taken = sum_.on_sent(ticket, status) || between_devices_.on_sent(ticket, status);
   bring_back_if_summed();
   return taken;
 }
 
 void GradientSum::on_peer_failed(int node, const Status& status) {
   sum_.on_peer_failed(node, status);
+  between_devices_.on_peer_failed(node, status);
   bring_back_if_summed();
 }
 

@@ -109,7 +109,7 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       actions_(NodeMachine::max_actions(machine.visits.size())),
       machine_(std::move(machine)),
       downloads_(static_cast<size_t>(stage.slots())),
-      gradient_sum_(transport, replicas_of(plan, transport.node()), stage, slab, start_transfers()),
+      gradient_sum_(transport, replicas_of(plan, transport.node()), stage, slab, start_transfers(), settings.reduction),
       stats_(transport, kStatCount, settings.first_iteration,
              [this](const SumExchange::Result& result) { stats_arrived(result); }),
       tokens_(static_cast<size_t>(stage.batch().samples * stage.batch().tokens)),
@@ -133,19 +133,39 @@ Node::~Node() { transport_.set_listener(nullptr); }
 
 Node::End Node::run() {
   start_ = last_event_ = Clock::now();
+  agree_on_reduction();
   feed([](NodeMachine& machine, double now, ActionList& out) { machine.start(now, out); });
   while (!machine_.finished() || reports_ < machine_.iteration()) {
-    const bool progress = pump();
-    if (peer_failed_) hear_of_other_failures();
-    if (peer_failed_) throw PeerError(failure_);
-    if (!failure_.empty()) throw RunError(failure_);
-    if (progress) continue;
+    if (progress()) continue;
     if (stop_requested_ && settings_.clip_norm == 0) return End::kLeft;
-    check_for_stall();
     if (hooks_.tracer && !computing_ && !machine_.finished()) hooks_.tracer->waits(machine_.waiting());
-    transport_.run_once(Clock::now() + kLongestNap);
+    wait();
   }
   return reports_ == settings_.iterations ? End::kFinished : End::kStopped;
+}
+
+// Messages of others that have begun wait meanwhile.
+void Node::agree_on_reduction() {
+  gradient_sum_.agree();
+  while (!gradient_sum_.agreed()) {
+    if (!gradient_sum_.status().ok()) fail(gradient_sum_.status());
+    if (!progress()) wait();
+  }
+  if (hooks_.on_reduction && !gradient_sum_.outcome().empty())
+    hooks_.on_reduction(gradient_sum_.outcome(), gradient_sum_.is_between_devices());
+}
+
+bool Node::progress() {
+  const bool any = pump();
+  if (peer_failed_) hear_of_other_failures();
+  if (peer_failed_) throw PeerError(failure_);
+  if (!failure_.empty()) throw RunError(failure_);
+  return any;
+}
+
+void Node::wait() {
+  check_for_stall();
+  transport_.run_once(Clock::now() + kLongestNap);
 }
 
 Status Node::leave() { return transport_.close(kCloseLimit); }
@@ -211,6 +231,7 @@ void Node::obey(const Action& action) {
 
 bool Node::pump() {
   if (transfers_ && transfers_->poll()) return true;
+  if (gradient_sum_.poll()) return true;
   if (reducing_ && gradient_sum_.done()) {
     reducing_ = false;
     if (hooks_.tracer) hooks_.tracer->reduced(machine_.iteration(), reducing_since_, Clock::now());

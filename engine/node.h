@@ -37,10 +37,11 @@ struct TrainingSettings {
   uint32_t first_iteration = 0;  // of this run: optimizer steps done before
   uint32_t iterations = 0;       // in all
   LearningRate learning_rate;
-  AdamWStep adamw;                      // learning_rate, grad_scale and step are set for each iteration
-  double clip_norm = 0;                 // 0: off
-  double stall_limit_s = 600;           // a node that waits for others so long, with nothing at all coming, gives up
-  Dtype wire_dtype = Dtype::kF32;       // of messages with activations and their gradients
+  AdamWStep adamw;                 // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;            // 0: off
+  double stall_limit_s = 600;      // a node that waits for others so long, with nothing at all coming, gives up
+  Dtype wire_dtype = Dtype::kF32;  // of messages with activations and their gradients
+  ReductionSettings reduction;
   uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
   double last_checkpoint_limit_s = 60;  // how long to try to write the last one
 };
@@ -58,6 +59,8 @@ struct IterationReport {
 
 // For tests and metrics; called on the thread that the name says.
 struct NodeHooks {
+  // Event thread: how the stage's gradients are summed (DeviceSum::outcome), once the replicas have agreed on that.
+  std::function<void(const std::string& how, bool between_devices)> on_reduction;
   std::function<void(const IterationReport&)> on_report;              // event thread
   std::function<void(TaskKind, int microbatch)> on_task;              // compute thread, before the task
   std::function<void(uint32_t iteration, Stage& stage)> before_step;  // compute thread, gradients are reduced
@@ -119,6 +122,11 @@ class Node : private TransportListener {
   void obey(const Action& action);
   // Tells the machine of something that finished; false if nothing did.
   bool pump();
+  // The same; throws if the run has ended by a failure.
+  bool progress();
+  // Sleeps until there is something to do.
+  void wait();
+  void agree_on_reduction();
 
   void receive(const Action& action);
   void send(const Action& action);

@@ -120,6 +120,8 @@ TrainingSettings TrainingRun::settings() const {
   settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
   settings.clip_norm = file.clip_norm;
   settings.wire_dtype = wire_dtype();
+  settings.reduction.between_devices = file.reduction == "auto";
+  settings.reduction.connect_limit_s = file.connect_limit_s;
   settings.stall_limit_s = file.stall_limit_s;
   settings.checkpoint_interval = static_cast<uint32_t>(file.checkpoint_interval);
   settings.last_checkpoint_limit_s = file.last_checkpoint_limit_s;
@@ -204,6 +206,10 @@ std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks
   if (writes_checkpoints(run_, index_))
     checkpoints = std::make_unique<CheckpointWriter>(checkpoint_settings(run_), *stage_, *slab_, logger,
                                                      [&transport] { transport.wake(); });
+  if (!hooks.on_reduction && backend_->device() != Device::kCpu)
+    hooks.on_reduction = [logger](const std::string& how, bool between_devices) {
+      logger->log(between_devices ? spdlog::level::info : spdlog::level::warn, "gradients are summed {}", how);
+    };
   return std::make_unique<Node>(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
                                 std::move(checkpoints), std::move(hooks));
 }

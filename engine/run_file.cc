@@ -65,6 +65,9 @@ void visit_fields(RunFile& run, Visitor& visit) {
                "on GPUs: our kernels, or cuDNN's, whose results do not repeat bit for bit");
   visit.flag("compute.graphs", run.graphs,
              "on GPUs: record a slot's work once and replay it; the results are the same");
+  visit.choice(
+      "compute.reduction", run.reduction, {"auto", "transport"},
+      "sums over replicas; auto: between their GPUs by NCCL where all can, whose order of additions is its own");
   visit.integer("compute.threads", run.threads, {1, 4096}, "threads of one node's kernels");
   visit.integer("compute.memory_limit_mb", run.memory_limit_mb, {0, int64_t{1} << 40},
                 "a node that needs more refuses to start; 0: what the machine has left");

@@ -3,6 +3,12 @@
 #include "comm/clock_offset.h"
 
 namespace skippipe {
+namespace {
+
+// Documents are of the start, before the iterations.
+bool is_traced(const MessageHeader& header) { return header.kind != MessageKind::kDocument; }
+
+}  // namespace
 
 TracedTransport::TracedTransport(Transport& inner, Tracer& tracer) : inner_(inner), tracer_(tracer) {
   inner_.set_listener(this);
@@ -50,7 +56,8 @@ void TracedTransport::on_announced(Ticket ticket, const MessageHeader& header) {
 
 void TracedTransport::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
   if (const auto found = arriving_.find(ticket); found != arriving_.end()) {
-    if (status.ok()) tracer_.received(header, found->second.announced, found->second.let_in, Clock::now());
+    if (status.ok() && is_traced(header))
+      tracer_.received(header, found->second.announced, found->second.let_in, Clock::now());
     arriving_.erase(found);
   }
   if (listener_) listener_->on_received(ticket, header, status);
@@ -58,7 +65,8 @@ void TracedTransport::on_received(Ticket ticket, const MessageHeader& header, co
 
 void TracedTransport::on_sent(Ticket ticket, const Status& status) {
   if (const auto found = sending_.find(ticket); found != sending_.end()) {
-    if (status.ok()) tracer_.sent(found->second.header, found->second.start, Clock::now());
+    if (status.ok() && is_traced(found->second.header))
+      tracer_.sent(found->second.header, found->second.start, Clock::now());
     sending_.erase(found);
   }
   if (listener_) listener_->on_sent(ticket, status);

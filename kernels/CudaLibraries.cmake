@@ -56,7 +56,8 @@ endif()
 
 find_cuda_library(NCCL nccl nccl.h NCCL)
 if(NOT NCCL_FOUND AND SKIPPIPE_PARTS STREQUAL "all")
-  message(WARNING "NCCL (nccl.h and libnccl.so) was not found: reductions between GPUs will need it; nothing does yet")
+  message(WARNING "NCCL (nccl.h and libnccl.so) was not found: gradients will be summed over the network between nodes "
+    "with GPUs, too; install it, or say where it is with -DNCCL_ROOT=...")
 endif()
 
 message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SKIPPIPE_CUDA_ARCHITECTURES}; cuDNN ${CUDNN_VERSION}; NCCL ${NCCL_VERSION}")

@@ -6,6 +6,8 @@
 #include <functional>
 #include <memory>
 
+#include "kernels/communicator.h"
+
 namespace skippipe {
 
 // Work that is done in the order in which it was queued; Context::stream. Null: the device's default stream, which the
@@ -67,6 +69,10 @@ class Runtime {
   // wait, call, allocate nor release, and must have run without a graph before, so that libraries have taken what they
   // need.
   virtual std::unique_ptr<Graph> capture(Stream stream, const std::function<void()>& work) = 0;
+
+  // What connects this device to those of other processes; null where there is nothing of the kind (the CPU). Throws
+  // DeviceError where that can't be used.
+  virtual std::unique_ptr<CommunicatorLibrary> load_communicators() { return nullptr; }
 
  private:
   virtual void* do_allocate(Place place, int64_t bytes) = 0;

@@ -9,6 +9,9 @@
 #include "base/error.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/host_runtime.h"
+#ifdef SKIPPIPE_HAS_NCCL
+#include "kernels/cuda/nccl_communicator.h"
+#endif
 
 namespace skippipe::cuda {
 namespace {
@@ -148,6 +151,10 @@ class DeviceRuntime final : public Runtime {
     work();
     return std::make_unique<CapturedGraph>(capture.end());
   }
+
+#ifdef SKIPPIPE_HAS_NCCL
+  std::unique_ptr<CommunicatorLibrary> load_communicators() override { return load_nccl(*this); }
+#endif
 
  private:
   void* do_allocate(Place place, int64_t bytes) override {

@@ -111,7 +111,8 @@ TEST(House, LibrariesStayBehindTheirFolder) {
                                                      {"CLI", "tools"},
                                                      {"cuda_runtime", "kernels"},
                                                      {"cublas", "kernels"},
-                                                     {"cudnn", "kernels"}};
+                                                     {"cudnn", "kernels"},
+                                                     {"nccl", "kernels"}};
   for (const auto& [folder, allowed] : kMayInclude)
     for (const Include& include : includes_in(folder))
       for (const auto& [library, owner] : kOwner) {

@@ -9,6 +9,12 @@
 #ifdef SKIPPIPE_HAS_CUDNN
 #include "kernels/cuda/late_cudnn.h"
 #endif
+#ifdef SKIPPIPE_HAS_NCCL
+#include <semaphore>
+
+#include "kernels/cuda/nccl_communicator.h"
+#include "kernels/host_runtime.h"
+#endif
 #include "tests/expect_error.h"
 
 namespace skippipe::cuda {
@@ -53,6 +59,23 @@ TEST(CudaErrors, TheLibrariesOfThisBuildAreFound) {
   EXPECT_GE(cudnnGetVersion(), 90000u);
 #endif
 }
+
+#ifdef SKIPPIPE_HAS_NCCL
+// NCCL itself: with a GPU a group of one connects, without one it says so; in both cases it ends.
+TEST(CudaErrors, ACommunicatorConnectsOrSaysWhyNot) {
+  HostRuntime runtime;
+  const auto library = load_nccl(runtime);
+  EXPECT_EQ(library->name(), format("NCCL {}.{}.{}", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH));
+  std::binary_semaphore woken(0);
+  const auto communicator = library->connect(library->make_id(), 0, 1, [&] { woken.release(); });
+  ASSERT_TRUE(woken.try_acquire_for(std::chrono::seconds(60)));
+  if (communicator->state() == Communicator::State::kReady) return;
+  ASSERT_EQ(communicator->state(), Communicator::State::kFailed);
+  EXPECT_TRUE(find_cuda_devices().list.empty()) << communicator->status().message();
+  EXPECT_TRUE(communicator->status().message().starts_with("ncclCommInitRankConfig: "))
+      << communicator->status().message();
+}
+#endif
 
 TEST(CudaTargets, RunWhereCudaRunsThem) {
   const std::string_view ours = "80-real,89,90a-real";

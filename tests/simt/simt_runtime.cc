@@ -15,9 +15,11 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/cuda/nccl_communicator.h"
 #include "kernels/host_runtime.h"
 #include "tests/simt/block.h"
 #include "tests/simt/device_memory.h"
+#include "tests/simt/simulated_nccl.h"
 
 namespace skippipe::simt {
 namespace {
@@ -30,6 +32,7 @@ struct Queue;
 // A piece of work, or, without any, the wait for the first `ticket` pieces of another queue.
 struct Item {
   Work work;
+  std::function<bool()> is_ready = nullptr;  // null: at once
   std::shared_ptr<const Queue> other = nullptr;
   int64_t ticket = 0;
 };
@@ -84,6 +87,8 @@ thread_local Recording* Recording::current = nullptr;
 thread_local std::vector<int64_t> own_runtimes;
 std::atomic<int64_t> runtimes_made = 0;
 
+constexpr auto kWhileNothingIsReady = std::chrono::milliseconds(1);
+
 class RecordedGraph final : public Graph {
  public:
   explicit RecordedGraph(std::vector<Work> works)
@@ -103,6 +108,7 @@ class SimtRuntime final : public Runtime {
  public:
   explicit SimtRuntime(const SimtOptions& options)
       : memory_bytes_(options.memory_bytes),
+        nccl_(options.nccl),
         pauses_(options.seed, {0}),
         turns_(options.seed, {1}),
         device_([this] { run_device(); }) {
@@ -122,6 +128,7 @@ class SimtRuntime final : public Runtime {
 
   void use_on_this_thread() override {
     if (!is_own()) own_runtimes.push_back(number_);
+    use_nccl_on_this_thread(nccl_);
   }
 
   // Waits as cudaFree does, so that nothing queued finds its memory gone.
@@ -172,7 +179,8 @@ class SimtRuntime final : public Runtime {
     check_stream("wait_for", other);
     if (stream == nullptr) return wait_until_done(lock, *queue_of(other));
     check_stream("wait_for", stream);
-    push(lock, *queue_of(stream), {{}, queue_of(other)->shared_from_this(), queue_of(other)->queued});
+    push(lock, *queue_of(stream),
+         {.work = {}, .other = queue_of(other)->shared_from_this(), .ticket = queue_of(other)->queued});
   }
 
   void call(Stream stream, std::function<void()> notify) override {
@@ -184,7 +192,7 @@ class SimtRuntime final : public Runtime {
     check_stream("call", stream);
     Queue& queue = *queue_of(stream);
     queue.wanted = queue.queued + 1;  // somebody may wait for the call
-    push(lock, queue, {std::move(notify)});
+    push(lock, queue, {.work = std::move(notify)});
   }
 
   void finish(Stream stream) override {
@@ -220,6 +228,8 @@ class SimtRuntime final : public Runtime {
     return std::make_unique<RecordedGraph>(recording.take());
   }
 
+  std::unique_ptr<CommunicatorLibrary> load_communicators() override { return nccl_ ? load_nccl(*this) : nullptr; }
+
   // Queues or records the work, or does it now if `stream` is null.
   void queue(const char* what, Stream stream, Work work) {
     if (auto* const recording = Recording::current; recording != nullptr && recording->is_of(stream))
@@ -230,7 +240,14 @@ class SimtRuntime final : public Runtime {
       return work();
     }
     check_stream(what, stream);
-    push(lock, *queue_of(stream), {std::move(work)});
+    push(lock, *queue_of(stream), {.work = std::move(work)});
+  }
+
+  // The same of work that can't be done, or recorded, before `is_ready`.
+  void queue_when(const char* what, Stream stream, std::function<bool()> is_ready, Work work) {
+    std::unique_lock lock = enter(what);
+    check_stream(what, stream);
+    push(lock, *queue_of(stream), {.work = std::move(work), .is_ready = std::move(is_ready)});
   }
 
  private:
@@ -321,19 +338,23 @@ class SimtRuntime final : public Runtime {
         if (unasked_ > 0) --unasked_;
       } else {
         unasked_ = 0;
+        // What is asked for waits for something beyond the device, which tells nobody.
+        if (is_wanted()) for_device_.wait_for(lock, kWhileNothingIsReady);
       }
       forget_destroyed();
       for_program_.notify_all();
     }
   }
 
-  // One of those with work, by chance; null: there is none.
+  static bool is_ready(const Item& item) { return item.work && (!item.is_ready || item.is_ready()); }
+
+  // One of those with work that is ready, by chance; null: there is none.
   std::shared_ptr<Queue> choose_queue() {
     while (pass_wait()) {
     }
     std::vector<std::shared_ptr<Queue>> ready;
     std::ranges::copy_if(queues_, std::back_inserter(ready),
-                         [](const auto& queue) { return !queue->items.empty() && queue->items.front().work; });
+                         [](const auto& queue) { return !queue->items.empty() && is_ready(queue->items.front()); });
     return ready.empty() ? nullptr : ready[turns_.below(ready.size())];
   }
   // Takes one wait that is over from its queue, if there is one.
@@ -390,6 +411,7 @@ class SimtRuntime final : public Runtime {
 
   const int64_t number_ = ++runtimes_made;
   const int64_t memory_bytes_;
+  const std::shared_ptr<SimulatedNccl> nccl_;  // null: none
   HostRuntime host_;
   std::mutex mutex_;
   std::condition_variable for_device_, for_program_;
@@ -413,6 +435,10 @@ std::unique_ptr<Runtime> make_simt_runtime(const SimtOptions& options) {
 void queue_work(Stream stream, std::function<void()> work) {
   if (stream == nullptr) return work();
   queue_of(stream)->runtime.queue("an operation", stream, std::move(work));
+}
+
+void queue_work_when(Stream stream, std::function<bool()> is_ready, std::function<void()> work) {
+  queue_of(stream)->runtime.queue_when("an operation", stream, std::move(is_ready), std::move(work));
 }
 
 }  // namespace skippipe::simt

@@ -15,9 +15,12 @@
 
 namespace skippipe::simt {
 
+struct SimulatedNccl;
+
 struct SimtOptions {
   uint64_t seed = 20250219;
-  int64_t memory_bytes = int64_t{1} << 40;  // of Place::kDevice; more is a MemoryError
+  int64_t memory_bytes = int64_t{1} << 40;        // of Place::kDevice; more is a MemoryError
+  std::shared_ptr<SimulatedNccl> nccl = nullptr;  // that connects the device to others; null: none
 };
 
 // Beyond the contract of Runtime, and as strict as CUDA or stricter:
@@ -31,5 +34,8 @@ std::unique_ptr<Runtime> make_simt_runtime(const SimtOptions& options = {});
 
 // Queues work of the device's on a stream of such a runtime; null: does it at once.
 void queue_work(Stream stream, std::function<void()> work);
+// The same of work that waits, on a stream, for what other devices do; other streams do not wait. `is_ready` is asked
+// under locks of the device's: it may call nothing of it, and must come true before the runtime ends.
+void queue_work_when(Stream stream, std::function<bool()> is_ready, std::function<void()> work);
 
 }  // namespace skippipe::simt
