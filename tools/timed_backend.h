@@ -1,47 +1,19 @@
 // A backend that hands every operation on to another and adds up the time the device took for it, by name. It waits for
 // each, so a GPU's figures have its time to start in them, and what they add up to is more than the operations take one
-// behind the other. For benchmarks.
+// behind the other. A stage over it may not use graphs. For benchmarks.
 #pragma once
 
 #include <functional>
 #include <map>
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "kernels/backend.h"
 
 namespace skippipe {
 
-// A device's runtime that knows no graphs: what they replay can't be timed one by one.
-class RuntimeWithoutGraphs final : public Runtime {
- public:
-  explicit RuntimeWithoutGraphs(Runtime& inner) : inner_(inner) {}
-
-  void use_on_this_thread() override { inner_.use_on_this_thread(); }
-  void release(Place place, void* memory, int64_t bytes) noexcept override { inner_.release(place, memory, bytes); }
-  int64_t available_bytes(Place place) override { return inner_.available_bytes(place); }
-  Stream make_stream() override { return inner_.make_stream(); }
-  void destroy_stream(Stream stream) noexcept override { inner_.destroy_stream(stream); }
-  void copy(Stream stream, void* to, const void* from, int64_t bytes) override { inner_.copy(stream, to, from, bytes); }
-  void wait_for(Stream stream, Stream other) override { inner_.wait_for(stream, other); }
-  void call(Stream stream, std::function<void()> notify) override { inner_.call(stream, std::move(notify)); }
-  void finish(Stream stream) override { inner_.finish(stream); }
-  bool finished(Stream stream) override { return inner_.finished(stream); }
-  double seconds(Stream stream, const std::function<void()>& queue_work) override {
-    return inner_.seconds(stream, queue_work);
-  }
-  std::unique_ptr<Graph> capture(Stream, const std::function<void()>&) override { return nullptr; }
-
- private:
-  void* do_allocate(Place place, int64_t bytes) override { return inner_.allocate(place, bytes); }
-
-  Runtime& inner_;
-};
-
 class TimedBackend final : public Backend {
  public:
-  explicit TimedBackend(Backend& inner) : inner_(inner), runtime_(inner.runtime()) {}
+  explicit TimedBackend(Backend& inner) : inner_(inner) {}
 
   // Seconds in each operation since the last clear().
   const std::map<std::string, double>& seconds() const { return seconds_; }
@@ -49,7 +21,7 @@ class TimedBackend final : public Backend {
 
   const char* name() const override { return inner_.name(); }
   Device device() const override { return inner_.device(); }
-  Runtime& runtime() override { return runtime_; }
+  Runtime& runtime() override { return inner_.runtime(); }
   bool computes_in(Dtype dtype) const override { return inner_.computes_in(dtype); }
 
   void linear_forward(Context& ctx, Tensor y, ConstTensor x, ConstTensor w) override {
@@ -154,7 +126,6 @@ class TimedBackend final : public Backend {
   }
 
   Backend& inner_;
-  RuntimeWithoutGraphs runtime_;
   std::map<std::string, double> seconds_;
 };
 

@@ -33,6 +33,7 @@ class TrainingStep {
   // Runs a step to its end; returns the mean loss before it.
   double run();
 
+  Stage& stage() { return *stage_; }
   const MemoryPlan& memory() const { return memory_; }
   const StageSpec& spec() const { return stage_->spec(); }
 
