@@ -57,8 +57,8 @@ TEST(MemoryPlan, AGpuLeavesWhatTheNetworkAndFilesTakeToTheHost) {
   plan.add(Region::kCheckpoint, "snapshot", 256);
   EXPECT_EQ(plan.bytes(Place::kDevice), 1024);
   EXPECT_EQ(plan.bytes(Place::kHost), 768);
-  EXPECT_THAT(plan.table(), testing::EndsWith("on the GPU               1.00 KiB  1024 bytes\n"
-                                              "on the host                 768 B  768 bytes\n"));
+  EXPECT_THAT(plan.table(), testing::EndsWith("on the GPU                  1.00 KiB  1024 bytes\n"
+                                              "on the host                    768 B  768 bytes\n"));
   EXPECT_NO_THROW(plan.check_fits({1024, 768}, "cuda"));
   EXPECT_THAT(
       [&] {
