@@ -19,8 +19,9 @@ enum class Region : uint8_t { kWeights, kGradients, kOptimizer, kActivations, kW
 inline constexpr int kRegionCount = 7;
 const char* region_name(Region region);  // "weights"
 
-// Every block begins at a multiple of this many bytes (a cache line, and what vector loads like).
-inline constexpr int64_t kBlockAlignment = 64;
+// Every block begins at a multiple of this many bytes: what libraries for GPUs like best, so that which kernel they
+// choose, and with it the last bit, does not depend on where a tensor lies.
+inline constexpr int64_t kBlockAlignment = 256;
 // The next multiple of kBlockAlignment. Throws MemoryError if bytes is negative or too large.
 int64_t aligned_bytes(int64_t bytes);
 

@@ -24,11 +24,12 @@ class Path {
     if (casts_ && !copies_) buffer.wire = buffer.host;
     return buffer;
   }
-  // Of a gradient whose message must not depend on the slot. The stage writes to it where the network can read what the
-  // stage writes.
+  // Of a gradient whose message must not depend on the slot. What is empty is the slot's.
   MessageBuffer take_gradient(Arena& on_host) const {
     const Tensor host = on_host.take(shape_, wire_);
-    return casts_ || copies_ ? MessageBuffer{{}, {}, host} : MessageBuffer{host, host, host};
+    if (copies_) return {{}, {}, host};
+    if (casts_) return {{}, host, host};
+    return {host, host, host};
   }
   bool needs_wire() const { return casts_ && copies_; }
   int64_t message_bytes() const { return aligned_bytes(element_count(shape_) * dtype_bytes(wire_)); }
@@ -98,9 +99,11 @@ MessageBuffer MessageBuffers::outgoing(const MachineVisit& visit, Phase phase, i
   const Slot& buffers = slots_[static_cast<size_t>(slot)];
   if (phase == Phase::kForward) return buffers.output;
   if (visit.is_data) return buffers.loss_gradient;
-  const MessageBuffer& own = gradient_out_[static_cast<size_t>(visit.microbatch)];
+  MessageBuffer gradient = gradient_out_[static_cast<size_t>(visit.microbatch)];
   // The gradient of the input may lie where that of the output did.
-  return own.local.empty() ? MessageBuffer{buffers.output_gradient.local, buffers.output_gradient.wire, own.host} : own;
+  if (gradient.local.empty()) gradient.local = buffers.output_gradient.local;
+  if (gradient.wire.empty()) gradient.wire = buffers.output_gradient.wire;
+  return gradient;
 }
 
 }  // namespace skippipe

@@ -182,6 +182,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
   }
   slab_.emplace(memory_, *backend_);
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));
+  stage_->use_graphs(run.file.graphs);
   load_state();
 }
 

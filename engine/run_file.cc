@@ -63,6 +63,8 @@ void visit_fields(RunFile& run, Visitor& visit) {
                "of activations and what is multiplied; weights, gradients and moments are f32");
   visit.choice("compute.attention", run.attention, {"own", "cudnn"},
                "on GPUs: our kernels, or cuDNN's, whose results do not repeat bit for bit");
+  visit.flag("compute.graphs", run.graphs,
+             "on GPUs: record a slot's work once and replay it; the results are the same");
   visit.choice(
       "compute.reduction", run.reduction, {"auto", "transport"},
       "sums over replicas; auto: between their GPUs by NCCL where all can, whose order of additions is its own");

@@ -45,6 +45,7 @@ struct RunFile {
   // [compute]
   std::string dtype = "f32";
   std::string attention = "own";
+  bool graphs = true;
   std::string reduction = "auto";
   int64_t threads = 1;
   int64_t memory_limit_mb = 0;

@@ -6,6 +6,7 @@
 #include "engine/layer.h"
 #include "engine/parameters.h"
 #include "engine/rope_table.h"
+#include "engine/task_graphs.h"
 #include "kernels/attention.h"
 #include "kernels/backend.h"
 #include "kernels/copy.h"
@@ -136,6 +137,9 @@ std::vector<int> even_layers_per_stage(const ModelConfig& config, int stages) {
   return counts;
 }
 
+// Tasks that are recorded.
+enum Task : int { kForwardTask, kBackwardTask };
+
 class Stage::Impl {
  public:
   Impl(const StageSpec& spec, Slab& slab, const Context& context);
@@ -158,8 +162,10 @@ class Stage::Impl {
   }
 
   void forward(int slot_index);
+  void queue_forward(Slot& slot);
   LossSum loss(int slot_index, ConstTensor hidden);
   void backward(int slot_index, ConstTensor dy, Tensor dx);
+  void queue_backward(Slot& slot, ConstTensor dy, Tensor dx);
   LossSum loss_forward(int slot_index, ConstTensor hidden);
   void set_batch(int slot_index, std::span<const int32_t> tokens, std::span<const int32_t> targets);
   double squared_gradient_norm();
@@ -170,6 +176,7 @@ class Stage::Impl {
   std::vector<Slot> slots_;
   std::vector<int64_t> target_counts_;  // by slot: targets that are not -1
   std::unique_ptr<Workspace> workspace_;
+  TaskGraphs graphs_;
 
  private:
   double read_scalar();  // waits for it
@@ -190,6 +197,10 @@ Stage::Impl::Impl(const StageSpec& spec, Slab& slab, const Context& context)
 
 void Stage::Impl::forward(int slot_index) {
   Slot& slot = this->slot(slot_index);
+  graphs_.run(ctx_, {kForwardTask, slot_index, nullptr, nullptr}, [&] { queue_forward(slot); });
+}
+
+void Stage::Impl::queue_forward(Slot& slot) {
   LayerScratch& scratch = workspace_->layer;
   const float eps = static_cast<float>(spec_.config.rms_norm_eps);
   if (spec_.layout.index == 0) embedding_forward(ctx_, slot.stream[0], slot.tokens, parameters_.edge().embedding.value);
@@ -214,6 +225,10 @@ void Stage::Impl::backward(int slot_index, ConstTensor dy, Tensor dx) {
   Slot& slot = this->slot(slot_index);
   SKP_CHECK(dx.empty() == (spec_.layout.index == 0), "backward of stage {}: dx is {}", spec_.layout.index,
             dx.empty() ? "missing" : "not wanted, tokens have no gradient");
+  graphs_.run(ctx_, {kBackwardTask, slot_index, dy.data(), dx.data()}, [&] { queue_backward(slot, dy, dx); });
+}
+
+void Stage::Impl::queue_backward(Slot& slot, ConstTensor dy, Tensor dx) {
   const Tensor stream = dx.empty() ? workspace_->stream_gradient : dx.reshape(hidden_rows());
   ConstTensor upstream = dy.reshape(hidden_rows());
   for (int i = spec_.layout.layer_count - 1; i >= 0; --i) {
@@ -309,6 +324,9 @@ void Stage::initialize(uint64_t seed) {
 void Stage::set_batch(int slot, std::span<const int32_t> tokens, std::span<const int32_t> targets) {
   impl_->set_batch(slot, tokens, targets);
 }
+
+void Stage::use_graphs(bool on) { impl_->graphs_.turn(on); }
+int64_t Stage::graphs() const { return impl_->graphs_.recorded(); }
 
 Context& Stage::context() { return impl_->ctx_; }
 

@@ -156,6 +156,11 @@ class Stage {
   // only the weights are there, the other tensors are empty.
   const std::vector<Parameter>& parameters() const;
 
+  // On a GPU, forward and backward of a slot are recorded as graphs at their second run, and replayed from then on; the
+  // results are the same, bit for bit. Default: on.
+  void use_graphs(bool on);
+  int64_t graphs() const;  // recorded so far
+
   // What tasks are queued in, for copies from and to the tensors above. Tasks that return something (loss,
   // evaluate_loss, squared_gradient_norm), set_batch and initialize wait for its stream, others need not.
   Context& context();

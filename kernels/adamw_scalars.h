@@ -1,4 +1,5 @@
-// What all elements of an AdamW step share, computed in f64 and rounded once.
+// An AdamW step of one element, the same to the last bit on every device, so that replicas on unlike devices keep equal
+// weights.
 #pragma once
 
 #include <cmath>
@@ -7,9 +8,7 @@
 
 namespace skippipe {
 
-// With g = grad_scale * gradient:  m += take1 (g - m);  v = beta2 v + take2 g^2;
-// w = keep w - step_size * m / (sqrt(v) / root_correction + eps), where keep is 1 for elements that do not decay.
-// The order of operations is that of torch.optim.AdamW.
+// What all elements share, computed in f64 and rounded once.
 struct AdamWScalars {
   explicit AdamWScalars(const AdamWStep& step)
       : grad_scale(step.grad_scale),
@@ -26,5 +25,17 @@ struct AdamWScalars {
  private:
   static double correction(double beta, int64_t step) { return 1.0 - std::pow(beta, static_cast<double>(step)); }
 };
+
+// With g = grad_scale * grad:  m += take1 (g - m);  v = beta2 v + take2 g^2;
+// w = keep w - step_size * m / (sqrt(v) / root_correction + eps), where keep is 1 for elements that do not decay.
+// The order of operations is that of torch.optim.AdamW. Every product that is added to something is in an fma, so that
+// no compiler has a choice. (A template, because nvcc then compiles it for the device, too.)
+template <typename Real>
+constexpr void adamw_element(Real& w, Real& m, Real& v, Real grad, const AdamWScalars& to, Real keep) {
+  const Real g = grad * to.grad_scale;
+  m = std::fma(to.take1, std::fma(grad, to.grad_scale, -m), m);
+  v = std::fma(v, to.beta2, to.take2 * g * g);
+  w = std::fma(-to.step_size, m / (std::sqrt(v) / to.root_correction + to.eps), w * keep);
+}
 
 }  // namespace skippipe

@@ -1,6 +1,7 @@
 // A device's memory, streams and graphs: what the engine needs of it beside operations.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -76,7 +77,7 @@ class Runtime {
  private:
   virtual void* do_allocate(Place place, int64_t bytes) = 0;
 
-  int64_t allocations_ = 0;
+  std::atomic<int64_t> allocations_ = 0;
 };
 
 // A stream of its owner's, or the default stream.

@@ -19,6 +19,7 @@ std::unique_ptr<Backend> make_test_backend(const std::string& name, std::string&
 #ifdef SKIPPIPE_HAS_SIMT
   if (name == "simt") return simt::make_simt_backend();
   if (name == "simt_small") return simt::make_small_simt_backend();
+  if (name == "simt_hopper") return simt::make_hopper_simt_backend();
 #else
   if (name.starts_with("simt")) {
     why_none = "this program was built without Boost.Context, which executes kernels on the CPU";

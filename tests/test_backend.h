@@ -8,7 +8,7 @@
 
 namespace skippipe::testing {
 
-// "cpu", "simt" (tests/simt), "simt_small" or "cuda" (the first GPU). Null where this machine or this build has none,
+// "cpu", "simt", "simt_small" and "simt_hopper" (tests/simt), or "cuda" (the first GPU). Null where this machine or this build has none,
 // and `why_none` says why.
 std::unique_ptr<Backend> make_test_backend(const std::string& name, std::string& why_none);
 

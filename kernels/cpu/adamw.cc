@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/adamw_scalars.h"
 #include "kernels/cpu/backend_impl.h"
@@ -10,12 +9,7 @@ namespace {
 
 void step_elements(float* w, float* m, float* v, const float* grad, int64_t count, const AdamWScalars& to, float keep) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const float g = grad[i] * to.grad_scale;
-    m[i] += to.take1 * (g - m[i]);
-    v[i] = v[i] * to.beta2 + to.take2 * g * g;
-    w[i] = w[i] * keep - to.step_size * (m[i] / (std::sqrt(v[i]) / to.root_correction + to.eps));
-  }
+  for (int64_t i = 0; i < count; ++i) adamw_element(w[i], m[i], v[i], grad[i], to, keep);
 }
 
 }  // namespace

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "kernels/adamw_scalars.h"
 #include "kernels/cuda/backend_impl.h"
 #include "kernels/cuda/vectors.h"
@@ -21,14 +19,9 @@ step_elements(Global<float> w, Global<float> m, Global<float> v, Global<const fl
       [&](int64_t i, const auto& loaded) {
         auto w_new = loaded.a.a, m_new = loaded.a.b, v_new = loaded.b.a;
         SKP_UNROLL
-        for (int j = 0; j < w_new.kLength; ++j) {
-          float &weight = w_new.values[j], &mean = m_new.values[j], &square = v_new.values[j];
-          const float g = loaded.b.b.values[j] * to.grad_scale;
-          mean += to.take1 * (g - mean);
-          square = square * to.beta2 + to.take2 * g * g;
-          weight = weight * (i + j < decayed ? to.keep : 1.0f) -
-                   to.step_size * (mean / (std::sqrt(square) / to.root_correction + to.eps));
-        }
+        for (int j = 0; j < w_new.kLength; ++j)
+          adamw_element(w_new.values[j], m_new.values[j], v_new.values[j], loaded.b.b.values[j], to,
+                        i + j < decayed ? to.keep : 1.0f);
         w.store_vec(i, w_new);
         m.store_vec(i, m_new);
         v.store_vec(i, v_new);

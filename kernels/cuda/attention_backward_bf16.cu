@@ -54,24 +54,6 @@ class QuerySteps {
   int head_, tile_, first_tile_, tiles_;
 };
 
-// p^T from scores; lse: of the tile's queries, times log2(e).
-template <int kRowTiles, int kColumnTiles>
-SKP_DEVICE void exponentiate(uint32_t (&p)[kColumnTiles / 2][kRowTiles][4], float (&scores)[kRowTiles][kColumnTiles][4],
-                             Shared<float> lse, float factor) {
-  SKP_UNROLL
-  for (int n = 0; n < kColumnTiles; ++n) {
-    const auto shift = lse.load_vec<2>(8 * n + 2 * (lane_index() % 4));
-    for_each_row<kRowTiles>([&](int m, int half) {
-      SKP_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        float& x = scores[m][n][2 * half + e];
-        x = fast_exp2(x * factor - shift.values[e]);
-      }
-    });
-    if (n % 2 == 1) pack_step(p, scores, n / 2);
-  }
-}
-
 // Where a warp leaves p for the other of its pair: 16 bytes of each lane per 16 x 16 elements.
 template <int kRowTiles, int kSteps>
 SKP_DEVICE void send(Shared<uint32_t> exchange, const uint32_t (&p)[kSteps][kRowTiles][4]) {

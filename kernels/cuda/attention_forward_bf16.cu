@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_softmax.h"
 #include "kernels/cuda/attention_tiles.h"
-#include "kernels/cuda/reduce.h"
 
 namespace skippipe::SKP_GPU {
 namespace {
@@ -13,63 +13,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kRing = 3;  // tiles
-// Probabilities are taken relative to a maximum that the true one exceeds by up to this, in powers of two.
-constexpr float kSlack = 8;
-
-// A warp's running maxima of its rows, as exponents of 2, and sums, [m][half] as registers have them. The sums are this
-// lane's part.
-template <int kRowTiles>
-struct Softmax {
-  float top[kRowTiles][2], sum[kRowTiles][2];
-
-  SKP_DEVICE Softmax() {
-    for_each_row<kRowTiles>([&](int m, int half) {
-      top[m][half] = -kInfinity;
-      sum[m][half] = 0;
-    });
-  }
-
-  // Makes the maxima hold for one more tile of scores, and rescales the sums and `out` where they rise. factor: what
-  // makes scores exponents.
-  template <int kColumnTiles, int kOutTiles>
-  SKP_DEVICE void raise_tops(const float (&scores)[kRowTiles][kColumnTiles][4], float (&out)[kRowTiles][kOutTiles][4],
-                             float factor) {
-    float highest[kRowTiles][2];
-    bool above = false;
-    for_each_row<kRowTiles>([&](int m, int half) {
-      float high = scores[m][0][2 * half];
-      SKP_UNROLL
-      for (int i = 1; i < 2 * kColumnTiles; ++i) high = std::fmax(high, scores[m][i / 2][2 * half + i % 2]);
-      high = std::fmax(high, shuffle_xor(high, 1));
-      highest[m][half] = std::fmax(high, shuffle_xor(high, 2)) * factor;
-      above = above || highest[m][half] > top[m][half] + kSlack;
-    });
-    if (ballot(above) == 0) return;
-    for_each_row<kRowTiles>([&](int m, int half) {
-      const float raised = std::fmax(top[m][half], highest[m][half]);
-      const float shrink = fast_exp2(top[m][half] - raised);
-      top[m][half] = raised;
-      sum[m][half] *= shrink;
-      SKP_UNROLL
-      for (int i = 0; i < 2 * kOutTiles; ++i) out[m][i / 2][2 * half + i % 2] *= shrink;
-    });
-  }
-
-  // Takes column tiles 2 * step and 2 * step + 1 from scores to probabilities, and the sums with them.
-  template <int kColumnTiles>
-  SKP_DEVICE void exponentiate(float (&scores)[kRowTiles][kColumnTiles][4], int step, float factor) {
-    for_each_row<kRowTiles>([&](int m, int half) {
-      SKP_UNROLL
-      for (int i = 4 * step; i < 4 * step + 4; ++i) {
-        float& x = scores[m][i / 2][2 * half + i % 2];
-        x = fast_exp2(x * factor - top[m][half]);
-        sum[m][half] += x;
-      }
-    });
-  }
-
-  SKP_DEVICE float total(int m, int half) const { return warp_sum<4>(sum[m][half]); }
-};
 
 // kEarlySteps: exponentials of so many times 16 keys are taken before the second product begins, the others beside it,
 // which needs more registers.
@@ -126,7 +69,7 @@ attend(Heads<Bf16> y, Global<float> lse, Heads<const Bf16> q, Heads<const Bf16> 
     multiply_rows<kWidth>(scores, queries, warp_row, ring + slot * kTile, 0);
     slot = slot_after(slot);
     if constexpr (diagonal()) mask<Rows::kQueries>(scores, my_query, tile * kKeys);
-    softmax.raise_tops(scores, out, factor);
+    softmax.raise_tops(scores, factor, [&](int m, int half, float by) { scale_row(out, m, half, by); });
     uint32_t probabilities[kKeys / 16][kRowTiles][4];
     const auto exponentiate = [&](int step) {
       softmax.exponentiate(scores, step, factor);

@@ -9,6 +9,7 @@ namespace skippipe::SKP_GPU {
 
 // What the kernels hold in registers and shared memory ends here.
 inline constexpr int64_t kMaxHeadDim = 256;
+inline constexpr int64_t kMaxHopperHeadDim = 128;
 
 // delta[b,h,t] = dy[b,t,h,:] . y[b,t,h,:], laid out as lse: the backward kernels' scratch memory.
 void attention_delta(Context& ctx, Global<float> delta, ConstTensor dy, ConstTensor y);
@@ -21,6 +22,12 @@ void attention_forward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Tens
 void attention_backward_bf16(Context& ctx, const cuda::DeviceLimits& limits, Tensor dq, Tensor dk, Tensor dv,
                              ConstTensor dy, ConstTensor q, ConstTensor k, ConstTensor v, ConstTensor y,
                              ConstTensor lse, float scale);
+// For Hopper: heads up to kMaxHopperHeadDim, all tensors in rows of whole vectors.
+void attention_forward_hopper(Context& ctx, const cuda::DeviceLimits& limits, Tensor y, Tensor lse, ConstTensor q,
+                              ConstTensor k, ConstTensor v, float scale);
+void attention_backward_hopper(Context& ctx, const cuda::DeviceLimits& limits, Tensor dq, Tensor dk, Tensor dv,
+                               ConstTensor dy, ConstTensor q, ConstTensor k, ConstTensor v, ConstTensor y,
+                               ConstTensor lse, float scale);
 void attention_forward_f32(Context& ctx, const cuda::DeviceLimits& limits, Tensor y, Tensor lse, ConstTensor q,
                            ConstTensor k, ConstTensor v, float scale);
 void attention_backward_f32(Context& ctx, const cuda::DeviceLimits& limits, Tensor dq, Tensor dk, Tensor dv,

@@ -291,6 +291,24 @@ SKP_DEVICE float low_bf16(uint32_t packed) {
 }
 SKP_DEVICE float high_bf16(uint32_t packed) { return low_bf16(packed >> 16); }
 
+// p^T from scores; lse: of the tile's queries, times log2(e).
+template <int kRowTiles, int kColumnTiles>
+SKP_DEVICE void exponentiate(uint32_t (&p)[kColumnTiles / 2][kRowTiles][4], float (&scores)[kRowTiles][kColumnTiles][4],
+                             Shared<float> lse, float factor) {
+  SKP_UNROLL
+  for (int n = 0; n < kColumnTiles; ++n) {
+    const auto shift = lse.load_vec<2>(8 * n + 2 * (lane_index() % 4));
+    for_each_row<kRowTiles>([&](int m, int half) {
+      SKP_UNROLL
+      for (int e = 0; e < 2; ++e) {
+        float& x = scores[m][n][2 * half + e];
+        x = fast_exp2(x * factor - shift.values[e]);
+      }
+    });
+    if (n % 2 == 1) pack_step(p, scores, n / 2);
+  }
+}
+
 enum class Rows { kQueries, kKeys };
 
 // Takes the scores of keys behind their query to minus infinity. `query` and `key`: of the tile's first element.

@@ -174,10 +174,11 @@ class Shared {
 };
 
 // The block's shared memory (as much as the launch says), handed out in pieces that begin at multiples of 128 bytes.
+// The first begins at a multiple of 1024.
 class SharedMemory {
  public:
   SKP_DEVICE SharedMemory() {
-    extern __shared__ __align__(128) unsigned char memory[];
+    extern __shared__ __align__(1024) unsigned char memory[];
     next_ = memory;
   }
   template <typename T>

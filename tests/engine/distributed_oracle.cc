@@ -1,28 +1,54 @@
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <set>
 
 #include "base/error.h"
-#include "kernels/cpu_backend.h"
+#include "kernels/bf16.h"
+#include "kernels/copy.h"
 #include "tests/engine/distributed_scenario.h"
+#include "tests/test_backend.h"
 
 namespace skippipe::testing {
 namespace {
 
-// A node's stage with a slot for each microbatch, so that slots never matter. Recomputes nothing.
+// A node's stage with a slot for each microbatch, so that slots never matter, on a device like the node's. Recomputes
+// nothing.
 struct OracleNode {
-  std::unique_ptr<Backend> backend = make_cpu_backend();
+  std::unique_ptr<Backend> backend;
   std::unique_ptr<Slab> slab;
   std::unique_ptr<Stage> stage;
   double loss_sum = 0;
 };
 
-void copy(Tensor to, const Tensor& from) { std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes())); }
+std::vector<float> read_floats(Stage& stage, const ConstTensor& from) {
+  std::vector<std::byte> bytes(static_cast<size_t>(from.bytes()));
+  copy(stage.context(), Tensor(bytes.data(), from.shape(), from.dtype()), from);
+  finish(stage.context());
+  std::vector<float> values(static_cast<size_t>(from.elements()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (from.dtype() == Dtype::kBf16)
+      values[i] = float(reinterpret_cast<const Bf16*>(bytes.data())[i]);
+    else
+      values[i] = reinterpret_cast<const float*>(bytes.data())[i];
+  }
+  return values;
+}
+
+void write_floats(Stage& stage, const Tensor& to, std::span<const float> values) {
+  std::vector<std::byte> bytes(static_cast<size_t>(to.bytes()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (to.dtype() == Dtype::kBf16)
+      reinterpret_cast<Bf16*>(bytes.data())[i] = Bf16(values[i]);
+    else
+      reinterpret_cast<float*>(bytes.data())[i] = values[i];
+  }
+  copy(stage.context(), to, Tensor(bytes.data(), to.shape(), to.dtype()));
+  finish(stage.context());
+}
 
 class Oracle {
  public:
-  explicit Oracle(const TrainingRun& run)
+  Oracle(const TrainingRun& run, const std::string& gpu)
       : run_(run), shard_(run.file.train_tokens), sampler_(shard_, sampler_shape(), seed()) {
     const std::vector<int> stage_of = run.plan.stage_of_nodes();
     const std::vector<StageLayout> layouts = stage_layouts(run.model, run.plan.workload.stage_layers);
@@ -30,19 +56,20 @@ class Oracle {
     nodes_.resize(static_cast<size_t>(run.plan.node_count()));
     for (size_t n = 0; n < nodes_.size(); ++n) {
       OracleNode& node = nodes_[n];
+      std::string why_none;
+      node.backend = make_test_backend(scenario_backend(run, static_cast<int>(n), gpu), why_none);
+      SKP_CHECK(node.backend != nullptr, "{}", why_none);
       Context context;
       context.backend = node.backend.get();
       const StageLayout& layout = layouts[static_cast<size_t>(stage_of[n])];
       MemoryPlan memory(node.backend->device());
-      const StageSpec spec{run.model, layout, run.batch(), slots, StagePurpose::kTraining, run.dtype()};
+      const StageSpec spec{
+          run.model, layout, run.batch(), slots, StagePurpose::kTraining, as_node(run, static_cast<int>(n)).dtype()};
       Stage::plan_memory(memory, spec, context);
       node.slab = std::make_unique<Slab>(memory, *node.backend);
       node.stage = std::make_unique<Stage>(spec, *node.slab, context);
       node.stage->initialize(seed());
     }
-    const Dims shape{run.batch().samples, run.batch().tokens, run.model.channels};
-    scratch_.resize(static_cast<size_t>(element_count(shape)));
-    scratch_tensor_ = Tensor(scratch_.data(), shape, run.dtype());
   }
 
   // Appends to each record what its node should have seen.
@@ -73,9 +100,15 @@ class Oracle {
   uint64_t seed() const { return static_cast<uint64_t>(run_.file.seed); }
   Stage& stage_at(int node) { return *nodes_[static_cast<size_t>(node)].stage; }
 
-  std::span<float> gradients_at(int node) {
-    const Tensor all = stage_at(node).gradients();
-    return {all.as<float>(), static_cast<size_t>(all.elements())};
+  std::vector<float> gradients_at(int node) { return read_floats(stage_at(node), stage_at(node).gradients()); }
+
+  // A message, rounded to its dtype on the way to another node.
+  using Buffer = Tensor (Stage::*)(int) const;
+  void send(int to, Buffer to_buffer, int from, Buffer from_buffer, int microbatch) {
+    std::vector<float> values = read_floats(stage_at(from), (stage_at(from).*from_buffer)(microbatch));
+    if (to != from && run_.wire_dtype() == Dtype::kBf16)
+      for (float& value : values) value = float(Bf16(value));
+    write_floats(stage_at(to), (stage_at(to).*to_buffer)(microbatch), values);
   }
 
   size_t position_of(int node, int microbatch) const {
@@ -102,10 +135,10 @@ class Oracle {
         }
         stage.forward(m);
         if (position < last) {
-          copy(stage_at(visits[position + 1].node).input(m), stage.output(m));
+          send(visits[position + 1].node, &Stage::input, node, &Stage::output, m);
           ready_.insert({m, TaskKind::kForward, position + 1});
         } else {
-          copy(stage_at(visits[0].node).returned(m), stage.output(m));
+          send(visits[0].node, &Stage::returned, node, &Stage::output, m);
           ready_.insert({m, TaskKind::kLoss, 0});
         }
         return true;
@@ -113,15 +146,15 @@ class Oracle {
       case TaskKind::kLoss: {
         if (ready_.erase({m, TaskKind::kLoss, 0}) == 0) return false;
         nodes_[static_cast<size_t>(node)].loss_sum += stage.loss(m, stage.returned(m)).mean();
-        copy(stage_at(visits[last].node).output_gradient(m), stage.loss_gradient(m));
+        send(visits[last].node, &Stage::output_gradient, node, &Stage::loss_gradient, m);
         ready_.insert({m, TaskKind::kBackward, last});
         return true;
       }
       case TaskKind::kBackward: {
         if (ready_.erase({m, TaskKind::kBackward, position}) == 0) return false;
-        stage.backward(m, stage.output_gradient(m), position > 0 ? scratch_tensor_ : Tensor());
+        stage.backward(m, stage.output_gradient(m), position > 0 ? stage.output_gradient(m) : Tensor());
         if (position > 0) {
-          copy(stage_at(visits[position - 1].node).output_gradient(m), scratch_tensor_);
+          send(visits[position - 1].node, &Stage::output_gradient, node, &Stage::output_gradient, m);
           ready_.insert({m, TaskKind::kBackward, position - 1});
         }
         return true;
@@ -132,10 +165,12 @@ class Oracle {
 
   void sum_replicas() {
     for (const std::vector<int>& replicas : run_.plan.stages) {
-      const std::span<float> sum = gradients_at(replicas.front());
-      for (size_t r = 1; r < replicas.size(); ++r)
-        for (size_t i = 0; i < sum.size(); ++i) sum[i] += gradients_at(replicas[r])[i];
-      for (size_t r = 1; r < replicas.size(); ++r) std::ranges::copy(sum, gradients_at(replicas[r]).begin());
+      std::vector<float> sum = gradients_at(replicas.front());
+      for (size_t r = 1; r < replicas.size(); ++r) {
+        const std::vector<float> other = gradients_at(replicas[r]);
+        for (size_t i = 0; i < sum.size(); ++i) sum[i] += other[i];
+      }
+      for (const int node : replicas) write_floats(stage_at(node), stage_at(node).gradients(), sum);
     }
   }
 
@@ -159,10 +194,7 @@ class Oracle {
       adamw.grad_scale *= static_cast<float>(settings.clip_norm / (norm + 1e-6));
     for (size_t n = 0; n < nodes_.size(); ++n) {
       Stage& stage = *nodes_[n].stage;
-      out[n].iterations.push_back({orders[n],
-                                   {gradients_at(static_cast<int>(n)).begin(), gradients_at(static_cast<int>(n)).end()},
-                                   loss / microbatches,
-                                   norm});
+      out[n].iterations.push_back({orders[n], gradients_at(static_cast<int>(n)), loss / microbatches, norm});
       stage.step(adamw);
       stage.zero_gradients();
     }
@@ -179,15 +211,14 @@ class Oracle {
   TokenShard shard_;
   Sampler sampler_;
   std::vector<OracleNode> nodes_;
-  std::vector<float> scratch_;
-  Tensor scratch_tensor_;
   std::set<Ready> ready_;
 };
 
 }  // namespace
 
-std::vector<NodeRecord> run_oracle(const TrainingRun& run, const std::vector<NodeRecord>& orders) {
-  Oracle oracle(run);
+std::vector<NodeRecord> run_oracle(const TrainingRun& run, const std::vector<NodeRecord>& orders,
+                                   const std::string& gpu) {
+  Oracle oracle(run, gpu);
   std::vector<NodeRecord> records(orders.size());
   for (uint32_t iteration = 0; iteration < run.file.iterations; ++iteration) {
     std::vector<std::vector<NodeRecord::Task>> tasks;

@@ -10,6 +10,7 @@
 #include "kernels/cpu_backend.h"
 #include "schedule/ranking.h"
 #include "schedule/simulator.h"
+#include "tests/test_backend.h"
 
 namespace skippipe::testing {
 namespace {
@@ -135,6 +136,8 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   run.file.schedule = "constant";
   // Half of the seeds, where the processor can.
   if (seed % 8 >= 4 && make_cpu_backend()->computes_in(Dtype::kBf16)) run.file.dtype = "bf16";
+  if (seed >= kFirstDeviceSeed) run.file.iterations = 2;
+  if (seed >= kFirstDeviceSeed && seed % 3 == 2) run.file.wire_dtype = "bf16";
   run.file.recompute = recompute_name(kRecomputes[seed % kRecomputes.size()]);
   run.file.clip_norm = random.below(2) == 0 ? 0 : 0.5;
   run.file.train_tokens = folder / fmt::format("tokens-{}.shard", seed);
@@ -153,8 +156,25 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   throw InternalError("seed {}: no plan in 1000 attempts", seed);
 }
 
-NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer) {
-  NodeParts parts(run, node, make_cpu_backend());
+std::string scenario_backend(const TrainingRun& run, int node, const std::string& gpu) {
+  const auto seed = static_cast<uint64_t>(run.file.seed);
+  if (seed < kFirstDeviceSeed) return "cpu";
+  return seed % 3 == 0 || mix_bits(seed + static_cast<uint64_t>(node)) % 2 == 0 ? gpu : "cpu";
+}
+
+TrainingRun as_node(TrainingRun run, int node) {
+  const auto seed = static_cast<uint64_t>(run.file.seed);
+  if (seed >= kFirstDeviceSeed && run.file.wire_dtype != "auto")
+    run.node_dtype = mix_bits(seed + static_cast<uint64_t>(node)) % 4 < 2 ? "bf16" : "f32";
+  return run;
+}
+
+NodeRecord run_node(const TrainingRun& all, int node, Transport& transport, Tracer* tracer, const std::string& gpu) {
+  const TrainingRun run = as_node(all, node);
+  std::string why_none;
+  auto backend = make_test_backend(scenario_backend(run, node, gpu), why_none);
+  SKP_CHECK(backend != nullptr, "{}", why_none);
+  NodeParts parts(run, node, std::move(backend));
   NodeRecord record;
   NodeRecord::Iteration current;
   std::vector<IterationReport> reports;

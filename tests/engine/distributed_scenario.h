@@ -16,6 +16,14 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder);
 bool has_skips(const Plan& plan);
 bool has_swaps(const Plan& plan);
 
+// Seeds from here on have nodes on simulated GPUs (or real ones, where the name of a GPU's test backend says so): all
+// of them, or some beside others on the CPU, computing in f32 or bf16 with messages in one of the two.
+inline constexpr uint64_t kFirstDeviceSeed = 1000;
+
+// What a node of the scenario computes on, and in.
+std::string scenario_backend(const TrainingRun& run, int node, const std::string& gpu);
+TrainingRun as_node(TrainingRun run, int node);
+
 // What one node did, to be held against an oracle.
 struct NodeRecord {
   struct Task {
@@ -32,7 +40,8 @@ struct NodeRecord {
 };
 
 // Runs the node to its end. Throws what Node::run throws. tracer may be null.
-NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer = nullptr);
+NodeRecord run_node(const TrainingRun& run, int node, Transport& transport, Tracer* tracer = nullptr,
+                    const std::string& gpu = "simt");
 
 void save_record(const NodeRecord& record, const std::filesystem::path& path);
 NodeRecord load_record(const std::filesystem::path& path);
@@ -40,6 +49,7 @@ NodeRecord load_record(const std::filesystem::path& path);
 // The oracle: one process and one thread run the same tasks on the same data, a node's in the order of its record, and
 // add the replicas' gradients in their order. No machine, no transport, no slots to share. Returns what the records
 // should hold.
-std::vector<NodeRecord> run_oracle(const TrainingRun& run, const std::vector<NodeRecord>& orders);
+std::vector<NodeRecord> run_oracle(const TrainingRun& run, const std::vector<NodeRecord>& orders,
+                                   const std::string& gpu = "simt");
 
 }  // namespace skippipe::testing

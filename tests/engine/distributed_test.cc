@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <exception>
 #include <set>
 #include <thread>
@@ -11,6 +12,7 @@
 #include "kernels/cpu_backend.h"
 #include "tests/engine/distributed_scenario.h"
 #include "tests/temp_folder.h"
+#include "tests/test_backend.h"
 #include "tools/local_addresses.h"
 #include "tools/processes.h"
 
@@ -68,7 +70,7 @@ struct Variety {
   }
 };
 
-std::vector<NodeRecord> run_in_threads(const TrainingRun& run) {
+std::vector<NodeRecord> run_in_threads(const TrainingRun& run, const std::string& gpu = "simt") {
   const int nodes = run.network.size();
   InProcessNetwork network(nodes, run.file.run_id);
   std::vector<NodeRecord> records(static_cast<size_t>(nodes));
@@ -78,7 +80,7 @@ std::vector<NodeRecord> run_in_threads(const TrainingRun& run) {
     for (int n = 0; n < nodes; ++n) {
       threads.emplace_back([&, n] {
         try {
-          records[static_cast<size_t>(n)] = run_node(run, n, network.transport(n));
+          records[static_cast<size_t>(n)] = run_node(run, n, network.transport(n), nullptr, gpu);
         } catch (const std::exception& error) {
           errors[static_cast<size_t>(n)] = std::current_exception();
           network.fail(n, error.what());
@@ -113,6 +115,39 @@ TEST(Distributed, EqualsTheOracleInProcess) {
   EXPECT_GE(variety.unclipped, 5);
   EXPECT_GE(variety.recomputed, 20);
   EXPECT_EQ(variety.rounded, make_cpu_backend()->computes_in(Dtype::kBf16) ? 16 : 0);
+}
+
+// GPUs alone, and beside CPUs; messages in another dtype than some of the nodes compute in.
+class DistributedOnDevices : public ::testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Devices, DistributedOnDevices, ::testing::Values("simt", "cuda"),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(DistributedOnDevices, EqualsTheOracle) {
+  std::string why_none;
+  SKP_SKIP_WITHOUT(make_test_backend(GetParam(), why_none), why_none);
+  const TempFolder folder;
+  int alone = 0, beside = 0, rounded = 0, cast = 0;
+  for (uint64_t seed = kFirstDeviceSeed; seed < kFirstDeviceSeed + 3; ++seed) {
+    SCOPED_TRACE(seed);
+    const TrainingRun run = make_scenario(seed, folder.path());
+    std::set<std::string> backends;
+    for (int n = 0; n < run.network.size(); ++n) {
+      backends.insert(scenario_backend(run, n, GetParam()));
+      rounded += run.wire_dtype() == Dtype::kBf16;
+      cast += run.wire_dtype() != as_node(run, n).dtype();
+    }
+    ASSERT_TRUE(backends.contains(GetParam()));
+    (backends.size() == 1 ? alone : beside) += 1;
+    const std::vector<NodeRecord> records = run_in_threads(run, GetParam());
+    expect_complete(run, records);
+    expect_equal(records, run_oracle(run, records, GetParam()));
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GE(alone, 1);
+  EXPECT_GE(beside, 2);
+  EXPECT_GE(rounded, 1);
+  EXPECT_GE(cast, 1);
 }
 
 // A peer that is there but does nothing: nobody waits for ever.

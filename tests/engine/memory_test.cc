@@ -37,7 +37,7 @@ TEST(MemoryPlan, KeepsTheOrderOfRegionsAndRoundsSizesUp) {
   EXPECT_THAT(names, testing::ElementsAre("weights", "first moments", "second moments", "slots", "replica sum"));
   EXPECT_EQ(plan.bytes(Region::kOptimizer), 2048);
   EXPECT_EQ(plan.bytes(Region::kWorkspace), 0);
-  EXPECT_EQ(plan.total_bytes(), 1024 + 2048 + 5056 + 128);
+  EXPECT_EQ(plan.total_bytes(), 1024 + 2048 + 5120 + 256);
 }
 
 TEST(MemoryPlan, TableNamesEveryBlockAndTheTotal) {
@@ -45,19 +45,41 @@ TEST(MemoryPlan, TableNamesEveryBlockAndTheTotal) {
             "weights        weights            1.00 KiB  f32\n"
             "optimizer      first moments      1.00 KiB\n"
             "               second moments     1.00 KiB\n"
-            "activations    slots              4.94 KiB  4 of 1.22 KiB\n"
-            "communication  replica sum           128 B\n"
-            "total                             8.06 KiB  8256 bytes\n");
+            "activations    slots              5.00 KiB  4 of 1.22 KiB\n"
+            "communication  replica sum           256 B\n"
+            "total                             8.25 KiB  8448 bytes\n");
+}
+
+TEST(MemoryPlan, AGpuLeavesWhatTheNetworkAndFilesTakeToTheHost) {
+  MemoryPlan plan(Device::kCuda);
+  plan.add(Region::kWeights, "weights", 1024);
+  plan.add(Region::kCommunication, "messages", 512);
+  plan.add(Region::kCheckpoint, "snapshot", 256);
+  EXPECT_EQ(plan.bytes(Place::kDevice), 1024);
+  EXPECT_EQ(plan.bytes(Place::kHost), 768);
+  EXPECT_THAT(plan.table(), testing::EndsWith("on the GPU               1.00 KiB  1024 bytes\n"
+                                              "on the host                 768 B  768 bytes\n"));
+  EXPECT_NO_THROW(plan.check_fits({1024, 768}, "cuda"));
+  EXPECT_THAT(
+      [&] {
+        plan.check_fits({1023, 768}, "cuda");
+      },
+      ThrowsMessage<MemoryError>(HasSubstr("needs 1.00 KiB (weights 1.00 KiB), but only 1023 B")));
+  EXPECT_THAT(
+      [&] {
+        plan.check_fits({1024, 767}, "cuda");
+      },
+      ThrowsMessage<MemoryError>(HasSubstr("needs 768 B of pinned memory on the host (communication 512 B")));
 }
 
 TEST(MemoryPlan, SaysWithNumbersWhatDoesNotFit) {
-  EXPECT_NO_THROW(small_plan().check_fits({8256, 0}, "cpu"));
+  EXPECT_NO_THROW(small_plan().check_fits({8448, 0}, "cpu"));
   EXPECT_THAT(
       [] {
-        small_plan().check_fits({8255, 0}, "cpu");
+        small_plan().check_fits({8447, 0}, "cpu");
       },
-      ThrowsMessage<MemoryError>(testing::AllOf(HasSubstr("cpu"), HasSubstr("needs 8.06 KiB"),
-                                                HasSubstr("activations 4.94 KiB"), HasSubstr("only"))));
+      ThrowsMessage<MemoryError>(testing::AllOf(HasSubstr("cpu"), HasSubstr("needs 8.25 KiB"),
+                                                HasSubstr("activations 5.00 KiB"), HasSubstr("only"))));
 }
 
 TEST(MemoryPlan, RefusesNegativeAndOverflowingSizes) {
@@ -65,7 +87,7 @@ TEST(MemoryPlan, RefusesNegativeAndOverflowingSizes) {
   EXPECT_THROW(plan.add(Region::kWorkspace, "a", -1), MemoryError);
   EXPECT_THROW(plan.add(Region::kWorkspace, "a", kHuge), MemoryError);
   EXPECT_THROW(plan.add(Region::kWorkspace, "a", kHuge - 1000), MemoryError);
-  EXPECT_EQ(plan.total_bytes(), 8256);  // a refused block leaves nothing behind
+  EXPECT_EQ(plan.total_bytes(), 8448);  // a refused block leaves nothing behind
   EXPECT_EQ(plan.blocks().size(), 5u);
   EXPECT_THROW(plan.add(Region::kWeights, "weights", 1), InternalError);
 }
@@ -103,12 +125,12 @@ TEST(Arena, MeasuresWhatItThenHandsOut) {
   };
   Arena measure;
   EXPECT_TRUE(carve(measure).empty());
-  EXPECT_EQ(measure.used_bytes(), 128);
+  EXPECT_EQ(measure.used_bytes(), 512);
 
-  alignas(64) std::array<std::byte, 128> block;
+  alignas(256) std::array<std::byte, 512> block;
   Arena arena({block, Device::kCpu});
-  EXPECT_EQ(carve(arena).data(), block.data() + 64);
-  EXPECT_EQ(arena.used_bytes(), 128);
+  EXPECT_EQ(carve(arena).data(), block.data() + 256);
+  EXPECT_EQ(arena.used_bytes(), 512);
   EXPECT_THROW(arena.take({1}, Dtype::kF32), InternalError);
   EXPECT_THROW(measure.take({kHuge, 2}, Dtype::kF32), ShapeError);
   EXPECT_THROW(measure.take({kHuge / 2}, Dtype::kF32), MemoryError);

@@ -7,6 +7,7 @@
 #include <regex>
 
 #include "base/error.h"
+#include "kernels/cpu_backend.h"
 #include "kernels/host_runtime.h"
 #include "tests/engine/distributed_scenario.h"
 #include "tests/expect_error.h"
@@ -16,6 +17,7 @@ namespace skippipe::testing {
 namespace {
 
 constexpr int64_t kMegabyte = 1'000'000;
+const std::unique_ptr<Backend> kCpu = make_cpu_backend();
 
 // Activations of many megabytes, which no test allocates.
 TrainingRun large_run(uint64_t seed, const TempFolder& folder) {
@@ -28,7 +30,7 @@ TrainingRun large_run(uint64_t seed, const TempFolder& folder) {
 
 int64_t bytes_with(TrainingRun run, Recompute recompute, int node) {
   run.recompute.assign(run.network.nodes.size(), recompute);
-  return plan_node_memory(run, node).total_bytes();
+  return plan_node_memory(run, node, *kCpu).total_bytes();
 }
 
 std::vector<int> all_nodes(const TrainingRun& run) {
@@ -44,7 +46,7 @@ TEST(ChooseRecompute, TakesTheFirstThatFitsElseTheLeast) {
   for (const uint64_t seed : {1, 2, 3, 5}) {
     TrainingRun run = large_run(seed, folder);
     for (run.file.memory_limit_mb = 1; run.file.memory_limit_mb < 100; ++run.file.memory_limit_mb) {
-      choose_recompute(run, {});
+      choose_recompute(run, *kCpu, {});
       for (const int node : all_nodes(run)) {
         std::vector<int64_t> bytes;
         for (const Recompute recompute : kRecomputes) bytes.push_back(bytes_with(run, recompute, node));
@@ -53,14 +55,14 @@ TEST(ChooseRecompute, TakesTheFirstThatFitsElseTheLeast) {
         if (expected == bytes.end()) {
           expected = std::ranges::min_element(bytes);
           ++misfits;
-          EXPECT_THROW(check_memory(run, node), MemoryError);
+          EXPECT_THROW(check_memory(run, *kCpu, node), MemoryError);
         } else {
           ++chosen[run.recompute_of(node)];
-          EXPECT_NO_THROW(check_memory(run, node));
+          EXPECT_NO_THROW(check_memory(run, *kCpu, node));
         }
         ASSERT_EQ(run.recompute_of(node), kRecomputes[static_cast<size_t>(expected - bytes.begin())])
             << "seed " << seed << ", node " << node << ", limit " << run.file.memory_limit_mb;
-        ASSERT_EQ(plan_node_memory(run, node).total_bytes(), *expected);
+        ASSERT_EQ(plan_node_memory(run, node, *kCpu).total_bytes(), *expected);
       }
     }
   }
@@ -74,7 +76,7 @@ TEST(ChooseRecompute, LeavesWhatTheRunFileSays) {
   run.file.memory_limit_mb = 1;
   for (const Recompute recompute : kRecomputes) {
     run.file.recompute = recompute_name(recompute);
-    choose_recompute(run, all_nodes(run));
+    choose_recompute(run, *kCpu, all_nodes(run));
     for (const int node : all_nodes(run)) EXPECT_EQ(run.recompute_of(node), recompute);
   }
 }
@@ -85,24 +87,25 @@ TEST(ChooseRecompute, NodesOfOneMachineShareItsMemory) {
   TrainingRun run = large_run(5, folder);
   const std::vector<int> nodes = all_nodes(run);
   const auto total = [&] {
-    return std::accumulate(nodes.begin(), nodes.end(), int64_t{0},
-                           [&](int64_t sum, int node) { return sum + plan_node_memory(run, node).total_bytes(); });
+    return std::accumulate(nodes.begin(), nodes.end(), int64_t{0}, [&](int64_t sum, int node) {
+      return sum + plan_node_memory(run, node, *kCpu).total_bytes();
+    });
   };
   const double available = static_cast<double>(available_host_bytes());
   run.file.samples = static_cast<int64_t>(2 * available / static_cast<double>(total()) * 96);
   ASSERT_GT(static_cast<double>(total()), 1.5 * available);
-  choose_recompute(run, {});
+  choose_recompute(run, *kCpu, {});
   for (const int node : nodes) ASSERT_EQ(run.recompute_of(node), Recompute::kNone) << node;
-  choose_recompute(run, nodes);
+  choose_recompute(run, *kCpu, nodes);
   EXPECT_LT(static_cast<double>(total()), available * 1.2);  // other programs come and go
   EXPECT_TRUE(std::ranges::any_of(nodes, [&](int node) { return run.recompute_of(node) == Recompute::kBlock; }));
 
   run.file.recompute = "none";
   run.recompute.clear();
-  SKP_EXPECT_ERROR(check_memory(run, nodes), MemoryError, "nodes need ");
-  SKP_EXPECT_ERROR(check_memory(run, nodes), MemoryError, "are there; compute.recompute = \"auto\" takes ");
+  SKP_EXPECT_ERROR(check_memory(run, *kCpu, nodes), MemoryError, "nodes need ");
+  SKP_EXPECT_ERROR(check_memory(run, *kCpu, nodes), MemoryError, "are there; compute.recompute = \"auto\" takes ");
   run.file.samples *= 100;
-  SKP_EXPECT_ERROR(check_memory(run, nodes.front()), MemoryError, "; compute.recompute = \"block\" takes ");
+  SKP_EXPECT_ERROR(check_memory(run, *kCpu, nodes.front()), MemoryError, "; compute.recompute = \"block\" takes ");
 }
 
 // Sets what the message says; false: it says that nothing helps.
@@ -115,13 +118,13 @@ bool follow_advice(TrainingRun& run, int node, const std::string& message) {
   if (std::regex_search(message, found, std::regex("data.samples = ([0-9]+) and")))
     run.file.samples = std::stoll(found[1]);
   run.recompute.clear();
-  choose_recompute(run, {});
+  choose_recompute(run, *kCpu, {});
   return message.find("one slot of one sample") == std::string::npos;
 }
 
 std::string refusal(const TrainingRun& run, int node) {
   try {
-    check_memory(run, node);
+    check_memory(run, *kCpu, node);
   } catch (const MemoryError& error) {
     return error.what();
   }
@@ -141,7 +144,7 @@ TEST(CheckMemory, ItsAdviceMakesTheNodeFit) {
         run.file.samples = limit_mb == 1 ? 960 : 96;
         run.file.tokens = limit_mb == 1 ? 64 * 64 : 64;
         run.model.max_positions = run.file.tokens;
-        choose_recompute(run, {});
+        choose_recompute(run, *kCpu, {});
         const int node = static_cast<int>(seed) % run.network.size();
         const std::string message = refusal(run, node);
         if (message.empty()) continue;

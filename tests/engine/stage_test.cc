@@ -49,6 +49,7 @@ class StageTest : public ::testing::TestWithParam<std::string> {
   static void expect_path_equals_model_of_its_layers(const std::vector<int>& layers_per_stage,
                                                      const std::vector<int>& path);
   static void expect_no_allocation_after_start(Recompute recompute);
+  static std::vector<float> bits_of_three_steps(bool graphs);
   static std::vector<float> bits_of_two_steps(Dtype dtype, int threads, Recompute recompute);
   // Kernels that tests execute take long.
   static bool is_simulated() { return GetParam() == "simt"; }
@@ -273,6 +274,57 @@ TEST_P(StageTest, SlotsAreIndependent) {
   EXPECT_EQ(alone, run_interleaved());  // bitwise: sums of each tensor go in the order of microbatches
 }
 
+// Losses, gradients and weights of three steps, of which devices that have graphs replay the last two.
+std::vector<float> StageTest::bits_of_three_steps(bool graphs) {
+  TestModel model = make(tiny_config(2), {1, 1}, kBatch, 2);
+  model.initialize(kSeed);
+  for (int s = 0; s < model.stages(); ++s) model.stage(s).use_graphs(graphs);
+  std::vector<float> bits;
+  AdamWStep adamw;
+  adamw.learning_rate = 1e-2f;
+  for (; adamw.step <= 3; ++adamw.step) {
+    model.zero_gradients();
+    for (const int slot : {0, 1}) {
+      model.fill_random_tokens(slot, kSeed + static_cast<uint64_t>(2 * adamw.step + slot));
+      model.forward(slot, model.full_path());
+    }
+    for (const int slot : {1, 0}) {
+      bits.push_back(static_cast<float>(model.loss(slot).sum));
+      model.backward(slot, model.full_path());
+    }
+    model.step(adamw);
+  }
+  for (int s = 0; s < model.stages(); ++s) {
+    const std::vector<float> weights = model.read(model.stage(s).weights());
+    bits.insert(bits.end(), weights.begin(), weights.end());
+    // Forward and backward of two slots each.
+    EXPECT_EQ(model.stage(s).graphs(), graphs && model.backend().device() != Device::kCpu ? 4 : 0);
+  }
+  return bits;
+}
+
+// Replicas of a stage may have unlike devices.
+TEST_P(StageTest, AStepGivesTheBitsThatTheCpuGives) {
+  TestModel here = make(tiny_config(2), {2}, kBatch);
+  TestModel cpu(tiny_config(2), {2}, kBatch);
+  Random random(kSeed);
+  AdamWStep adamw;
+  adamw.learning_rate = 1e-2f;
+  adamw.weight_decay = 0.1f;
+  adamw.grad_scale = 1.0f / 3;
+  for (TestModel* model : {&here, &cpu}) model->initialize(kSeed);
+  for (; adamw.step <= 3; ++adamw.step) {
+    const std::vector<float> gradients = normal_values(random, cpu.stage(0).gradients().elements(), 1e-3);
+    for (TestModel* model : {&here, &cpu}) {
+      model->write(model->stage(0).gradients(), gradients);
+      model->step(adamw);
+    }
+    ASSERT_EQ(here.read(here.stage(0).weights()), cpu.read(cpu.stage(0).weights())) << "step " << adamw.step;
+  }
+}
+
+TEST_P(StageTest, GraphsChangeNoBit) { EXPECT_EQ(bits_of_three_steps(true), bits_of_three_steps(false)); }
+
 TEST_P(StageTest, NothingOfAnEarlierMicrobatchIsLeft) {
   TestModel model = make(tiny_config(2), {1, 1}, kBatch);
   model.initialize(kSeed);
@@ -340,7 +392,7 @@ TEST_P(StageTest, LearnsAFixedBatch) {
 
 TEST_P(StageTest, PaddingStaysZero) {
   ModelConfig config = tiny_config(1);
-  config.channels = 6;  // a norm fills 24 of 64 bytes
+  config.channels = 6;  // a norm fills 24 of 256 bytes
   TestModel model = make(config, {1}, kBatch);
   model.initialize(kSeed);
   model.fill_random_tokens(0, kSeed);
@@ -510,8 +562,8 @@ TEST_P(StageTest, RecomputationChangesNoBit) {
 
 // What the comment on Stage says of slots, and once for all of them what they do not keep of a layer.
 TEST_P(StageTest, RecomputationTakesTheMemoryThatItSays) {
-  constexpr BatchShape kAligned = {2, 8};  // every tensor fills whole blocks of kBlockAlignment
-  constexpr int64_t kSlots = 3, kLayers = 4, kRows = 16;
+  constexpr BatchShape kAligned = {2, 32};  // every tensor fills whole blocks of kBlockAlignment
+  constexpr int64_t kSlots = 3, kLayers = 4, kRows = 64;
   const ModelConfig config = tiny_config(kLayers + 1);
   const int64_t hidden = kRows * config.channels, per_row = kRows * 4;
   const int64_t attention = kRows * (config.qkv_width() + config.heads * config.head_dim);

@@ -7,11 +7,12 @@
 namespace skippipe::testing {
 namespace {
 
-// Kernels for bf16 take other tiles where there is little shared memory.
+// Kernels for bf16 take other tiles where there is little shared memory, and Hopper has kernels of its own.
 std::vector<Case> attention_cases() {
   std::vector<Case> cases = all_cases();
-#ifdef SKIPPIPE_HAS_SIMT
+#ifdef SKIPPIPE_HAS_SIMT_CASES
   cases.push_back({"simt_small", Dtype::kBf16, 1});
+  cases.push_back({"simt_hopper", Dtype::kBf16, 1});
 #endif
   return cases;
 }

@@ -163,7 +163,7 @@ std::vector<Case> all_cases() {
 #ifdef SKIPPIPE_HAS_CPU_BACKEND
   add("cpu", {1, 2});
 #endif
-#ifdef SKIPPIPE_HAS_SIMT
+#ifdef SKIPPIPE_HAS_SIMT_CASES
   add("simt", {1});
 #endif
   add("cuda", {1});

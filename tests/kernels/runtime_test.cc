@@ -278,6 +278,7 @@ TEST_P(RuntimeTest, NothingWaitsInAGraph) {
   if (device().backend().device() == Device::kCpu) GTEST_SKIP() << "the CPU has no graphs";
   Sums sums(device());
   const OwnedStream stream(runtime());
+  sums.step(stream.get());
   const std::vector<std::function<void()>> forbidden{
       [&] { runtime().finish(stream.get()); }, [&] { (void)runtime().finished(stream.get()); },
       [&] { runtime().call(stream.get(), [] {}); }, [&] { (void)runtime().allocate(Place::kDevice, 1); }};

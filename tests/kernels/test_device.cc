@@ -1,11 +1,11 @@
 #include "tests/kernels/test_device.h"
 
-#include "base/error.h"
-#include "kernels/cpu_backend.h"
-#include "kernels/cuda_backend.h"
-#include "tests/simt/simt_backend.h"
+#include <utility>
+
+#include "tests/test_backend.h"
 
 namespace skippipe::testing {
+
 DeviceMemory TestDevice::allocate(size_t size) {
   const auto bytes = static_cast<int64_t>(size);
   Runtime* const runtime = &backend_->runtime();
@@ -28,23 +28,8 @@ void TestDevice::copy(void* to, const void* from, size_t bytes) {
 }
 
 std::unique_ptr<TestDevice> make_test_device(const std::string& name, std::string& why_none) {
-#ifdef SKIPPIPE_HAS_CPU_BACKEND
-  if (name == "cpu") return std::make_unique<TestDevice>(make_cpu_backend());
-#else
-  if (name == "cpu") {
-    why_none = "this program was built without oneDNN";
-    return nullptr;
-  }
-#endif
-#ifdef SKIPPIPE_HAS_SIMT
-  if (name == "simt") return std::make_unique<TestDevice>(simt::make_simt_backend());
-  if (name == "simt_small") return std::make_unique<TestDevice>(simt::make_small_simt_backend());
-#endif
-  if (name == "cuda") {
-    why_none = find_cuda_devices().why_none;
-    return why_none.empty() ? std::make_unique<TestDevice>(make_cuda_backend(0)) : nullptr;
-  }
-  throw InternalError("no backend {}", name);
+  auto backend = make_test_backend(name, why_none);
+  return backend == nullptr ? nullptr : std::make_unique<TestDevice>(std::move(backend));
 }
 
 }  // namespace skippipe::testing

@@ -29,7 +29,7 @@ class TestDevice {
   std::unique_ptr<Backend> backend_;
 };
 
-// "cpu", "simt", "simt_small" or "cuda". Null where this machine or this build has none, and `why_none` says why.
+// Of a test backend (tests/test_backend.h). Null where there is none, and `why_none` says why.
 std::unique_ptr<TestDevice> make_test_device(const std::string& name, std::string& why_none);
 
 }  // namespace skippipe::testing

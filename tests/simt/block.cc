@@ -7,8 +7,12 @@
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
+#ifdef SKIPPIPE_SANITIZE_THREAD
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include "base/format.h"
+#include "tests/simt/hopper.h"
 
 namespace skippipe::simt {
 namespace {
@@ -16,6 +20,7 @@ namespace {
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kUnitBytes = 2;
 constexpr size_t kPageBytes = 4096;
+constexpr size_t kSharedAlignment = 1024;
 constexpr uint32_t kSeveralBlocks = UINT32_MAX;
 constexpr std::byte kPoison{0xff};  // NaN in f32 and bf16, -1 as an integer
 
@@ -31,6 +36,36 @@ void leave_stack(void**, const void*, size_t) {}
 void arrive_at_stack(void*, const void**, size_t*) {}
 #endif
 
+// The thread sanitizer is told of each switch, too. This file itself is compiled without it (CMakeLists.txt), as it
+// would count what a function did before a switch and after it for two.
+#ifdef SKIPPIPE_SANITIZE_THREAD
+// What it knows of the fibers of an OS thread; kept from launch to launch, as they are dear.
+class Histories {
+ public:
+  Histories() = default;
+  ~Histories() { std::ranges::for_each(fibers_, __tsan_destroy_fiber); }
+  Histories(const Histories&) = delete;
+  Histories& operator=(const Histories&) = delete;
+
+  void enter(size_t thread) {
+    while (fibers_.size() <= thread) fibers_.push_back(__tsan_create_fiber(0));
+    outside_ = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(fibers_[thread], 0);
+  }
+  void leave() { __tsan_switch_to_fiber(outside_, 0); }
+
+ private:
+  std::vector<void*> fibers_;
+  void* outside_ = nullptr;
+};
+thread_local Histories histories;
+#else
+struct {
+  void enter(size_t) {}
+  void leave() {}
+} histories;
+#endif
+
 }  // namespace
 
 Block& Block::current() {
@@ -44,9 +79,11 @@ void Block::run_grid(const cuda::Launch& at, const std::function<void()>& body) 
   if (at.grid.x < 1 || at.grid.x > INT32_MAX || at.grid.y < 1 || at.grid.y > 65535 || at.grid.z < 1 ||
       at.grid.z > 65535)
     throw KernelError(format("{}: no grid: ({}, {}, {}) blocks", at.name, at.grid.x, at.grid.y, at.grid.z));
-  if (at.shared_bytes < 0 || at.shared_bytes > kMostSharedBytes)
-    throw KernelError(
-        format("{}: {} bytes of shared memory, there are {}", at.name, at.shared_bytes, kMostSharedBytes));
+  const auto check_shared = [&](int64_t most) {
+    if (at.shared_bytes < 0 || at.shared_bytes > most)
+      throw KernelError(format("{}: {} bytes of shared memory, there are {}", at.name, at.shared_bytes, most));
+  };
+  check_shared(kMostHopperSharedBytes);
   Block block(at, body);
   current_block = &block;
   const struct Leave {
@@ -60,6 +97,7 @@ void Block::run_grid(const cuda::Launch& at, const std::function<void()>& body) 
     block.y_ = static_cast<int>(index / at.grid.x % at.grid.y);
     block.z_ = static_cast<int>(index / at.grid.x / at.grid.y);
     block.run();
+    if (block.hopper_ == nullptr) check_shared(kMostSharedBytes);
   }
 }
 
@@ -67,23 +105,26 @@ Block::Block(const cuda::Launch& at, const std::function<void()>& body)
     : launch_(at),
       body_(body),
       stacks_(kStackBytes),
-      memory_(static_cast<size_t>(at.shared_bytes) + 128),
+      memory_(static_cast<size_t>(at.shared_bytes) + kSharedAlignment),
       order_(20250219, {launches++}) {
   void* begin = memory_.data();
   size_t space = memory_.size();
-  shared_ = {static_cast<std::byte*>(std::align(128, static_cast<size_t>(at.shared_bytes), begin, space)),
+  shared_ = {static_cast<std::byte*>(std::align(kSharedAlignment, static_cast<size_t>(at.shared_bytes), begin, space)),
              static_cast<size_t>(at.shared_bytes)};
   units_.resize(shared_.size / kUnitBytes + 1);
   reads_.resize(units_.size() * static_cast<size_t>(warps()));
 }
 
+Block::~Block() = default;
+
 void Block::run() {
   ++serial_;
+  hopper_.reset();
   std::fill_n(shared_.begin, shared_.size, kPoison);
   barriers_ = {};
   warps_.assign(static_cast<size_t>(warps()), {});
   for (size_t w = 0; w < warps_.size(); ++w) {
-    warps_[w].clock.assign(warps_.size(), 0);
+    warps_[w].clock.assign(warps_.size() + 1, 0);
     warps_[w].clock[w] = 1;
   }
   threads_.clear();
@@ -106,6 +147,8 @@ void Block::run() {
         any = true;
         run_thread(t);
       }
+    // Copies that were begun may end any time; when nobody can go on, one must.
+    if (hopper_ != nullptr && (!any || order_.below(4) == 0)) any = hopper_->end_copy() || any;
   }
   if (!std::ranges::all_of(threads_, &Thread::done)) fail_stuck();
 }
@@ -119,12 +162,14 @@ void Block::start(Thread& thread) {
     scheduler_ = std::move(scheduler);
     try {
       if (!abandoned_) body_();
+      if (hopper_ != nullptr && !abandoned_) hopper_->check_end_of_thread();
     } catch (const Abandoned&) {
     } catch (const std::exception&) {
       failure_ = std::current_exception();
     }
     thread.done = true;
     leave_stack(nullptr, scheduler_stack_.bottom, scheduler_stack_.size);
+    histories.leave();
     return std::move(scheduler_);
   });
 }
@@ -140,6 +185,7 @@ void Block::resume(int thread) {
   thread_ = thread;
   Thread& next = threads_[static_cast<size_t>(thread)];
   leave_stack(&scheduler_stack_.fake, next.stack.bottom, next.stack.size);
+  histories.enter(static_cast<size_t>(thread));
   next.fiber = std::move(next.fiber).resume();
   arrive_at_stack(scheduler_stack_.fake, nullptr, nullptr);
 }
@@ -148,6 +194,7 @@ void Block::wait(const char* what) {
   Thread& mine = threads_[static_cast<size_t>(thread_)];
   mine.waits_for = what;
   leave_stack(&mine.stack.fake, scheduler_stack_.bottom, scheduler_stack_.size);
+  histories.leave();
   scheduler_ = std::move(scheduler_).resume();
   arrive_at_stack(mine.stack.fake, &scheduler_stack_.bottom, &scheduler_stack_.size);
   if (abandoned_) throw Abandoned();
@@ -194,33 +241,45 @@ void Block::warp_sync() {
 }
 
 void Block::barrier(int index, int count) {
+  if (!arrive_at_barrier(index, count, true)) wait("a barrier");
+}
+
+void Block::barrier_arrive(int index, int count) {
+  arrive_at_barrier(index, count, false);
+  ++warps_[static_cast<size_t>(warp())]
+        .clock[static_cast<size_t>(warp())];  // what comes now, the others do not know of
+}
+
+// Whether that was the last to arrive, and the others may go on.
+bool Block::arrive_at_barrier(int index, int count, bool waits) {
   if (index < 0 || index > 15 || count < 1 || count % kWarp != 0 || count > launch_.threads)
     fail(format("names barrier {} of {} threads", index, count));
   Barrier& barrier = barriers_[static_cast<size_t>(index)];
   if (barrier.arrived > 0 && barrier.count != count)
     fail(format("expects {} threads at barrier {}, others {}", count, index, barrier.count));
   barrier.count = count;
-  barrier.threads.push_back(thread_);
-  if (++barrier.arrived < count) return wait("a barrier");
-  // All that any of these warps did is over for all of them.
-  std::vector<uint32_t> over(warps_.size(), 0);
-  std::vector<int> lanes(warps_.size(), 0);
-  for (const int thread : barrier.threads) {
-    ++lanes[static_cast<size_t>(thread / kWarp)];
-    const Warp& group = warps_[static_cast<size_t>(thread / kWarp)];
-    for (size_t w = 0; w < over.size(); ++w) over[w] = std::max(over[w], group.clock[w]);
-  }
-  if (std::ranges::any_of(lanes, [](int arrived) { return arrived % kWarp != 0; }))
+  if (waits) barrier.threads.push_back(thread_);
+  barrier.over.resize(warps_.size() + 1);
+  barrier.lanes.resize(warps_.size());
+  ++barrier.lanes[static_cast<size_t>(warp())];
+  const Warp& mine = warps_[static_cast<size_t>(warp())];
+  for (size_t w = 0; w < barrier.over.size(); ++w) barrier.over[w] = std::max(barrier.over[w], mine.clock[w]);
+  if (++barrier.arrived < count) return false;
+  // All that any of these warps did is over for all that wait.
+  if (std::ranges::any_of(barrier.lanes, [](int arrived) { return arrived % kWarp != 0; }))
     fail(format("is at barrier {}, which only some lanes of a warp have reached", index));
-  for (const int thread : barrier.threads) {
+  const Barrier passed = std::move(barrier);
+  barrier = {};
+  for (const int thread : passed.threads) {
     threads_[static_cast<size_t>(thread)].waits_for = nullptr;
     const auto w = static_cast<size_t>(thread / kWarp);
-    if (warps_[w].clock[w] > over[w]) continue;  // another lane's turn was first
-    warps_[w].clock = over;
-    ++warps_[w].clock[w];
+    auto& clock = warps_[w].clock;
+    if (clock[w] > passed.over[w]) continue;  // another lane's turn was first
+    for (size_t v = 0; v < clock.size(); ++v) clock[v] = std::max(clock[v], passed.over[v]);
+    ++clock[w];
     ++warps_[w].sync;
   }
-  barrier = {};
+  return true;
 }
 
 // ---------------------------------------------------------------------------------------------------- shared memory
@@ -238,8 +297,9 @@ bool Block::in_order(const Stamp& earlier, int earlier_warp) const {
 }
 
 void Block::fail_race(size_t unit, const char* what, const Stamp& earlier, int earlier_warp) const {
-  const std::string other =
-      earlier.thread >= 0 ? format("thread {}", earlier.thread) : format("threads of warp {}", earlier_warp);
+  const std::string other = earlier.thread == launch_.threads ? "a bulk copy"
+                            : earlier.thread >= 0             ? format("thread {}", earlier.thread)
+                                                              : format("threads of warp {}", earlier_warp);
   fail(format("race: {} {} byte {} of shared memory with no barrier between", what, other, unit * kUnitBytes));
 }
 
@@ -264,6 +324,7 @@ void Block::check_unit(size_t index, Access access) {
       fail_race(index, what, earlier, static_cast<int>(earlier_warp));
   };
   check(unit.written, static_cast<size_t>(unit.written.thread / kWarp), behind_write);
+  if (access == Access::kRead && atomics == nullptr) return join(reads[warp()]);
   for (size_t w = 0; w < warps_.size(); ++w) {
     if (access != Access::kRead) check(reads[w], w, "writes what was read by");
     if (access != Access::kAtomic && atomics != nullptr) check(atomics[w], w, behind_write);
@@ -273,6 +334,7 @@ void Block::check_unit(size_t index, Access access) {
   std::fill_n(reads, warps_.size(), Stamp{});
   if (atomics != nullptr) std::fill_n(atomics, warps_.size(), Stamp{});
   unit.written = stamp();
+  unit.async_fences = threads_[static_cast<size_t>(thread_)].async_fences;
 }
 
 void Block::join(Stamp& stamps) const {
@@ -282,7 +344,8 @@ void Block::join(Stamp& stamps) const {
   if (with_others) stamps.thread = -1;
 }
 
-void Block::touch_shared(const void* address, int64_t bytes, Access access) {
+template <typename Body>
+void Block::for_each_unit(const void* address, int64_t bytes, const Body& body) {
   const auto* at = static_cast<const std::byte*>(address);
   const std::ptrdiff_t offset = at - shared_.begin;
   if (offset < 0 || offset + bytes > static_cast<std::ptrdiff_t>(shared_.size))
@@ -290,7 +353,42 @@ void Block::touch_shared(const void* address, int64_t bytes, Access access) {
   if (offset % bytes != 0) fail(format("touches {} bytes of shared memory at byte {}: not aligned", bytes, offset));
   for (auto unit = static_cast<size_t>(offset) / kUnitBytes; unit * kUnitBytes < static_cast<size_t>(offset + bytes);
        ++unit)
-    check_unit(unit, access);
+    body(unit);
+}
+
+void Block::touch_shared(const void* address, int64_t bytes, Access access) {
+  for_each_unit(address, bytes, [&](size_t unit) { check_unit(unit, access); });
+}
+
+// What a thread wrote must be behind its fence before others than threads touch it.
+void Block::check_fenced(const Unit& unit) const {
+  if (unit.block != serial_ || unit.copy_under_way || unit.written.epoch == 0 || unit.written.thread >= launch_.threads)
+    return;
+  if (threads_[static_cast<size_t>(unit.written.thread)].async_fences == unit.async_fences)
+    fail(format("race: a copy or product touches what thread {} wrote to shared memory with no fence_for_async behind",
+                unit.written.thread));
+}
+
+void Block::begin_async_write(const void* address) {
+  for_each_unit(address, 16, [&](size_t unit) {
+    check_fenced(units_[unit]);
+    check_unit(unit, Access::kWrite);
+    units_[unit].copy_under_way = true;
+  });
+}
+
+void Block::end_async_write(const void* address, uint32_t serial) {
+  for_each_unit(address, 16, [&](size_t unit) {
+    units_[unit].written = {serial, 0, static_cast<int16_t>(launch_.threads)};
+    units_[unit].copy_under_way = false;
+  });
+}
+
+void Block::touch_shared_async(const void* address) {
+  for_each_unit(address, 16, [&](size_t unit) {
+    check_fenced(units_[unit]);
+    check_unit(unit, Access::kRead);
+  });
 }
 
 void Block::write_units(const void* address, bool copy_under_way) {

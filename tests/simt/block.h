@@ -30,7 +30,11 @@ class KernelError : public DeviceError {
 
 using cuda::kWarp;
 
-inline constexpr int64_t kMostSharedBytes = 163 * 1024;  // per block
+// Per block, and where it uses what hopper.h has.
+inline constexpr int64_t kMostSharedBytes = 163 * 1024;
+inline constexpr int64_t kMostHopperSharedBytes = 227 * 1024;
+
+class Hopper;
 
 // The block under execution and the thread whose turn it is. One OS thread executes one launch at a time.
 class Block {
@@ -39,6 +43,7 @@ class Block {
   static void run_grid(const cuda::Launch& at, const std::function<void()>& body);
   // Of the thread that asks. Only within run_grid.
   static Block& current();
+  ~Block();
 
   const cuda::Launch& launch() const { return launch_; }
   int64_t x() const { return x_; }
@@ -71,9 +76,18 @@ class Block {
   void copy_async_commit();
   void copy_async_wait(int pending);
 
+  // Arrives at barrier 1 to 15 without waiting there.
+  void barrier_arrive(int index, int count);
+  // 16 bytes of shared memory, as bulk copies write and products read them: beside the threads' own accesses, which
+  // they are in order with only behind a fence_for_async. A write ends when it is said to, as the block's so-manieth.
+  void begin_async_write(const void* address);
+  void end_async_write(const void* address, uint32_t serial);
+  void touch_shared_async(const void* address);
+
   [[noreturn]] void fail(const std::string& message) const;
 
  private:
+  friend class Hopper;
   using Fiber = boost::context::fiber;
   // What the address sanitizer wants to know of a stack when it is switched to; `fake` is its own.
   struct Stack {
@@ -93,9 +107,11 @@ class Block {
     const char* waits_for = nullptr;           // null: may run
     std::vector<std::vector<Copy>> committed;  // oldest first
     std::vector<Copy> copies;                  // since the last commit
+    uint32_t async_fences = 0;
   };
   // What happened before what, between warps: clock[v] is the latest epoch of warp v that is over for this one; its own
-  // epoch goes up with every barrier, and `sync` with every warp_sync, too.
+  // epoch goes up with every barrier, and `sync` with every warp_sync, too. Behind the warps stands what makes bulk
+  // copies, with an epoch for each.
   struct Warp {
     std::vector<uint32_t> clock;
     uint32_t sync = 1;
@@ -105,7 +121,9 @@ class Block {
   };
   struct Barrier {
     int arrived = 0, count = 0;
-    std::vector<int> threads;
+    std::vector<int> threads;    // that wait
+    std::vector<int> lanes;      // that arrived, of each warp
+    std::vector<uint32_t> over;  // what is over for all who arrived
   };
   struct Stamp {
     uint32_t epoch = 0, sync = 0;  // epoch 0: never
@@ -116,6 +134,7 @@ class Block {
     uint32_t block = 0;  // whose stamps these are
     Stamp written;       // last
     bool copy_under_way = false;
+    uint32_t async_fences = 0;  // of the thread that wrote, until then
   };
   // Two bytes of device memory. Of reads by the block under execution it knows the last alone, so that a write that
   // races with another is seen in some orders of execution only.
@@ -134,6 +153,7 @@ class Block {
   void abandon();
   [[noreturn]] void fail_stuck();
   void wait(const char* what);
+  bool arrive_at_barrier(int index, int count, bool waits);
   void meet(const char* kind, void* mine, const std::function<void(const std::array<void*, kWarp>&)>& body);
 
   int warp() const { return thread_ / kWarp; }
@@ -147,6 +167,9 @@ class Block {
   void check_global_order(Access access, const char* did, uint32_t block, const Stamp& earlier) const;
   GlobalUnit* global_page(uintptr_t number);
   void write_units(const void* address, bool copy_under_way);
+  void check_fenced(const Unit& unit) const;
+  template <typename Body>
+  void for_each_unit(const void* address, int64_t bytes, const Body& body);
   void finish_copies(const std::vector<Copy>& copies);
 
   const cuda::Launch& launch_;
@@ -176,6 +199,7 @@ class Block {
   uintptr_t last_page_ = 0;
   GlobalUnit* last_units_ = nullptr;
   Random order_;
+  std::unique_ptr<Hopper> hopper_;  // null until the block uses it
 };
 
 }  // namespace skippipe::simt

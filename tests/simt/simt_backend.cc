@@ -56,23 +56,33 @@ class PlainProducts : public cuda::MatrixProducts {
   }
 };
 
-std::unique_ptr<Backend> make_backend(const SimtOptions& options, int64_t shared_bytes_per_block) {
-  // Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
-  const cuda::DeviceLimits limits{.index = 0,
-                                  .capability = 80,
-                                  .multiprocessors = 2,
-                                  .shared_bytes_per_block = shared_bytes_per_block,
-                                  .l2_bytes = 4 << 20};
+// Few multiprocessors, so that small shapes already make threads go on to a second piece of work.
+constexpr cuda::DeviceLimits kLimits{.index = 0,
+                                     .capability = 80,
+                                     .multiprocessors = 2,
+                                     .shared_bytes_per_block = kMostSharedBytes,
+                                     .l2_bytes = 4 << 20};
+
+std::unique_ptr<Backend> make_backend(const SimtOptions& options, const cuda::DeviceLimits& limits) {
   return std::make_unique<GpuBackend>(limits, make_simt_runtime(options), std::make_unique<PlainProducts>());
 }
 
 }  // namespace
 
-std::unique_ptr<Backend> make_simt_backend(const SimtOptions& options) {
-  return make_backend(options, kMostSharedBytes);
-}
+std::unique_ptr<Backend> make_simt_backend(const SimtOptions& options) { return make_backend(options, kLimits); }
+
 std::unique_ptr<Backend> make_small_simt_backend(const SimtOptions& options) {
-  return make_backend(options, 99 * 1024);
+  cuda::DeviceLimits limits = kLimits;
+  limits.shared_bytes_per_block = 99 * 1024;
+  return make_backend(options, limits);
+}
+
+std::unique_ptr<Backend> make_hopper_simt_backend(const SimtOptions& options) {
+  cuda::DeviceLimits limits = kLimits;
+  limits.capability = 90;
+  limits.shared_bytes_per_block = kMostHopperSharedBytes;
+  limits.hopper = true;
+  return make_backend(options, limits);
 }
 
 }  // namespace skippipe::simt

@@ -13,5 +13,7 @@ namespace skippipe::simt {
 std::unique_ptr<Backend> make_simt_backend(const SimtOptions& options = {});
 // The same of a device with as little shared memory as any that we compile for (sm_89).
 std::unique_ptr<Backend> make_small_simt_backend(const SimtOptions& options = {});
+// The same of a device that the kernels for Hopper run on.
+std::unique_ptr<Backend> make_hopper_simt_backend(const SimtOptions& options = {});
 
 }  // namespace skippipe::simt

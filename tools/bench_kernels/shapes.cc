@@ -2,16 +2,21 @@
 
 #include <algorithm>
 
+#include "tools/bench/model_shapes.h"
+
 namespace skippipe::bench {
 namespace {
 
-constexpr Model kModels[] = {
-    // Name, T, C, H, K, D, F, V.
-    {"125M", 1024, 768, 12, 12, 64, 2048, 32000, false},      // 12 layers
-    {"500M", 1024, 1280, 20, 20, 64, 3456, 32000, false},     // 20 layers
-    {"1.5B", 1024, 2048, 16, 8, 128, 7168, 32000, false},     // 24 layers
-    {"8B", 1024, 4096, 32, 8, 128, 14336, 128256, false},     // 32 layers: Llama 3 8B
-    {"8B-4k", 4096, 4096, 32, 8, 128, 14336, 128256, true}};  // its sequences four times as long
+constexpr Model timed(const ModelShape& shape, const char* name, int64_t tokens, bool attention_only) {
+  return {name,           tokens,         shape.channels,     shape.heads,
+          shape.kv_heads, shape.head_dim, shape.feed_forward, shape.vocabulary,
+          attention_only};
+}
+constexpr Model timed(const ModelShape& shape) { return timed(shape, shape.name, 1024, false); }
+
+constexpr Model kModels[] = {timed(kModelShapes[0]), timed(kModelShapes[1]), timed(kModelShapes[2]),
+                             timed(kModelShapes[3]),
+                             timed(kModelShapes[3], "8B-4k", 4096, true)};  // its sequences four times as long
 
 constexpr int64_t kGpuTensorBytes = 100'000'000;
 constexpr int64_t kCpuRows = 2048;

@@ -8,8 +8,7 @@
 
 namespace skippipe::bench {
 
-// Llama-like models. (Layers don't matter to operations; with so many as are named, a model has about as many
-// parameters as its name says.)
+// What operations notice of a model of tools/bench/model_shapes.h.
 struct Model {
   const char* name;
   int64_t tokens;  // of one sequence
