@@ -88,8 +88,8 @@ void DeviceSum::agree() {
     return;
   }
   step_ = Step::kOffering;
-  const Offer& own = replicas_[own_].offer.emplace(make_offer());
-  tell(json{{"problem", own.problem}, {"library", own.library}, {"id", to_hex(own.id)}}.dump());
+  replicas_[own_].offer = make_offer();
+  if (own_ != 0) tell_offer();
   advance();
 }
 
@@ -98,12 +98,16 @@ DeviceSum::Offer DeviceSum::make_offer() {
   try {
     library_ = stage_.context().backend->runtime().load_communicators();
     if (!library_) return {.problem = "has nothing that connects its device to others (it was built without NCCL)"};
-    Offer offer{.problem = {}, .library = library_->name()};
-    if (own_ == 0) offer.id = library_->make_id();
-    return offer;
+    return {.problem = {}, .library = library_->name()};
   } catch (const DeviceError& error) {
     return {.problem = error.what()};
   }
+}
+
+void DeviceSum::tell_offer() {
+  if (std::exchange(offered_, true)) return;
+  const Offer& own = *replicas_[own_].offer;
+  tell(json{{"problem", own.problem}, {"library", own.library}, {"id", to_hex(own.id)}}.dump());
 }
 
 void DeviceSum::tell(const std::string& text) {
@@ -147,7 +151,21 @@ void DeviceSum::judge_offers() {
       return give_up(
           fmt::format("node {} has {}, node {} {}", replica.node, offer.library, transport_.node(), own.library));
   }
-  if (std::ranges::all_of(replicas_, [](const Replica& replica) { return replica.offer.has_value(); })) connect();
+  if (!std::ranges::all_of(replicas_, [](const Replica& replica) { return replica.offer.has_value(); })) return;
+  if (own_ == 0) name_group();
+  if (step_ == Step::kOffering) connect();
+}
+
+// Not before all want it: the library may listen for the group from then on.
+void DeviceSum::name_group() {
+  Offer& own = *replicas_[0].offer;
+  try {
+    own.id = library_->make_id();
+    tell_offer();
+  } catch (const DeviceError& error) {
+    own.problem = error.what();
+    judge_offers();
+  }
 }
 
 void DeviceSum::connect() {
@@ -187,6 +205,7 @@ void DeviceSum::judge_results() {
 }
 
 void DeviceSum::give_up(std::string why) {
+  tell_offer();
   step_ = Step::kGivingUp;
   outcome_ = "over the network: " + std::move(why);
   if (communicator_) communicator_->abort();

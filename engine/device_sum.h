@@ -21,8 +21,9 @@ struct ReductionSettings {
 };
 
 // The replicas agree at start, by documents (comm/PROTOCOL.md): each offers what it can connect its device by, or says
-// why it can't; if all offers agree they connect, try a sum of the gradients' size, and tell whether it was right. Used
-// if all say so; else by nobody, and the transport is left to sum. Who can't does not wait for the others.
+// why it can't, the first one last; if all offers agree they connect, try a sum of the gradients' size, and tell
+// whether it was right. Used if all say so; else by nobody, and the transport is left to sum. Who can't does not wait
+// for the others.
 //
 // All replicas have the same bits after a sum, which is what NCCL says of its all-reduce; the order of the additions is
 // its own, and may differ from run to run.
@@ -81,10 +82,12 @@ class DeviceSum {
 
   Replica* find(int node);
   Offer make_offer();
+  void tell_offer();
   void tell(const std::string& text);
   void hear(int from, const std::string& text);
   void advance();
   void judge_offers();
+  void name_group();
   void connect();
   void watch_connection();
   void try_sum();
@@ -109,6 +112,7 @@ class DeviceSum {
   Step step_ = Step::kBefore;
   std::string outcome_;
   Clock::time_point deadline_;
+  bool offered_ = false;  // told
   bool copying_ = false;  // for the trial
   bool trying_ = false;   // the trial's sum was begun
   bool dirty_ = false;    // the gradients are not zero

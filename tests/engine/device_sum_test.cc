@@ -245,6 +245,7 @@ TEST_F(DeviceSumTest, AReplicaThatCannotMakesAllUseTheNetwork) {
     make(1, 3);
     nccl(which).version = 22'703;
     expect_over_the_network("NCCL 2.27.3");
+    EXPECT_EQ(nccl(0).ids, 0) << "nobody was to come";
   }
   make(1, 3);
   nccl(0).fault = NcclFault::kNoId;

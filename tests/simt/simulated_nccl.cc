@@ -134,6 +134,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
     last_error = "no network\nat all";
     return ncclSystemError;
   }
+  ++current_nccl().ids;
   *id = {};
   const uint64_t number = ++ids;
   std::memcpy(id->internal, &number, sizeof(number));

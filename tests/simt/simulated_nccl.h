@@ -25,6 +25,7 @@ enum class NcclFault {
 struct SimulatedNccl {
   int version = 22809;
   std::atomic<NcclFault> fault = NcclFault::kNone;
+  std::atomic<int> ids = 0;     // made
   std::atomic<int> sums = 0;    // begun
   std::atomic<int> aborts = 0;  // done
 };
