@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <utility>
 
@@ -168,6 +169,7 @@ class DeviceRuntime final : public Runtime {
                         place == Place::kDevice ? "of its memory" : "of pinned memory on the host");
     }
     check_cuda(code, {place == Place::kDevice ? "cudaMalloc" : "cudaHostAlloc", __FILE__, __LINE__});
+    if (place == Place::kHost) return std::memset(memory, 0, taken);
     // Streams do not wait for the default stream, so it is waited for here.
     SKP_CUDA(cudaMemset(memory, 0, taken));
     SKP_CUDA(cudaStreamSynchronize(nullptr));

@@ -117,6 +117,18 @@ TEST(Distributed, EqualsTheOracleInProcess) {
   EXPECT_EQ(variety.rounded, make_cpu_backend()->computes_in(Dtype::kBf16) ? 16 : 0);
 }
 
+// What a run learns does not depend on what its nodes are.
+void expect_losses_near(const std::vector<NodeRecord>& records, const std::vector<NodeRecord>& expected,
+                        double tolerance) {
+  for (size_t i = 0; i < expected.front().iterations.size(); ++i) {
+    const double loss = records.front().iterations[i].loss, wanted = expected.front().iterations[i].loss;
+    EXPECT_NEAR(loss, wanted, tolerance * wanted) << "iteration " << i;
+    const double norm = records.front().iterations[i].gradient_norm;
+    const double wanted_norm = expected.front().iterations[i].gradient_norm;
+    EXPECT_NEAR(norm, wanted_norm, 10 * tolerance * wanted_norm) << "iteration " << i;
+  }
+}
+
 // GPUs alone, and beside CPUs; messages in another dtype than some of the nodes compute in.
 class DistributedOnDevices : public ::testing::TestWithParam<std::string> {};
 
@@ -142,6 +154,11 @@ TEST_P(DistributedOnDevices, EqualsTheOracle) {
     const std::vector<NodeRecord> records = run_in_threads(run, GetParam());
     expect_complete(run, records);
     expect_equal(records, run_oracle(run, records, GetParam()));
+    TrainingRun plain = run;
+    plain.file.dtype = "f32";
+    plain.file.wire_dtype = "auto";
+    const bool exact = run.dtype() == Dtype::kF32 && run.wire_dtype() == Dtype::kF32;
+    expect_losses_near(records, run_in_threads(plain, "cpu"), exact ? 1e-5 : 5e-3);
     if (HasFatalFailure()) return;
   }
   EXPECT_GE(alone, 1);

@@ -43,7 +43,7 @@ TEST(CudaErrors, ABackendThatCannotBeSaysSo) {
   EXPECT_EQ(found.list.empty(), !found.why_none.empty());
   const auto none = static_cast<int>(found.list.size());
   SKP_EXPECT_ERROR(make_cuda_backend(none), DeviceError,
-                   "cudaSetDevice(device) failed at kernels/cuda/cuda_backend.cc");
+                   "cudaSetDevice(device) failed at kernels/cuda/device_runtime.cc");
 }
 
 TEST(CudaErrors, AMissingLibraryIsNamed) {
