@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "kernels/copy.h"
 #include "kernels/elementwise.h"
+#include "tests/simt/block.h"
 #include "tests/simt/simt_backend.h"
 
 namespace skippipe {
@@ -137,7 +138,7 @@ TEST(Transfers, PollingTellsOfAFailedDevice) {
     Gpu gpu(seed);
     bool told = false, queued = false;
     const auto fail_in_mid_transfer = [&] {
-      gpu.runtime().copy(gpu.context().stream, gpu.device().data(), gpu.sent().data(), kElements * 4 + 256);
+      simt::queue_work(gpu.context().stream, [] { throw simt::KernelError("a kernel that fails"); });
       gpu.transfers().download(gpu.received(), gpu.device(), [&] { told = true; });
       queued = true;
       while (!told) gpu.transfers().poll();
