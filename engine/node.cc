@@ -31,7 +31,12 @@ constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
 
-Dims hidden_shape(const StageSpec& stage) { return {stage.batch.samples, stage.batch.tokens, stage.config.channels}; }
+// (B T,C), of a message.
+Dims hidden_rows(const StageSpec& stage) { return {stage.batch.samples * stage.batch.tokens, stage.config.channels}; }
+
+Tensor rows_of(const Tensor& hidden, int64_t first, int64_t count) {
+  return hidden.reshape({hidden.dim(0) * hidden.dim(1), hidden.dim(2)}).slice(0, first, count);
+}
 
 WireDtype on_the_wire(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::kBf16 : WireDtype::kF32; }
 
@@ -260,19 +265,29 @@ void Node::on_announced(Ticket ticket, const MessageHeader& header) {
   if (gradient_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
   if (header.kind != MessageKind::kForward && header.kind != MessageKind::kBackward)
     return fail({StatusCode::kCorrupt, fmt::format("{}: no message of a training run", header.to_string())});
-  const Dims hidden = hidden_shape(stage_.spec());
+  const Dims hidden = hidden_rows(stage_.spec());
   MessageHeader expected = header;
-  set_payload(expected, on_the_wire(settings_.wire_dtype), std::vector<int64_t>{hidden[0], hidden[1], hidden[2]});
-  if (!(expected == header) || header.microbatch >= static_cast<uint32_t>(microbatches_))
-    return fail(
-        {StatusCode::kCorrupt, fmt::format("{}: {} bytes of type {}, expected {} {} and a microbatch below {}",
-                                           header.to_string(), header.payload_bytes, static_cast<int>(header.dtype),
-                                           dtype_name(settings_.wire_dtype), hidden.to_string(), microbatches_)});
+  set_payload(expected, on_the_wire(settings_.wire_dtype), std::vector<int64_t>{header.shape[0], hidden[1]});
+  if (!(expected == header) || header.shape[0] == 0 || header.shape[0] > hidden[0] ||
+      header.microbatch >= static_cast<uint32_t>(microbatches_))
+    return fail({StatusCode::kCorrupt,
+                 fmt::format("{}: {} bytes of type {}, expected {} {} or some of these rows, and a microbatch below {}",
+                             header.to_string(), header.payload_bytes, static_cast<int>(header.dtype),
+                             dtype_name(settings_.wire_dtype), hidden.to_string(), microbatches_)});
   const Phase phase = phase_of(header);
   const int sender = sender_of(visits_[header.microbatch], phase);
   if (header.source != sender)
     return fail({StatusCode::kCorrupt, fmt::format("{}: expected from node {}", header.to_string(), sender)});
-  announced_[message_key(header.iteration, header.microbatch, phase)] = ticket;
+  const uint64_t key = message_key(header.iteration, header.microbatch, phase);
+  Arrival& arrival = arrivals_[key];
+  const Part part{key, arrival.announced, header.shape[0]};
+  if (part.rows > hidden[0] - part.first)
+    return fail({StatusCode::kCorrupt, fmt::format("{}: {} rows behind {}, expected {} in all", header.to_string(),
+                                                   part.rows, part.first, hidden[0])});
+  arrival.announced += part.rows;
+  if (arrival.let_in) return receive_part(ticket, part);
+  arrival.waiting.emplace_back(ticket, part);
+  if (part.first > 0) return;
   feed([&](NodeMachine& machine, double now, ActionList& out) {
     machine.message_announced(now, header.iteration, static_cast<int32_t>(header.microbatch), phase, out);
   });
@@ -280,25 +295,37 @@ void Node::on_announced(Ticket ticket, const MessageHeader& header) {
 
 void Node::receive(const Action& action) {
   const auto found =
-      announced_.find(message_key(action.iteration, static_cast<uint32_t>(action.microbatch), action.phase));
-  SKP_CHECK(found != announced_.end(), "iteration {}, microbatch {} was not announced", action.iteration,
+      arrivals_.find(message_key(action.iteration, static_cast<uint32_t>(action.microbatch), action.phase));
+  SKP_CHECK(found != arrivals_.end(), "iteration {}, microbatch {} was not announced", action.iteration,
             action.microbatch);
-  const Ticket ticket = found->second;
-  announced_.erase(found);
-  const MessageBuffer& buffer = landing_[ticket] = buffers_.landing(action.phase, action.slot);
-  transport_.receive(ticket, {buffer.host.as<std::byte>(), static_cast<size_t>(buffer.host.bytes())});
+  Arrival& arrival = found->second;
+  arrival.let_in = true;
+  arrival.buffer = buffers_.landing(action.phase, action.slot);
+  for (const auto& [ticket, part] : std::exchange(arrival.waiting, {})) receive_part(ticket, part);
+}
+
+void Node::receive_part(Ticket ticket, const Part& part) {
+  landing_[ticket] = part;
+  const Tensor host = rows_of(arrivals_.at(part.key).buffer.host, part.first, part.rows);
+  transport_.receive(ticket, {host.as<std::byte>(), static_cast<size_t>(host.bytes())});
 }
 
 void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
   if (gradient_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
-  const MessageBuffer buffer = landing_.at(ticket);
+  const Part part = landing_.at(ticket);
   landing_.erase(ticket);
   if (!status.ok()) return fail(status);
-  if (!needs_transfer(buffer)) return arrived(header);
-  transfers_->upload(buffer.wire, buffer.host, [this, header] { arrived(header); });
+  const MessageBuffer& buffer = arrivals_.at(part.key).buffer;
+  if (!needs_transfer(buffer)) return arrived(header, part);
+  transfers_->upload(rows_of(buffer.wire, part.first, part.rows), rows_of(buffer.host, part.first, part.rows),
+                     [this, header, part] { arrived(header, part); });
 }
 
-void Node::arrived(const MessageHeader& header) {
+void Node::arrived(const MessageHeader& header, const Part& part) {
+  const auto arrival = arrivals_.find(part.key);
+  arrival->second.arrived += part.rows;
+  if (arrival->second.arrived < hidden_rows(stage_.spec())[0]) return;
+  arrivals_.erase(arrival);
   feed([&](NodeMachine& machine, double now, ActionList& out) {
     machine.message_received(now, header.iteration, static_cast<int32_t>(header.microbatch), phase_of(header), out);
   });
@@ -312,17 +339,24 @@ void Node::send(const Action& action) {
   header.destination = static_cast<uint16_t>(action.peer);
   const MessageBuffer buffer =
       buffers_.outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
-  if (!needs_transfer(buffer)) return send_from(header, buffer.host);
-  int& downloads = downloads_[static_cast<size_t>(action.slot)];
-  ++downloads;
-  transfers_->download(buffer.host, buffer.wire, [this, header, host = buffer.host, &downloads] {
-    --downloads;
-    send_from(header, host);
-  });
+  const int64_t rows = hidden_rows(stage_.spec())[0];
+  if (!needs_transfer(buffer)) return send_rows(header, rows_of(buffer.host, 0, rows));
+  // Parts leave while those behind them are copied.
+  const int64_t most = std::max<int64_t>(1, settings_.part_bytes / (buffer.host.bytes() / rows));
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    const Tensor host = rows_of(buffer.host, first, count);
+    int& downloads = downloads_[static_cast<size_t>(action.slot)];
+    ++downloads;
+    transfers_->download(host, rows_of(buffer.wire, first, count), [this, header, host, &downloads] {
+      --downloads;
+      send_rows(header, host);
+    });
+  }
 }
 
-void Node::send_from(MessageHeader header, const Tensor& host) {
-  set_payload(header, on_the_wire(host.dtype()), std::vector<int64_t>{host.dim(0), host.dim(1), host.dim(2)});
+void Node::send_rows(MessageHeader header, const Tensor& host) {
+  set_payload(header, on_the_wire(host.dtype()), std::vector<int64_t>{host.dim(0), host.dim(1)});
   transport_.send(header, {host.as<const std::byte>(), static_cast<size_t>(host.bytes())});
 }
 

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/collectives.h"
@@ -37,10 +38,11 @@ struct TrainingSettings {
   uint32_t first_iteration = 0;  // of this run: optimizer steps done before
   uint32_t iterations = 0;       // in all
   LearningRate learning_rate;
-  AdamWStep adamw;                 // learning_rate, grad_scale and step are set for each iteration
-  double clip_norm = 0;            // 0: off
-  double stall_limit_s = 600;      // a node that waits for others so long, with nothing at all coming, gives up
-  Dtype wire_dtype = Dtype::kF32;  // of messages with activations and their gradients
+  AdamWStep adamw;                        // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;                   // 0: off
+  double stall_limit_s = 600;             // a node that waits for others so long, with nothing at all coming, gives up
+  Dtype wire_dtype = Dtype::kF32;         // of messages with activations and their gradients
+  int64_t part_bytes = int64_t{4} << 20;  // a GPU\'s messages leave in parts of so much
   ReductionSettings reduction;
   uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
   double last_checkpoint_limit_s = 60;  // how long to try to write the last one
@@ -108,6 +110,18 @@ class Node : private TransportListener {
     int microbatch = -1;  // of none
   };
 
+  // Rows of a message for a slot, which comes whole or in parts, in order.
+  struct Part {
+    uint64_t key = 0;  // of the message
+    int64_t first = 0, rows = 0;
+  };
+  struct Arrival {
+    int64_t announced = 0, arrived = 0;            // rows
+    bool let_in = false;                           // by the machine
+    std::vector<std::pair<Ticket, Part>> waiting;  // until then
+    MessageBuffer buffer;                          // from then on
+  };
+
   Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
        Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
 
@@ -131,8 +145,9 @@ class Node : private TransportListener {
   void receive(const Action& action);
   void send(const Action& action);
   Transfers* start_transfers();
-  void send_from(MessageHeader header, const Tensor& host);
-  void arrived(const MessageHeader& header);
+  void receive_part(Ticket ticket, const Part& part);
+  void arrived(const MessageHeader& header, const Part& part);
+  void send_rows(MessageHeader header, const Tensor& host);
   // Of tasks: between a message's dtype and the stage's.
   void unpack(const MessageBuffer& buffer);
   void pack(const MessageBuffer& buffer);
@@ -175,9 +190,9 @@ class Node : private TransportListener {
   std::vector<int> downloads_;          // by slot: under way from its tensors on the device
   GradientSum gradient_sum_;
   SumExchange stats_;
-  std::map<uint64_t, Ticket> announced_;     // not yet let in; by iteration, microbatch and phase
-  std::map<Ticket, MessageBuffer> landing_;  // let in
-  std::vector<int32_t> tokens_, targets_;    // of the microbatch that a task reads
+  std::map<uint64_t, Arrival> arrivals_;   // by iteration, microbatch and phase
+  std::map<Ticket, Part> landing_;         // being received
+  std::vector<int32_t> tokens_, targets_;  // of the microbatch that a task reads
 
   Job job_;                 // the last one submitted
   bool computing_ = false;  // a job is under way or not yet collected

@@ -79,6 +79,8 @@ void visit_fields(RunFile& run, Visitor& visit) {
                 "host:port of every node's control connection, in node order; empty: `launch` picks free local ports");
   visit.choice("network.wire_dtype", run.wire_dtype, {"auto", "f32", "bf16"},
                "of messages with activations and their gradients; auto: compute.dtype");
+  visit.integer("network.part_bytes", run.part_bytes, {1, int64_t{1} << 40},
+                "GPUs send messages in parts of so much, each once it is copied to the host");
   visit.flag("network.emulate_links", run.emulate_links, "delay messages as the network file's links would");
   visit.flag("network.payload_checksums", run.payload_checksums, "checksum every message's content");
   visit.number("network.connect_limit_s", run.connect_limit_s, {0.1, 86400},

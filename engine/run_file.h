@@ -59,6 +59,7 @@ struct RunFile {
   double silence_limit_s = 4;
   double stall_limit_s = 600;
   std::string wire_dtype = "auto";
+  int64_t part_bytes = int64_t{4} << 20;
 
   // Agrees on all the nodes of a run, and differs from that of another run with great likelihood: a hash of the bytes
   // of the run file, the model's configuration, the network and the plan. Set by load_run_file.

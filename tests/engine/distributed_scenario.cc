@@ -136,7 +136,10 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   run.file.schedule = "constant";
   // Half of the seeds, where the processor can.
   if (seed % 8 >= 4 && make_cpu_backend()->computes_in(Dtype::kBf16)) run.file.dtype = "bf16";
-  if (seed >= kFirstDeviceSeed) run.file.iterations = 2;
+  if (seed >= kFirstDeviceSeed) {
+    run.file.iterations = 2;
+    run.file.part_bytes = 5 * run.model.channels * 4;  // 5 of 14 rows, and 4 in the last part
+  }
   if (seed >= kFirstDeviceSeed && seed % 3 == 2) run.file.wire_dtype = "bf16";
   run.file.recompute = recompute_name(kRecomputes[seed % kRecomputes.size()]);
   run.file.clip_norm = random.below(2) == 0 ? 0 : 0.5;
