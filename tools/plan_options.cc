@@ -74,7 +74,8 @@ void describe_model(const PlanOptions& options, const ModelConfig& model, Worklo
   if (layers != model.layers)
     throw ConfigError("--layers sum to {}, the model in {} has {}", layers, options.model, model.layers);
   workload.activation_bytes = checked_product(
-      {options.samples, options.tokens, model.channels, dtype_bytes(options.dtype)}, "a message of activations");
+      {options.samples, options.tokens, model.channels, dtype_bytes(options.wire_dtype.value_or(options.dtype))},
+      "a message of activations");
   for (size_t s = 0; s < workload.stage_layers.size(); ++s) {
     int64_t parameters = checked_product({workload.stage_layers[s], model.layer_parameters()}, "a stage");
     if (s == 0) parameters += model.embedding_parameters() + model.head_parameters();
@@ -179,7 +180,11 @@ void add_workload_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
   CLI::Option* model =
       verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
-  add_dtype_option(verb, options.dtype, "The run's compute.dtype: of messages (with --model)");
+  add_dtype_option(verb, options.dtype, "The run's compute.dtype (with --model)");
+  verb.add_option_function<std::string>(
+          "--wire-dtype", [&options](const std::string& name) { options.wire_dtype = parse_compute_dtype(name); },
+          "The run's network.wire_dtype, if not the same")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
       ->excludes(model)
       ->check(CLI::Range(int64_t{0}, kMaxBytes));

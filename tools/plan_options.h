@@ -27,6 +27,7 @@ struct PlanOptions {
   int tokens = 0;
   std::string model;
   Dtype dtype = Dtype::kF32;
+  std::optional<Dtype> wire_dtype;  // none: the same
   int64_t activation_bytes = 0;
   std::vector<int64_t> stage_gradient_bytes;
   std::string skip = "1/3";

@@ -339,6 +339,29 @@ TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
   expect_refused(s, "vocabulary of 400");
 }
 
+// Half the bytes between nodes that compute in f32; a plan says what it was made for.
+TEST_F(RunVerbsTest, MessagesMayBeShorterThanWhatIsComputed) {
+  Sections sections;
+  sections.network = "wire_dtype = \"bf16\"";
+  expect_refused(sections, "plan.json: made for 24576 bytes of activations per message, but the run file has 12288");
+  must_run(
+      "plan --wire-dtype bf16 --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 "
+      "--model " +
+      path("config.json") + " --network " + path("network.json") + " --out " + path("short.json"));
+  sections.plan = "file = \"short.json\"\nnetwork = \"network.json\"";
+  must_run("launch " + write_run(sections));
+  const auto rounded = metrics();
+  fs::remove_all(output_folder());
+  must_run("launch " + write_run({}));
+  const auto exact = metrics();
+  ASSERT_EQ(rounded.size(), exact.size());
+  for (size_t i = 0; i < exact.size(); ++i) {
+    const double loss = exact[i]["loss"];
+    EXPECT_NEAR(rounded[i]["loss"].get<double>(), loss, 1e-2 * loss) << i;
+    EXPECT_NE(rounded[i]["loss"], exact[i]["loss"]) << i;
+  }
+}
+
 TEST_F(RunVerbsTest, RefusesBrokenFilesAndKeepsWhatWasThere) {
   fs::create_directories(output_folder());
   std::ofstream(output_folder() + "/kept.txt") << "mine";
