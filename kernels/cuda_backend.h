@@ -14,7 +14,8 @@ struct CudaDevice {
   int capability;  // 10 x major + minor, e.g. 90
   int64_t memory_bytes;
   int multiprocessors;
-  bool has_images;  // whether this program's kernels were compiled for it
+  bool has_images;                  // whether this program's kernels were compiled for it
+  bool has_hopper_kernels = false;  // whether there are kernels for it beside the portable ones
 };
 
 // What this program can use. Never throws for want of a GPU, a driver or a build with CUDA: then there are no devices,
@@ -26,9 +27,10 @@ struct CudaDevices {
 };
 CudaDevices find_cuda_devices();
 
-enum class AttentionKernels { kOwn, kCudnn };
+enum class AttentionKernels { kOwn, kPortable, kCudnn };
 
-// A GPU: cuBLASLt for matrix products, our own kernels for the rest; with kCudnn, cuDNN's attention where it takes
+// A GPU: cuBLASLt for matrix products, our own kernels for the rest; with kPortable, those for all devices, even where
+// there are others for this one; with kCudnn, cuDNN's attention where it takes
 // the tensors (bf16, D a multiple of 8 up to 128, T a multiple of 128), whose backward is not bitwise repeatable and
 // needs several times y's bytes of scratch memory. Operations are queued on Context::stream. Memory for libraries is
 // taken here, once. The caller's thread has `device` as its current device afterwards; every thread that uses the

@@ -26,7 +26,8 @@ CudaDevice describe(int index) {
           capability,
           static_cast<int64_t>(properties.totalGlobalMem),
           properties.multiProcessorCount,
-          cuda::runs_on(capability)};
+          cuda::runs_on(capability),
+          cuda::has_hopper_kernels(capability)};
 }
 
 int attribute(cudaDeviceAttr which, int device) {
@@ -36,16 +37,18 @@ int attribute(cudaDeviceAttr which, int device) {
 }
 
 DeviceLimits limits_of(int device) {
+  const int capability =
+      10 * attribute(cudaDevAttrComputeCapabilityMajor, device) + attribute(cudaDevAttrComputeCapabilityMinor, device);
   return {.index = device,
-          .capability = 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-                        attribute(cudaDevAttrComputeCapabilityMinor, device),
+          .capability = capability,
           .multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
           .shared_bytes_per_block = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          .l2_bytes = attribute(cudaDevAttrL2CacheSize, device)};
+          .l2_bytes = attribute(cudaDevAttrL2CacheSize, device),
+          .hopper = cuda::has_hopper_kernels(capability)};
 }
 
 std::unique_ptr<cuda::AttentionLibrary> make_attention(AttentionKernels attention, const DeviceLimits& limits) {
-  if (attention == AttentionKernels::kOwn) return nullptr;
+  if (attention != AttentionKernels::kCudnn) return nullptr;
 #ifdef SKIPPIPE_HAS_CUDNN
   return cuda::make_cudnn_attention(limits);
 #else
@@ -82,7 +85,8 @@ CudaDevices find_cuda_devices() {
 std::unique_ptr<Backend> make_cuda_backend(int device, AttentionKernels attention) {
   auto runtime = cuda::make_device_runtime(device);
   cuda::require_image();
-  const DeviceLimits limits = limits_of(device);
+  DeviceLimits limits = limits_of(device);
+  if (attention == AttentionKernels::kPortable) limits.hopper = false;
   return cuda::make_gpu_backend(limits, std::move(runtime), cuda::make_cublaslt_products(limits),
                                 make_attention(attention, limits));
 }

@@ -54,6 +54,12 @@ bool any_target_runs_on(std::string_view targets, int capability) {
 
 bool runs_on(int capability) { return capability >= kLeastCapability && any_target_runs_on(kTargets, capability); }
 
+// What only 90a has can't be compiled for less.
+bool has_hopper_kernels(int capability) {
+  return capability == 90 &&
+         std::ranges::any_of(split(kTargets), [](std::string_view t) { return t.starts_with("90a"); });
+}
+
 std::string version_text(int version) { return format("{}.{}", version / 1000, version % 1000 / 10); }
 
 std::string driver_problem() {

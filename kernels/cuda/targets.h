@@ -15,6 +15,8 @@ std::string built_targets();
 bool any_target_runs_on(std::string_view targets, int capability);
 // Whether this program's kernels do.
 bool runs_on(int capability);
+// Whether the kernels of hopper.h were compiled for it.
+bool has_hopper_kernels(int capability);
 
 // "12.4" for CUDA's 12040.
 std::string version_text(int version);

@@ -32,7 +32,8 @@ const std::vector<Shape> kShapes = {{{1, 1, 1, 1, 1}, 0},    {{2, 5, 2, 1, 3}, 0
 // Several blocks of the tiles in which GPU kernels take bf16; rows of whole vectors or not, the last tile full or not.
 const std::vector<Shape> kBf16Shapes = {{{1, 385, 1, 1, 64}, 0},  {{1, 256, 2, 1, 64}, 8}, {{1, 257, 2, 1, 128}, 64},
                                         {{1, 384, 1, 1, 128}, 0}, {{2, 127, 1, 1, 96}, 0}, {{1, 129, 1, 1, 256}, 0},
-                                        {{1, 129, 2, 1, 127}, 1}};
+                                        {{1, 129, 2, 1, 127}, 1}, {{2, 1, 2, 1, 64}, 0},   {{2, 63, 2, 1, 64}, 0},
+                                        {{1, 128, 1, 1, 64}, 0},  {{1, 129, 2, 1, 128}, 8}};
 
 std::vector<Shape> shapes(Dtype dtype) {
   std::vector<Shape> all = kShapes;

@@ -384,11 +384,16 @@ void Block::end_async_write(const void* address, uint32_t serial) {
   });
 }
 
-void Block::touch_shared_async(const void* address) {
+uint64_t Block::touch_shared_async(const void* address) {
+  uint64_t writes = 0;
   for_each_unit(address, 16, [&](size_t unit) {
     check_fenced(units_[unit]);
     check_unit(unit, Access::kRead);
+    const Stamp& written = units_[unit].written;
+    writes = writes * 31 + (static_cast<uint64_t>(written.epoch) << 32 | static_cast<uint32_t>(written.sync)) +
+             static_cast<uint16_t>(written.thread);
   });
+  return writes;
 }
 
 void Block::write_units(const void* address, bool copy_under_way) {

@@ -82,7 +82,8 @@ class Block {
   // they are in order with only behind a fence_for_async. A write ends when it is said to, as the block's so-manieth.
   void begin_async_write(const void* address);
   void end_async_write(const void* address, uint32_t serial);
-  void touch_shared_async(const void* address);
+  // Returns what tells who wrote that from who writes it next.
+  uint64_t touch_shared_async(const void* address);
 
   [[noreturn]] void fail(const std::string& message) const;
 

@@ -1,19 +1,17 @@
 // What the execution of kernels on the CPU (block.h) must notice, and what it must not take for a fault. A planted
-// fault is a kernel that can do without it: with `sound` the same kernel passes.
+// fault (planted_fault.h) is a kernel that can do without it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "base/random.h"
-#include "kernels/context.h"
 #include "kernels/cuda/hardware.h"
+#include "tests/simt/planted_fault.h"
 
 namespace skippipe::simt {
 namespace {
@@ -24,56 +22,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsNan;
 using ::testing::UnorderedElementsAreArray;
-
-constexpr int64_t kSharedBytes = 4096;
-constexpr int kLaunches = 8;  // each in another order
-
-struct Size {
-  int threads;
-  Grid grid = {};
-  int64_t bytes = kSharedBytes;
-};
-
-// What the execution throws, or nothing.
-std::string error_of(const Size& size, const std::function<void()>& kernel) {
-  try {
-    Block::run_grid(Launch(Context{}, "tested", size.grid, size.threads, size.bytes), kernel);
-  } catch (const KernelError& error) {
-    return error.what();
-  }
-  return "";
-}
-
-void expect_sound(const Size& size, const std::function<void()>& kernel) {
-  for (int i = 0; i < kLaunches; ++i) EXPECT_EQ(error_of(size, kernel), "");
-}
-
-void expect_fault(const char* message, const Size& size, const std::function<void(bool sound)>& kernel) {
-  expect_sound(size, [&] { kernel(true); });
-  for (int i = 0; i < kLaunches; ++i) EXPECT_THAT(error_of(size, [&] { kernel(false); }), HasSubstr(message));
-}
-
-template <typename T>
-Shared<T> shared(int count) {
-  return SharedMemory().take<T>(count);
-}
-
-// Device memory with some more around it, so that accesses beside it do no harm.
-template <typename T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count) : count_(count), all_(static_cast<size_t>(count + 2 * kMargin)) {
-    std::iota(all_.begin() + kMargin, all_.end() - kMargin, T{});
-  }
-  Global<T> global() { return {all_.data() + kMargin, count_}; }
-  Global<const T> constant() { return global(); }
-  std::vector<T> get() const { return {all_.begin() + kMargin, all_.end() - kMargin}; }
-
- private:
-  static constexpr int64_t kMargin = 64;
-  int64_t count_;
-  std::vector<T> all_;
-};
 
 // ---------------------------------------------------------------------------------------------------- order
 

@@ -26,7 +26,8 @@ float half_of(uint32_t packed, size_t which) {
 Hopper::Hopper(Block& block)
     : block_(block),
       threads_(static_cast<size_t>(block.launch().threads)),
-      warpgroups_(static_cast<size_t>(block.launch().threads / kWarpgroup)) {}
+      warpgroups_(static_cast<size_t>(block.launch().threads / kWarpgroup)),
+      begun_(static_cast<size_t>(block.launch().threads / kWarp)) {}
 
 Hopper& Hopper::current() {
   Block& block = Block::current();
@@ -168,7 +169,11 @@ void Hopper::multiply(const Product& product) {
   sums->are_sums = true;
   std::fill_n(product.sums, product.columns / 2, std::numeric_limits<float>::quiet_NaN());  // until they are waited for
   mine.pending.push_back(pending);
-  if (block_.thread_ % kWarp == 0) read_operands(product);
+  // By the first of the warp's lanes, before what another does next makes more known to the warp.
+  int& begun = begun_[static_cast<size_t>(block_.warp())];
+  if (++mine.begun <= begun) return;
+  begun = mine.begun;
+  mine.pending.back().seen = read_operands(product);
 }
 
 void Hopper::commit() {
@@ -244,7 +249,12 @@ void Hopper::compute(int first_thread, const std::vector<Pending>& brought) {
   const int asking = block_.thread_;
   for (int warp = 0; warp < kWarpgroup / kWarp; ++warp) {
     block_.thread_ = first_thread + warp * kWarp;
-    read_operands(product);
+    const uint64_t seen = read_operands(product);
+    for (int lane = 0; lane < kWarp; ++lane) {
+      const auto& before = brought[static_cast<size_t>(warp * kWarp + lane)].seen;
+      if (before.has_value() && *before != seen)
+        block_.fail("race: a tile was written while a product under way read it");
+    }
   }
   block_.thread_ = asking;
 
@@ -284,24 +294,25 @@ void Hopper::compute(int first_thread, const std::vector<Pending>& brought) {
 }
 
 // What the thread's warp reads of shared memory: its 16 rows of a, and all of b.
-void Hopper::read_operands(const Product& product) {
+uint64_t Hopper::read_operands(const Product& product) {
+  uint64_t seen = 0;
+  const auto read = [&](size_t at) { seen = seen * 31 + block_.touch_shared_async(block_.shared() + at); };
   const auto columns = static_cast<size_t>(product.columns);
   const size_t first_row = static_cast<size_t>(block_.warp()) % (kWarpgroup / kWarp) * 16;
   constexpr size_t kChunk = 8;
   const auto read_rows = [&](uint64_t descriptor, size_t first, size_t count) {
     for (size_t row = first; row < first + count; ++row)
-      for (size_t k = 0; k < kSumLength; k += kChunk) read_async(row_element(descriptor, row, k));
+      for (size_t k = 0; k < kSumLength; k += kChunk) read(row_element(descriptor, row, k));
   };
   if (product.a_registers == nullptr) {
     read_rows(product.a, first_row, 16);
     read_rows(product.b, 0, columns);
   } else {
     for (size_t k = 0; k < kSumLength; ++k)
-      for (size_t column = 0; column < columns; column += kChunk) read_async(column_element(product.b, k, column));
+      for (size_t column = 0; column < columns; column += kChunk) read(column_element(product.b, k, column));
   }
+  return seen;
 }
-
-void Hopper::read_async(size_t at) { block_.touch_shared_async(block_.shared() + at); }
 
 size_t Hopper::row_element(uint64_t descriptor, size_t row, size_t k) {
   return swizzled(field(descriptor, 0) + row / 8 * field(descriptor, 32) + row % 8 * kPanelBytes +

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "tests/simt/block.h"
@@ -90,12 +91,14 @@ class Hopper {
   struct Pending {
     Product product;
     std::array<uint32_t, 4> a{};
-    int group = -1;  // -1: not committed
+    int group = -1;                     // -1: not committed
+    std::optional<uint64_t> seen = {};  // by read_operands, for the first of a warp's lanes
   };
   struct Thread {
     std::vector<Fenced> fenced;
     std::vector<Pending> pending;
     int groups = 0;  // committed so far
+    int begun = 0;   // products
   };
   struct Warpgroup {
     int arrived = 0, pending = 0;
@@ -110,8 +113,8 @@ class Hopper {
   void finish(int first_thread, int pending);
   static void end_use(Thread& thread, const void* at);
   void compute(int first_thread, const std::vector<Pending>& brought);
-  void read_operands(const Product& product);
-  void read_async(size_t at);
+  // Returns what tells the writes that it found there from later ones.
+  uint64_t read_operands(const Product& product);
   // Bytes of element (row, k) of 16 columns of rows, and of (k, column) of 16 rows.
   static size_t row_element(uint64_t descriptor, size_t row, size_t k);
   static size_t column_element(uint64_t descriptor, size_t k, size_t column);
@@ -123,6 +126,7 @@ class Hopper {
   uint32_t copies_ended_ = 0;
   std::vector<Thread> threads_;
   std::vector<Warpgroup> warpgroups_;
+  std::vector<int> begun_;  // products, by the first lane of each warp
 };
 
 }  // namespace skippipe::simt

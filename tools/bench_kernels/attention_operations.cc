@@ -45,6 +45,14 @@ int64_t scratch(const Context& ctx, const reference::AttentionShape& at) {
   return attention_workspace_bytes(ctx, at.batch, at.tokens, at.heads, at.kv_heads, at.head_dim);
 }
 
+std::function<void(Context&)> on_backend(Backend* backend, const std::function<void(Context&)>& run) {
+  return [=](Context& ours) {
+    Context theirs = ours;
+    theirs.backend = backend;
+    run(theirs);
+  };
+}
+
 // cuDNN's attention knows bf16 only, and heads and sequences as the models have them. Of what it does not take, its
 // backend calls our own.
 void add_library_peer(Problem& problem, Tensors& t, const reference::AttentionShape& at) {
@@ -53,12 +61,7 @@ void add_library_peer(Problem& problem, Tensors& t, const reference::AttentionSh
   Context ctx = t.context();
   ctx.backend = library;
   problem.peer = {.name = "cuDNN",
-                  .run =
-                      [library, run = problem.run](Context& ours) {
-                        Context theirs = ours;
-                        theirs.backend = library;
-                        run(theirs);
-                      },
+                  .run = on_backend(library, problem.run),
                   .work = problem.work,
                   .scratch_bytes = scratch(ctx, at),
                   .same_outputs = true};
@@ -102,6 +105,14 @@ Problem make_attention_backward(Tensors& t, const Shape& s) {
   return problem;
 }
 
+// The same by the kernels for all devices, to be seen beside those for this one.
+template <Problem (*make)(Tensors&, const Shape&)>
+Problem make_portable(Tensors& t, const Shape& s) {
+  Problem problem = make(t, s);
+  problem.run = on_backend(t.device().portable_attention(), problem.run);
+  return problem;
+}
+
 // The last `queries` tokens of one sequence as long as the whole batch.
 Problem make_cached(Tensors& t, const Shape& s, int64_t queries, Unit unit) {
   const int64_t positions = s.rows();
@@ -135,7 +146,9 @@ Problem make_cached_chunk(Tensors& t, const Shape& s) { return make_cached(t, s,
 
 std::vector<Operation> attention_operations() {
   return {{"attention_forward", make_attention_forward, false, true},
+          {"attention_forward_portable", make_portable<make_attention_forward>, false, true, true},
           {"attention_backward", make_attention_backward, false, true},
+          {"attention_backward_portable", make_portable<make_attention_backward>, false, true, true},
           {"attention_cached_token", make_cached_token, true},
           {"attention_cached_chunk", make_cached_chunk, true}};
 }

@@ -37,7 +37,7 @@ std::string processor() {
 class Cpu final : public BenchDevice {
  public:
   Cpu(std::unique_ptr<testing::TestDevice> memory, int threads)
-      : BenchDevice(std::move(memory), nullptr, format("{}, {} threads", processor(), threads), threads) {}
+      : BenchDevice(std::move(memory), nullptr, nullptr, format("{}, {} threads", processor(), threads), threads) {}
 
   // By all threads: one alone does not fill the memory's bandwidth.
   void copy(void* to, const void* from, int64_t bytes) override {
@@ -55,6 +55,7 @@ class Gpu final : public BenchDevice {
  public:
   Gpu(std::unique_ptr<testing::TestDevice> memory, std::unique_ptr<Backend> attention_library, const CudaDevice& device)
       : BenchDevice(std::move(memory), std::move(attention_library),
+                    device.has_hopper_kernels ? make_cuda_backend(device.index, AttentionKernels::kPortable) : nullptr,
                     format("{}, {} multiprocessors, {:.1f} GB", device.name, device.multiprocessors,
                            1e-9 * static_cast<double>(device.memory_bytes)),
                     1) {}
@@ -78,9 +79,10 @@ std::unique_ptr<Backend> make_attention_library() {
 }  // namespace
 
 BenchDevice::BenchDevice(std::unique_ptr<testing::TestDevice> memory, std::unique_ptr<Backend> attention_library,
-                         std::string description, int threads)
+                         std::unique_ptr<Backend> portable_attention, std::string description, int threads)
     : memory_(std::move(memory)),
       attention_library_(std::move(attention_library)),
+      portable_attention_(std::move(portable_attention)),
       description_(std::move(description)),
       threads_(threads),
       random_f32_(upload(random_bytes<float>(random_))),

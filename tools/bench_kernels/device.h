@@ -22,6 +22,8 @@ class BenchDevice {
   Context context() const { return {&backend(), threads_, {}, nullptr}; }
   // The backend with a library's attention in place of ours, and that library's name; null: there is none.
   Backend* attention_library() const { return attention_library_.get(); }
+  // The backend with our attention kernels for all devices, where there are others for this one; else null.
+  Backend* portable_attention() const { return portable_attention_.get(); }
 
   // Queued, as operations are.
   virtual void copy(void* to, const void* from, int64_t bytes) = 0;
@@ -39,7 +41,7 @@ class BenchDevice {
 
  protected:
   BenchDevice(std::unique_ptr<testing::TestDevice> memory, std::unique_ptr<Backend> attention_library,
-              std::string description, int threads);
+              std::unique_ptr<Backend> portable_attention, std::string description, int threads);
 
  private:
   // Bytes that stand on the device, to fill tensors with.
@@ -52,7 +54,7 @@ class BenchDevice {
   void tile(const Tensor& x, const Pattern& pattern, int64_t offset);
 
   std::unique_ptr<testing::TestDevice> memory_;
-  std::unique_ptr<Backend> attention_library_;
+  std::unique_ptr<Backend> attention_library_, portable_attention_;
   std::string description_;
   int threads_;
   Random random_{1};

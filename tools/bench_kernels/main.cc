@@ -81,6 +81,7 @@ std::deque<Subject> list_subjects(const Options& options, const std::deque<Machi
     for (const Operation& operation : all_operations())
       for (const Dtype dtype : options.dtypes.empty() ? std::vector{Dtype::kF32, Dtype::kBf16} : options.dtypes) {
         if (!machine.device->backend().computes_in(dtype) || (operation.f32_only && dtype != Dtype::kF32)) continue;
+        if (operation.portable_attention && machine.device->portable_attention() == nullptr) continue;
         for (const Model* model : models_for(options, *machine.device))
           if (operation.is_attention || !model->attention_only)
             subjects.push_back({operation, machine.device.get(), &machine.ceilings, dtype, model});

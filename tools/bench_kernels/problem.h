@@ -88,6 +88,7 @@ struct Operation {
   Problem (*make)(Tensors& tensors, const Shape& shape);
   bool f32_only = false;
   bool is_attention = false;
+  bool portable_attention = false;  // for devices that have other kernels, too
 };
 // All of them, one line each.
 std::vector<Operation> all_operations();
