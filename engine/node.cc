@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "kernels/backend.h"
 #include "kernels/copy.h"
-#include "kernels/elementwise.h"
 
 namespace skippipe {
 namespace {
@@ -31,15 +30,6 @@ constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
 
-// (B T,C), of a message.
-Dims hidden_rows(const StageSpec& stage) { return {stage.batch.samples * stage.batch.tokens, stage.config.channels}; }
-
-Tensor rows_of(const Tensor& hidden, int64_t first, int64_t count) {
-  return hidden.reshape({hidden.dim(0) * hidden.dim(1), hidden.dim(2)}).slice(0, first, count);
-}
-
-WireDtype on_the_wire(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::kBf16 : WireDtype::kF32; }
-
 std::vector<MachineVisit> visits_by_microbatch(const MachineConfig& machine) {
   std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches));
   for (const MachineVisit& visit : machine.visits) visits[static_cast<size_t>(visit.microbatch)] = visit;
@@ -56,17 +46,6 @@ std::vector<int> first_replicas(const Plan& plan) {
   return nodes;
 }
 
-// The peer that sends a visit its message of this phase; -1: nobody does.
-int sender_of(const MachineVisit& visit, Phase phase) {
-  if (visit.microbatch < 0) return -1;
-  if (phase == Phase::kBackward) return visit.next_node;
-  return visit.is_data ? visit.loss_gradient_node : visit.previous_node;
-}
-
-uint64_t message_key(uint32_t iteration, uint32_t microbatch, Phase phase) {
-  return (uint64_t{iteration} << 32 | microbatch) << 1 | (phase == Phase::kBackward ? 1u : 0u);
-}
-
 // What a task is among the jobs of the compute thread.
 What job_of(TaskKind task) {
   switch (task) {
@@ -78,13 +57,6 @@ What job_of(TaskKind task) {
       return What::kBackward;
   }
   throw InternalError("no task has the number {}", static_cast<int>(task));
-}
-
-// From and to a GPU.
-bool needs_transfer(const MessageBuffer& buffer) { return buffer.host.data() != buffer.wire.data(); }
-
-Phase phase_of(const MessageHeader& header) {
-  return header.kind == MessageKind::kForward ? Phase::kForward : Phase::kBackward;
 }
 
 }  // namespace
@@ -110,11 +82,11 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       first_replicas_(first_replicas(plan)),
       first_replica_(replicas_of(plan, transport.node()).front() == transport.node()),
       visits_(visits_by_microbatch(machine)),
-      buffers_(machine, stage, slab, settings.wire_dtype),
       actions_(NodeMachine::max_actions(machine.visits.size())),
+      traffic_(machine, visits_, stage, slab, transport, start_transfers(), settings.messages, message_events()),
       machine_(std::move(machine)),
-      downloads_(static_cast<size_t>(stage.slots())),
-      gradient_sum_(transport, replicas_of(plan, transport.node()), stage, slab, start_transfers(), settings.reduction),
+      gradient_sum_(transport, replicas_of(plan, transport.node()), stage, slab, transfers_ ? &*transfers_ : nullptr,
+                    settings.reduction),
       stats_(transport, kStatCount, settings.first_iteration,
              [this](const SumExchange::Result& result) { stats_arrived(result); }),
       tokens_(static_cast<size_t>(stage.batch().samples * stage.batch().tokens)),
@@ -132,6 +104,21 @@ Transfers* Node::start_transfers() {
   Backend& backend = *stage_.context().backend;
   if (backend.device() == Device::kCpu) return nullptr;
   return &transfers_.emplace(backend.runtime(), [this] { transport_.wake(); });
+}
+
+MessageTraffic::Events Node::message_events() {
+  return {.announced =
+              [this](uint32_t iteration, int32_t microbatch, Phase phase) {
+                feed([&](NodeMachine& machine, double now, ActionList& out) {
+                  machine.message_announced(now, iteration, microbatch, phase, out);
+                });
+              },
+          .arrived =
+              [this](uint32_t iteration, int32_t microbatch, Phase phase) {
+                feed([&](NodeMachine& machine, double now, ActionList& out) {
+                  machine.message_received(now, iteration, microbatch, phase, out);
+                });
+              }};
 }
 
 Node::~Node() { transport_.set_listener(nullptr); }
@@ -213,11 +200,11 @@ void Node::feed(Event&& event) {
 void Node::obey(const Action& action) {
   switch (action.kind) {
     case Action::Kind::kReceive:
-      return receive(action);
+      return traffic_.receive(action);
     case Action::Kind::kRun:
       return run_task(action);
     case Action::Kind::kSend:
-      return send(action);
+      return traffic_.send(action);
     case Action::Kind::kReduce:
       reducing_ = true;
       reducing_since_ = Clock::now();
@@ -263,101 +250,12 @@ bool Node::pump() {
 
 void Node::on_announced(Ticket ticket, const MessageHeader& header) {
   if (gradient_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
-  if (header.kind != MessageKind::kForward && header.kind != MessageKind::kBackward)
-    return fail({StatusCode::kCorrupt, fmt::format("{}: no message of a training run", header.to_string())});
-  const Dims hidden = hidden_rows(stage_.spec());
-  MessageHeader expected = header;
-  set_payload(expected, on_the_wire(settings_.wire_dtype), std::vector<int64_t>{header.shape[0], hidden[1]});
-  if (!(expected == header) || header.shape[0] == 0 || header.shape[0] > hidden[0] ||
-      header.microbatch >= static_cast<uint32_t>(microbatches_))
-    return fail({StatusCode::kCorrupt,
-                 fmt::format("{}: {} bytes of type {}, expected {} {} or some of these rows, and a microbatch below {}",
-                             header.to_string(), header.payload_bytes, static_cast<int>(header.dtype),
-                             dtype_name(settings_.wire_dtype), hidden.to_string(), microbatches_)});
-  const Phase phase = phase_of(header);
-  const int sender = sender_of(visits_[header.microbatch], phase);
-  if (header.source != sender)
-    return fail({StatusCode::kCorrupt, fmt::format("{}: expected from node {}", header.to_string(), sender)});
-  const uint64_t key = message_key(header.iteration, header.microbatch, phase);
-  Arrival& arrival = arrivals_[key];
-  const Part part{key, arrival.announced, header.shape[0]};
-  if (part.rows > hidden[0] - part.first)
-    return fail({StatusCode::kCorrupt, fmt::format("{}: {} rows behind {}, expected {} in all", header.to_string(),
-                                                   part.rows, part.first, hidden[0])});
-  arrival.announced += part.rows;
-  if (arrival.let_in) return receive_part(ticket, part);
-  arrival.waiting.emplace_back(ticket, part);
-  if (part.first > 0) return;
-  feed([&](NodeMachine& machine, double now, ActionList& out) {
-    machine.message_announced(now, header.iteration, static_cast<int32_t>(header.microbatch), phase, out);
-  });
-}
-
-void Node::receive(const Action& action) {
-  const auto found =
-      arrivals_.find(message_key(action.iteration, static_cast<uint32_t>(action.microbatch), action.phase));
-  SKP_CHECK(found != arrivals_.end(), "iteration {}, microbatch {} was not announced", action.iteration,
-            action.microbatch);
-  Arrival& arrival = found->second;
-  arrival.let_in = true;
-  arrival.buffer = buffers_.landing(action.phase, action.slot);
-  for (const auto& [ticket, part] : std::exchange(arrival.waiting, {})) receive_part(ticket, part);
-}
-
-void Node::receive_part(Ticket ticket, const Part& part) {
-  landing_[ticket] = part;
-  const Tensor host = rows_of(arrivals_.at(part.key).buffer.host, part.first, part.rows);
-  transport_.receive(ticket, {host.as<std::byte>(), static_cast<size_t>(host.bytes())});
+  if (const Status status = traffic_.on_announced(ticket, header); !status.ok()) fail(status);
 }
 
 void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
   if (gradient_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
-  const Part part = landing_.at(ticket);
-  landing_.erase(ticket);
-  if (!status.ok()) return fail(status);
-  const MessageBuffer& buffer = arrivals_.at(part.key).buffer;
-  if (!needs_transfer(buffer)) return arrived(header, part);
-  transfers_->upload(rows_of(buffer.wire, part.first, part.rows), rows_of(buffer.host, part.first, part.rows),
-                     [this, header, part] { arrived(header, part); });
-}
-
-void Node::arrived(const MessageHeader& header, const Part& part) {
-  const auto arrival = arrivals_.find(part.key);
-  arrival->second.arrived += part.rows;
-  if (arrival->second.arrived < hidden_rows(stage_.spec())[0]) return;
-  arrivals_.erase(arrival);
-  feed([&](NodeMachine& machine, double now, ActionList& out) {
-    machine.message_received(now, header.iteration, static_cast<int32_t>(header.microbatch), phase_of(header), out);
-  });
-}
-
-void Node::send(const Action& action) {
-  MessageHeader header;
-  header.kind = action.phase == Phase::kForward ? MessageKind::kForward : MessageKind::kBackward;
-  header.iteration = action.iteration;
-  header.microbatch = static_cast<uint32_t>(action.microbatch);
-  header.destination = static_cast<uint16_t>(action.peer);
-  const MessageBuffer buffer =
-      buffers_.outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
-  const int64_t rows = hidden_rows(stage_.spec())[0];
-  if (!needs_transfer(buffer)) return send_rows(header, rows_of(buffer.host, 0, rows));
-  // Parts leave while those behind them are copied.
-  const int64_t most = std::max<int64_t>(1, settings_.part_bytes / (buffer.host.bytes() / rows));
-  for (int64_t first = 0; first < rows; first += most) {
-    const int64_t count = std::min(most, rows - first);
-    const Tensor host = rows_of(buffer.host, first, count);
-    int& downloads = downloads_[static_cast<size_t>(action.slot)];
-    ++downloads;
-    transfers_->download(host, rows_of(buffer.wire, first, count), [this, header, host, &downloads] {
-      --downloads;
-      send_rows(header, host);
-    });
-  }
-}
-
-void Node::send_rows(MessageHeader header, const Tensor& host) {
-  set_payload(header, on_the_wire(host.dtype()), std::vector<int64_t>{host.dim(0), host.dim(1)});
-  transport_.send(header, {host.as<const std::byte>(), static_cast<size_t>(host.bytes())});
+  if (const Status landed = traffic_.on_received(ticket, header, status); !landed.ok()) fail(landed);
 }
 
 void Node::on_sent(Ticket ticket, const Status& status) {
@@ -397,8 +295,7 @@ void Node::submit(const Job& job, std::function<void()> work) {
 }
 
 void Node::run_task(const Action& action) {
-  // What leaves from the slot must be gone before a task writes there.
-  if (downloads_[static_cast<size_t>(action.slot)] > 0) transfers_->hold_back(stage_.context().stream);
+  traffic_.hold_back(action.slot);
   submit({job_of(action.task), action.iteration, action.microbatch}, [this, action] {
     if (hooks_.on_task) hooks_.on_task(action.task, action.microbatch);
     const MachineVisit& visit = visits_[static_cast<size_t>(action.microbatch)];
@@ -413,42 +310,33 @@ void Node::run_task(const Action& action) {
   });
 }
 
-void Node::unpack(const MessageBuffer& buffer) {
-  if (buffer.local.data() != buffer.wire.data()) cast(stage_.context(), buffer.local, buffer.wire);
-}
-
-void Node::pack(const MessageBuffer& buffer) {
-  if (buffer.local.data() != buffer.wire.data()) cast(stage_.context(), buffer.wire, buffer.local);
-}
-
 void Node::run_forward(const MachineVisit& visit, const Action& action) {
   if (visit.is_data) {
     sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), tokens_, targets_);
     stage_.set_batch(action.slot, tokens_, targets_);
   } else {
-    unpack(buffers_.landing(Phase::kForward, action.slot));
+    traffic_.unpack(Phase::kForward, action.slot);
   }
   stage_.forward(action.slot);
-  if (visit.next_node >= 0) pack(buffers_.outgoing(visit, Phase::kForward, action.slot));
+  if (visit.next_node >= 0) traffic_.pack(visit, Phase::kForward, action.slot);
 }
 
 void Node::run_loss(const MachineVisit& visit, const Action& action) {
   const bool alone = visit.next_node < 0;
-  if (!alone) unpack(buffers_.landing(Phase::kForward, action.slot));
+  if (!alone) traffic_.unpack(Phase::kForward, action.slot);
   const LossSum loss = stage_.loss(action.slot, alone ? stage_.output(action.slot) : stage_.returned(action.slot));
-  if (!alone) pack(buffers_.outgoing(visit, Phase::kBackward, action.slot));
+  if (!alone) traffic_.pack(visit, Phase::kBackward, action.slot);
   loss_sum_ += loss.mean();
   ++losses_;
 }
 
 void Node::run_backward(const MachineVisit& visit, const Action& action) {
   const bool alone = visit.is_data && visit.next_node < 0;
-  if (!alone) unpack(buffers_.landing(Phase::kBackward, action.slot));
+  if (!alone) traffic_.unpack(Phase::kBackward, action.slot);
   const Tensor dy = alone ? stage_.loss_gradient(action.slot) : stage_.output_gradient(action.slot);
   if (visit.is_data) return stage_.backward(action.slot, dy, {});
-  const MessageBuffer gradient = buffers_.outgoing(visit, Phase::kBackward, action.slot);
-  stage_.backward(action.slot, dy, gradient.local);
-  pack(gradient);
+  stage_.backward(action.slot, dy, traffic_.gradient_of(visit, action.slot));
+  traffic_.pack(visit, Phase::kBackward, action.slot);
 }
 
 // The replicas hold the same sum: one of them measures it for the stage.

@@ -23,7 +23,7 @@
 #include "engine/gradient_sum.h"
 #include "engine/learning_rate.h"
 #include "engine/memory.h"
-#include "engine/message_buffers.h"
+#include "engine/message_traffic.h"
 #include "engine/sampler.h"
 #include "engine/stage.h"
 #include "engine/trace.h"
@@ -38,11 +38,10 @@ struct TrainingSettings {
   uint32_t first_iteration = 0;  // of this run: optimizer steps done before
   uint32_t iterations = 0;       // in all
   LearningRate learning_rate;
-  AdamWStep adamw;                        // learning_rate, grad_scale and step are set for each iteration
-  double clip_norm = 0;                   // 0: off
-  double stall_limit_s = 600;             // a node that waits for others so long, with nothing at all coming, gives up
-  Dtype wire_dtype = Dtype::kF32;         // of messages with activations and their gradients
-  int64_t part_bytes = int64_t{4} << 20;  // a GPU\'s messages leave in parts of so much
+  AdamWStep adamw;             // learning_rate, grad_scale and step are set for each iteration
+  double clip_norm = 0;        // 0: off
+  double stall_limit_s = 600;  // a node that waits for others so long, with nothing at all coming, gives up
+  MessageSettings messages;    // with activations and their gradients
   ReductionSettings reduction;
   uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
   double last_checkpoint_limit_s = 60;  // how long to try to write the last one
@@ -110,18 +109,6 @@ class Node : private TransportListener {
     int microbatch = -1;  // of none
   };
 
-  // Rows of a message for a slot, which comes whole or in parts, in order.
-  struct Part {
-    uint64_t key = 0;  // of the message
-    int64_t first = 0, rows = 0;
-  };
-  struct Arrival {
-    int64_t announced = 0, arrived = 0;            // rows
-    bool let_in = false;                           // by the machine
-    std::vector<std::pair<Ticket, Part>> waiting;  // until then
-    MessageBuffer buffer;                          // from then on
-  };
-
   Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
        Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
 
@@ -142,15 +129,8 @@ class Node : private TransportListener {
   void wait();
   void agree_on_reduction();
 
-  void receive(const Action& action);
-  void send(const Action& action);
   Transfers* start_transfers();
-  void receive_part(Ticket ticket, const Part& part);
-  void arrived(const MessageHeader& header, const Part& part);
-  void send_rows(MessageHeader header, const Tensor& host);
-  // Of tasks: between a message's dtype and the stage's.
-  void unpack(const MessageBuffer& buffer);
-  void pack(const MessageBuffer& buffer);
+  MessageTraffic::Events message_events();
 
   void submit(const Job& job, std::function<void()> work);
   void job_done();
@@ -182,16 +162,13 @@ class Node : private TransportListener {
   const std::vector<int> first_replicas_;   // of each stage: they measure norms and write checkpoints
   const bool first_replica_;                // this node is one of them
   const std::vector<MachineVisit> visits_;  // by microbatch; those not ours are empty
-  const MessageBuffers buffers_;
 
   ActionList actions_;
-  NodeMachine machine_;
   std::optional<Transfers> transfers_;  // none on the CPU
-  std::vector<int> downloads_;          // by slot: under way from its tensors on the device
+  MessageTraffic traffic_;
+  NodeMachine machine_;
   GradientSum gradient_sum_;
   SumExchange stats_;
-  std::map<uint64_t, Arrival> arrivals_;   // by iteration, microbatch and phase
-  std::map<Ticket, Part> landing_;         // being received
   std::vector<int32_t> tokens_, targets_;  // of the microbatch that a task reads
 
   Job job_;                 // the last one submitted

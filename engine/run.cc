@@ -119,8 +119,7 @@ TrainingSettings TrainingRun::settings() const {
   settings.adamw.eps = static_cast<float>(file.eps);
   settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
   settings.clip_norm = file.clip_norm;
-  settings.wire_dtype = wire_dtype();
-  settings.part_bytes = file.part_bytes;
+  settings.messages = {wire_dtype(), file.part_bytes};
   settings.reduction.between_devices = file.reduction == "auto";
   settings.reduction.connect_limit_s = file.connect_limit_s;
   settings.stall_limit_s = file.stall_limit_s;
