@@ -40,8 +40,9 @@ DeviceName parse_device(std::string_view text) {
 
 AttentionKernels parse_attention_kernels(std::string_view text) {
   if (text == "own") return AttentionKernels::kOwn;
+  if (text == "portable") return AttentionKernels::kPortable;
   if (text == "cudnn") return AttentionKernels::kCudnn;
-  throw ConfigError("found attention '{}', expected own or cudnn", text);
+  throw ConfigError("found attention '{}', expected own, portable or cudnn", text);
 }
 
 std::unique_ptr<Backend> make_backend(const DeviceName& name, AttentionKernels attention) {

@@ -21,7 +21,7 @@ struct DeviceName {
 // "cpu", "cuda" (the first GPU) or "cuda:1". Throws ConfigError.
 DeviceName parse_device(std::string_view text);
 
-// "own" or "cudnn", as run files have it. Throws ConfigError.
+// "own", "portable" or "cudnn", as run files have it. Throws ConfigError.
 AttentionKernels parse_attention_kernels(std::string_view text);
 
 // Throws DeviceError: no such GPU here, or it can't be used.

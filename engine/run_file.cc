@@ -61,8 +61,9 @@ void visit_fields(RunFile& run, Visitor& visit) {
                "at the end, try so long to write a last checkpoint that fails");
   visit.choice("compute.dtype", run.dtype, {"f32", "bf16"},
                "of activations and what is multiplied; weights, gradients and moments are f32");
-  visit.choice("compute.attention", run.attention, {"own", "cudnn"},
-               "on GPUs: our kernels, or cuDNN's, whose results do not repeat bit for bit");
+  visit.choice(
+      "compute.attention", run.attention, {"own", "portable", "cudnn"},
+      "on GPUs: our kernels; those that all GPUs can run; or cuDNN's, whose results do not repeat bit for bit");
   visit.flag("compute.graphs", run.graphs,
              "on GPUs: record a slot's work once and replay it; the results are the same");
   visit.choice(

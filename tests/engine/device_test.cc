@@ -19,6 +19,13 @@ TEST(Device, NamesAreReadAndWritten) {
     EXPECT_THROW(parse_device(wrong), ConfigError) << wrong;
 }
 
+TEST(Device, AttentionHasNames) {
+  EXPECT_EQ(parse_attention_kernels("own"), AttentionKernels::kOwn);
+  EXPECT_EQ(parse_attention_kernels("portable"), AttentionKernels::kPortable);
+  EXPECT_EQ(parse_attention_kernels("cudnn"), AttentionKernels::kCudnn);
+  EXPECT_THROW(parse_attention_kernels("CUDNN"), ConfigError);
+}
+
 TEST(Device, SaysWhyThereIsNoGpu) {
   EXPECT_EQ(describe_device({}, {{}, "this program was built without CUDA"}),
             "CPU (no GPU: this program was built without CUDA)");
