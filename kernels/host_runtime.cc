@@ -54,7 +54,7 @@ void* HostRuntime::do_allocate(Place, int64_t bytes) {
 void HostRuntime::release(Place, void* memory, int64_t bytes) noexcept { munmap(memory, taken_bytes(bytes)); }
 
 void HostRuntime::copy(Stream, void* to, const void* from, int64_t bytes) {
-  std::memcpy(to, from, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));  // nothing may be nowhere
 }
 
 double HostRuntime::seconds(Stream, const std::function<void()>& queue_work) {
