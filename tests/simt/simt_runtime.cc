@@ -168,7 +168,7 @@ class SimtRuntime final : public Runtime {
 
   void copy(Stream stream, void* to, const void* from, int64_t bytes) override {
     queue("copy", stream, [target = backing_of(to, bytes), source = backing_of(from, bytes), bytes] {
-      std::memcpy(target, source, static_cast<size_t>(bytes));
+      if (bytes > 0) std::memcpy(target, source, static_cast<size_t>(bytes));
     });
   }
 
