@@ -1,6 +1,7 @@
 // The devices that tests run on.
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -8,8 +9,9 @@
 
 namespace skippipe::testing {
 
-// "cpu", "simt", "simt_small" and "simt_hopper" (tests/simt), or "cuda" (the first GPU). Null where this machine or this build has none,
-// and `why_none` says why.
+// "cpu", "simt", "simt_small" and "simt_hopper" (tests/simt), or "cuda" (the first GPU). Null where this machine has no
+// GPU or this build no CPU backend, and `why_none` says why. Throws InternalError for a simulated device that the
+// program was built without: its tests are never skipped.
 std::unique_ptr<Backend> make_test_backend(const std::string& name, std::string& why_none);
 
 }  // namespace skippipe::testing

@@ -24,6 +24,7 @@
 #include "tests/simt/simt_backend.h"
 #include "tests/simt/simulated_nccl.h"
 #include "tests/temp_folder.h"
+#include "tests/wait_until.h"
 
 namespace skippipe::testing {
 namespace {
@@ -285,7 +286,7 @@ TEST_F(DeviceSumTest, APeerLostInMidSumEndsAll) {
   make(1, 3);
   on_backward_ = [&](int node, uint32_t iteration) {
     if (node != 1 || iteration != 1) return;
-    while (nccl(0).sums < 3 || nccl(2).sums < 3) std::this_thread::yield();
+    ASSERT_TRUE(testing::wait_until([&] { return nccl(0).sums >= 3 && nccl(2).sums >= 3; }));
     throw RunError("is pulled out");
   };
   const std::vector<NodeResult> results = train();
@@ -319,7 +320,10 @@ class BadReplica : public TransportListener {
   // Until the node is gone.
   void tell(const std::vector<std::string>& texts) {
     for (const std::string& text : texts) documents_.send(0, text);
-    while (!lost_) transport_.run_once(Clock::now() + std::chrono::seconds(1));
+    EXPECT_TRUE(testing::wait_until([&] {
+      if (!lost_) transport_.run_once(Clock::now() + std::chrono::seconds(1));
+      return lost_;
+    }));
   }
 
   void on_announced(Ticket ticket, const MessageHeader& header) override { documents_.on_announced(ticket, header); }

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -15,6 +13,7 @@
 #include "kernels/elementwise.h"
 #include "tests/simt/block.h"
 #include "tests/simt/simt_backend.h"
+#include "tests/wait_until.h"
 
 namespace skippipe {
 namespace {
@@ -60,9 +59,10 @@ class Gpu {
   }
   // Polls until so many copies are told of.
   void wait_for(const int& told, int count) {
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (told < count && std::chrono::steady_clock::now() < limit)
-      if (!transfers_->poll()) std::this_thread::yield();
+    ASSERT_TRUE(testing::wait_until([&] {
+      transfers_->poll();
+      return told >= count;
+    }));
     ASSERT_EQ(told, count);
   }
 
@@ -141,7 +141,8 @@ TEST(Transfers, PollingTellsOfAFailedDevice) {
       simt::queue_work(gpu.context().stream, [] { throw simt::KernelError("a kernel that fails"); });
       gpu.transfers().download(gpu.received(), gpu.device(), [&] { told = true; });
       queued = true;
-      while (!told) gpu.transfers().poll();
+      EXPECT_TRUE(testing::wait_until([&] { return gpu.transfers().poll() || told; }))
+          << "polling never told of the failure";
       finish(gpu.context());
     };
     EXPECT_THROW(fail_in_mid_transfer(), DeviceError);

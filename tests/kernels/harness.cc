@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <set>
 
 #include "tests/kernels/tolerance.h"
+#include "tests/test_backend.h"
 
 namespace skippipe::testing {
 namespace {
@@ -177,10 +177,7 @@ KernelTest::KernelTest() : ctx_{nullptr, GetParam().threads, {}, nullptr}, rando
 void KernelTest::SetUp() {
   std::string why_none;
   device_ = make_test_device(GetParam().backend, why_none);
-  if (!device_) {
-    if (std::getenv("SKP_REQUIRE_CUDA") != nullptr) FAIL() << why_none;
-    GTEST_SKIP() << why_none;
-  }
+  SKP_SKIP_WITHOUT(device_, why_none);
   ctx_.backend = &device_->backend();
   coverage().named(current_suite(), GetParam().backend);
 }

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <future>
 #include <numeric>
@@ -16,6 +15,8 @@
 #include "kernels/matmul.h"
 #include "tests/kernels/sums.h"
 #include "tests/kernels/test_device.h"
+#include "tests/test_backend.h"
+#include "tests/wait_until.h"
 
 namespace skippipe::testing {
 namespace {
@@ -27,9 +28,7 @@ class RuntimeTest : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     std::string why_none;
     device_ = make_test_device(GetParam(), why_none);
-    if (device_) return;
-    if (std::getenv("SKP_REQUIRE_CUDA") != nullptr) FAIL() << why_none;
-    GTEST_SKIP() << why_none;
+    SKP_SKIP_WITHOUT(device_, why_none);
   }
 
   TestDevice& device() { return *device_; }
@@ -181,7 +180,7 @@ TEST_P(RuntimeTest, TellsWhenAllIsDone) {
   EXPECT_TRUE(runtime().finished(stream.get()));
   for (int i = 0; i < Sums::kSteps; ++i) sums.step(stream.get());
   sums.copy_to(stream.get(), host.get());
-  while (!runtime().finished(stream.get())) std::this_thread::yield();
+  ASSERT_TRUE(wait_until([&] { return runtime().finished(stream.get()); }));
   EXPECT_EQ(std::memcmp(host.get(), sums.expected().data(), Sums::kBytes), 0);
 }
 

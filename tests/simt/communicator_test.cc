@@ -15,6 +15,7 @@
 #include "tests/simt/block.h"
 #include "tests/simt/simt_runtime.h"
 #include "tests/simt/simulated_nccl.h"
+#include "tests/wait_until.h"
 
 namespace skippipe::simt {
 namespace {
@@ -212,7 +213,7 @@ TEST(Communicator, AnAbortThatHangsHoldsUpNobody) {
   communicator.reset();
   EXPECT_EQ(nccl->aborts, 0);
   nccl->fault = NcclFault::kNone;
-  while (nccl->aborts == 0) std::this_thread::yield();
+  EXPECT_TRUE(testing::wait_until([&] { return nccl->aborts == 1; }));
 }
 
 }  // namespace

@@ -6,7 +6,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 
 namespace skippipe::simt {
 
@@ -21,10 +24,35 @@ enum class NcclFault {
   kAbortHangs  // for as long as the fault is not taken back
 };
 
+// A fault that tests plant and take back while nodes run.
+class PlantedNcclFault {
+ public:
+  PlantedNcclFault& operator=(NcclFault fault) {
+    const std::lock_guard lock(mutex_);
+    fault_ = fault;
+    changed_.notify_all();
+    return *this;
+  }
+  operator NcclFault() const {  // NOLINT
+    const std::lock_guard lock(mutex_);
+    return fault_;
+  }
+  // False if it was still there at the limit.
+  bool wait_until_not(NcclFault fault, std::chrono::seconds limit) const {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, limit, [&] { return fault_ != fault; });
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  NcclFault fault_ = NcclFault::kNone;
+};
+
 // That of one device. Tests change and read it while nodes run.
 struct SimulatedNccl {
   int version = 22809;
-  std::atomic<NcclFault> fault = NcclFault::kNone;
+  PlantedNcclFault fault;
   std::atomic<int> ids = 0;     // made
   std::atomic<int> sums = 0;    // begun
   std::atomic<int> aborts = 0;  // done
