@@ -70,24 +70,7 @@ fi
 lines=$(wc -l <"$text")
 document_lines=$((lines < 400 ? 1 : lines > 40000 ? 100 : lines / 400))
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines $document_lines "$text"
-cat >config.json <<END
-{
-  "architectures": ["LlamaForCausalLM"],
-  "model_type": "llama",
-  "hidden_act": "silu",
-  "hidden_size": 128,
-  "intermediate_size": 344,
-  "num_hidden_layers": 6,
-  "num_attention_heads": 4,
-  "num_key_value_heads": 2,
-  "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-5,
-  "rope_theta": 10000.0,
-  "tie_word_embeddings": true,
-  "torch_dtype": "float32",
-  "vocab_size": 1000
-}
-END
+cp "$repository/examples/demo-config.json" config.json
 
 say "Measuring this machine"
 "$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 --max-slots 3 \

@@ -62,25 +62,7 @@ make_text() {
 make_text >text.txt
 "$skippipe" tokenizer --vocabulary 1000 --out tokenizer.model text.txt
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines 100 text.txt
-# The demo's.
-cat >config.json <<'END'
-{
-  "architectures": ["LlamaForCausalLM"],
-  "model_type": "llama",
-  "hidden_act": "silu",
-  "hidden_size": 128,
-  "intermediate_size": 344,
-  "num_hidden_layers": 6,
-  "num_attention_heads": 4,
-  "num_key_value_heads": 2,
-  "max_position_embeddings": 256,
-  "rms_norm_eps": 1e-5,
-  "rope_theta": 10000.0,
-  "tie_word_embeddings": true,
-  "torch_dtype": "float32",
-  "vocab_size": 1000
-}
-END
+cp "$repository/examples/demo-config.json" config.json
 cat >network.json <<'END'
 {
   "format": "skippipe-network",
