@@ -1,12 +1,19 @@
 // How far apart the steady clocks of two nodes are, from messages there and back.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
-#include "comm/transport.h"
-
 namespace skippipe {
+
+using Clock = std::chrono::steady_clock;
+
+// A peer's steady clock says `seconds` more than ours, give or take error_s.
+struct ClockOffset {
+  double seconds = 0;
+  double error_s = 0;
+};
 
 // Nanoseconds of our steady clock, as nodes tell them each other; their zero is the machine's own.
 int64_t steady_ns(Clock::time_point time);

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "comm/clock_offset.h"
 #include "comm/control_frame.h"
 #include "comm/socket.h"
-#include "comm/transport.h"
 
 namespace skippipe {
 

@@ -19,7 +19,6 @@
 #include "comm/control_connection.h"
 #include "comm/control_frame.h"
 #include "comm/socket.h"
-#include "comm/transport.h"
 
 namespace skippipe {
 

@@ -12,18 +12,12 @@
 #include <span>
 
 #include "base/status.h"
+#include "comm/clock_offset.h"
 #include "comm/message.h"
 
 namespace skippipe {
 
-using Clock = std::chrono::steady_clock;
 using Ticket = uint64_t;  // names a send or an announced message within one transport
-
-// A peer's steady clock says `seconds` more than ours, give or take error_s.
-struct ClockOffset {
-  double seconds = 0;
-  double error_s = 0;
-};
 
 // Called from inside Transport::run_once, on its thread. May call send and receive, but not run_once.
 class TransportListener {

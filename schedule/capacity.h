@@ -7,9 +7,6 @@
 
 namespace skippipe {
 
-// More than this a node never has; also the most that network and plan files may say.
-inline constexpr int kMaxSlots = 4096;
-
 // The node's own number; or, where its slots follow from its memory and the workload says what stages take, what
 // kStageMemoryShare of it leaves beside the stage's state, at most one for each microbatch. 0: the stage does not fit.
 int slots_in_stage(const PlanRequest& request, int node, int stage);

@@ -50,7 +50,7 @@ NetworkNode read_node(const JsonReader& json) {
   node.loss_over_forward = json.get_double("loss_over_forward", node.loss_over_forward, 0, 1000);
   if (const auto loss = json.find("loss_s")) node.loss_s = loss->as_double(0, kMaxSeconds);
   node.step_s_per_byte = json.get_double("step_s_per_byte", 0, 0, 1);
-  node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, 4096));
+  node.slots = static_cast<int>(json.get_int("slots", node.slots, 1, kMaxSlots));
   node.memory_bytes = json.get_int("memory_bytes", 0, 0, kMaxBytes);
   node.slots_from_memory = node.memory_bytes > 0 && !json.find("slots");
   node.uplink_bytes_per_s = read_bandwidth(json, "uplink_mbit_per_s", "not shared");

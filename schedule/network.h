@@ -14,6 +14,9 @@ class JsonReader;
 // Of a network.
 inline constexpr int kMaxNodes = 4096;
 
+// Of a node: what network and plan files may say, and what planners find room for.
+inline constexpr int kMaxSlots = 4096;
+
 // What a stage's slots and parameters may take of a node's memory. The rest is for the buffers of messages and of the
 // gradients' sum, for checkpoints being written, and for other programs.
 inline constexpr double kStageMemoryShare = 0.75;

@@ -28,7 +28,7 @@ void require(bool fine, const char* field, double found, const char* expected) {
 
 void check(const NetworkShape& shape) {
   require(shape.nodes >= 1 && shape.nodes <= kMaxNodes, "nodes", shape.nodes, "1 to 4096");
-  static_assert(kMaxNodes == 4096);
+  static_assert(kMaxNodes == 4096 && kMaxSlots == 4096);
   require(shape.clusters >= 1 && shape.clusters <= shape.nodes, "clusters", shape.clusters, "1 to the number of nodes");
   require(shape.forward_s > 0 && shape.forward_s <= 1e6, "forward_s", shape.forward_s, "more than 0, at most 1e6");
   require(!shape.classes.empty(), "classes", 0, "at least one");
@@ -38,7 +38,7 @@ void check(const NetworkShape& shape) {
   require(shape.overhead_s >= 0 && shape.overhead_s <= 1e6, "overhead_s", shape.overhead_s, "0 to 1e6");
   require(shape.uplink_mbit_per_s >= 0 && shape.uplink_mbit_per_s <= 1e12, "uplink_mbit_per_s", shape.uplink_mbit_per_s,
           "more than 0, at most 1e12, or 0: not shared");
-  require(shape.slots >= 1 && shape.slots <= 4096, "slots", shape.slots, "1 to 4096");
+  require(shape.slots >= 1 && shape.slots <= kMaxSlots, "slots", shape.slots, "1 to 4096");
 }
 
 }  // namespace

@@ -218,7 +218,7 @@ Plan read_plan(const JsonReader& root) {
   plan.rules = read_rules(root.at("rules"));
   for (const JsonReader& node : list_of(root.at("nodes"), 1, kMaxNodes)) {
     plan.node_names.push_back(node.at("name").as_string());
-    plan.node_slots.push_back(static_cast<int>(node.at("slots").as_int(1, 4096)));
+    plan.node_slots.push_back(static_cast<int>(node.at("slots").as_int(1, kMaxSlots)));
   }
   const size_t nodes = plan.node_names.size();
   for (const JsonReader& stage : list_of(root.at("stages"), 1, nodes)) {

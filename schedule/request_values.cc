@@ -49,7 +49,7 @@ void check_node(const NetworkNode& node) {
   if (node.loss_s) require(*node.loss_s, 0, kMaxSeconds, field("loss_s").c_str());
   require(node.step_s_per_byte, 0, 1, field("step_s_per_byte").c_str());
   require(node.uplink_bytes_per_s, 0, 1e18, field("uplink_bytes_per_s").c_str());
-  require(node.slots, 1, 4096, field("slots").c_str());
+  require(node.slots, 1, kMaxSlots, field("slots").c_str());
   require(static_cast<double>(node.memory_bytes), 0, 1e18, field("memory_bytes").c_str());
 }
 

@@ -37,7 +37,4 @@ struct ShapeChoice {
 // wins. Deterministic where the planner is. Throws ConfigError for a request that makes no sense.
 ShapeChoice choose_shape(const Planner& planner, const ShapeRequest& request);
 
-// At most 12 rows for people, the best of each number of stages before others, the first marked; the rest counted.
-std::string shape_table(const ShapeChoice& choice);
-
 }  // namespace skippipe

@@ -1,10 +1,10 @@
+#include "schedule/shape_table.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
-
-#include "schedule/shape_search.h"
 
 namespace skippipe {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "schedule/shape_search.h"
+#include "schedule/shape_table.h"
 #include "schedule/validator.h"
 #include "tools/plan_search.h"
 

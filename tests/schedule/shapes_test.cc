@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "schedule/capacity.h"
 #include "schedule/shape_search.h"
+#include "schedule/shape_table.h"
 #include "schedule/validator.h"
 #include "tests/expect_error.h"
 #include "tests/schedule/random_plans.h"
