@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "comm/shaped_transport.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 
 namespace skippipe {
 

@@ -18,9 +18,9 @@
 #include "engine/run_description.h"
 #include "engine/run_file.h"
 #include "engine/token_shards.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
-#include "schedule/validator.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
+#include "schedule/plan/validator.h"
 #include "tokenizer/tokenizer.h"
 
 namespace skippipe {

@@ -3,7 +3,7 @@
 
 #include "comm/link_probe.h"
 #include "engine/quartiles.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 
 namespace skippipe {
 

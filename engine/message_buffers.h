@@ -6,7 +6,7 @@
 #include "engine/memory.h"
 #include "engine/stage.h"
 #include "kernels/tensor.h"
-#include "schedule/node_machine.h"
+#include "schedule/machine/node_machine.h"
 
 namespace skippipe {
 

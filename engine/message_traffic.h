@@ -11,7 +11,7 @@
 #include "engine/message_buffers.h"
 #include "engine/stage.h"
 #include "engine/transfers.h"
-#include "schedule/node_machine.h"
+#include "schedule/machine/node_machine.h"
 
 namespace skippipe {
 

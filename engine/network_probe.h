@@ -17,7 +17,7 @@
 #include "comm/transport.h"
 #include "engine/link_measurement.h"
 #include "engine/probe.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 
 namespace skippipe {
 

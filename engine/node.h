@@ -29,8 +29,8 @@
 #include "engine/trace.h"
 #include "engine/transfers.h"
 #include "kernels/adamw.h"
-#include "schedule/node_machine.h"
-#include "schedule/plan.h"
+#include "schedule/machine/node_machine.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

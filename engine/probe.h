@@ -7,7 +7,7 @@
 #include "engine/model_config.h"
 #include "engine/quartiles.h"
 #include "engine/stage.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 
 namespace skippipe {
 

@@ -9,7 +9,7 @@
 #include "engine/model_files.h"
 #include "engine/run_memory.h"
 #include "kernels/copy.h"
-#include "schedule/validator.h"
+#include "schedule/plan/validator.h"
 
 namespace skippipe {
 namespace {

@@ -16,8 +16,8 @@
 #include "engine/stage.h"
 #include "engine/token_shards.h"
 #include "kernels/backend.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

@@ -14,8 +14,8 @@
 
 #include "engine/memory.h"
 #include "engine/run.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

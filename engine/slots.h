@@ -5,8 +5,8 @@
 
 #include "engine/stage.h"
 #include "kernels/context.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

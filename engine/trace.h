@@ -8,7 +8,7 @@
 
 #include "comm/message.h"
 #include "comm/transport.h"
-#include "schedule/node_machine.h"
+#include "schedule/machine/node_machine.h"
 
 namespace skippipe {
 

@@ -10,13 +10,13 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "schedule/evaluator.h"
-#include "schedule/moves.h"
-#include "schedule/network_generator.h"
-#include "schedule/planner.h"
-#include "schedule/replanning.h"
-#include "schedule/simulator.h"
-#include "schedule/validator.h"
+#include "schedule/machine/simulator.h"
+#include "schedule/plan/network_generator.h"
+#include "schedule/plan/validator.h"
+#include "schedule/search/evaluator.h"
+#include "schedule/search/moves.h"
+#include "schedule/search/planner.h"
+#include "schedule/search/replanning.h"
 #include "tests/schedule/counted_new.h"
 
 namespace skippipe {

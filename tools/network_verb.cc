@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "schedule/network_generator.h"
+#include "schedule/plan/network_generator.h"
 #include "tools/verbs.h"
 
 namespace skippipe {

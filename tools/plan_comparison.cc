@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "schedule/comparison.h"
-#include "schedule/svg.h"
+#include "schedule/pictures/comparison.h"
+#include "schedule/pictures/svg.h"
 #include "tools/plan_search.h"
 
 namespace skippipe {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "schedule/planner.h"
+#include "schedule/search/planner.h"
 
 namespace skippipe {
 

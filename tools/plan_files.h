@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "schedule/network.h"
-#include "schedule/plan.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

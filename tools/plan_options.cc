@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "engine/model_config.h"
 #include "engine/slots.h"
-#include "schedule/capacity.h"
+#include "schedule/search/capacity.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"
 

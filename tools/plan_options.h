@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "kernels/tensor.h"
-#include "schedule/planner.h"
-#include "schedule/shapes.h"
+#include "schedule/search/planner.h"
+#include "schedule/search/shapes.h"
 
 namespace skippipe {
 

@@ -6,12 +6,12 @@
 #include <algorithm>
 
 #include "base/file.h"
-#include "schedule/explanation.h"
-#include "schedule/lower_bound.h"
-#include "schedule/plan_map.h"
-#include "schedule/simulator.h"
-#include "schedule/svg.h"
-#include "schedule/timeline.h"
+#include "schedule/machine/simulator.h"
+#include "schedule/pictures/explanation.h"
+#include "schedule/pictures/plan_map.h"
+#include "schedule/pictures/svg.h"
+#include "schedule/pictures/timeline.h"
+#include "schedule/search/lower_bound.h"
 #include "tools/progress.h"
 
 namespace skippipe {

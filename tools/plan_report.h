@@ -4,9 +4,9 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "schedule/network.h"
-#include "schedule/plan.h"
-#include "schedule/planner.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
+#include "schedule/search/planner.h"
 
 namespace skippipe {
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <memory>
 
-#include "schedule/lower_bound.h"
-#include "schedule/validator.h"
+#include "schedule/plan/validator.h"
+#include "schedule/search/lower_bound.h"
 #include "tools/progress.h"
 
 namespace skippipe {

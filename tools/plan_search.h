@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include "schedule/planner.h"
+#include "schedule/search/planner.h"
 
 namespace skippipe {
 

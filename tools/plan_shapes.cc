@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "base/error.h"
-#include "schedule/shape_search.h"
-#include "schedule/shape_table.h"
-#include "schedule/validator.h"
+#include "schedule/pictures/shape_table.h"
+#include "schedule/plan/validator.h"
+#include "schedule/search/shape_search.h"
 #include "tools/plan_search.h"
 
 namespace skippipe {

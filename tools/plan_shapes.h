@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "schedule/shapes.h"
+#include "schedule/search/shapes.h"
 
 namespace skippipe {
 

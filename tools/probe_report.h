@@ -3,7 +3,7 @@
 
 #include "engine/network_probe.h"
 #include "engine/probe.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 
 namespace skippipe {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "schedule/replanning.h"
-#include "schedule/validator.h"
+#include "schedule/plan/validator.h"
+#include "schedule/search/replanning.h"
 #include "tools/plan_files.h"
 #include "tools/plan_report.h"
 #include "tools/verbs.h"

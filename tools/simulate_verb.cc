@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "base/error.h"
-#include "schedule/ranking.h"
-#include "schedule/simulator.h"
-#include "schedule/validator.h"
+#include "schedule/machine/ranking.h"
+#include "schedule/machine/simulator.h"
+#include "schedule/plan/validator.h"
 #include "tools/plan_files.h"
 #include "tools/plan_report.h"
 #include "tools/verbs.h"

@@ -8,8 +8,8 @@
 #include "base/random.h"
 #include "kernels/copy.h"
 #include "kernels/cpu_backend.h"
-#include "schedule/ranking.h"
-#include "schedule/simulator.h"
+#include "schedule/machine/ranking.h"
+#include "schedule/machine/simulator.h"
 #include "tests/test_backend.h"
 
 namespace skippipe::testing {

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "engine/convert.h"
 #include "engine/token_shards.h"
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 #include "tests/expect_error.h"
 #include "tests/temp_folder.h"
 

@@ -1,7 +1,7 @@
 #include "base/error.h"
-#include "schedule/node_machine.h"
-#include "schedule/plan.h"
-#include "schedule/validator.h"
+#include "schedule/machine/node_machine.h"
+#include "schedule/plan/plan.h"
+#include "schedule/plan/validator.h"
 #include "tests/fuzz/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

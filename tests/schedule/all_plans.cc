@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "base/random.h"
-#include "schedule/capacity.h"
-#include "schedule/ranking.h"
+#include "schedule/machine/ranking.h"
+#include "schedule/search/capacity.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe::test {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "schedule/planner.h"
-#include "schedule/simulator.h"
+#include "schedule/machine/simulator.h"
+#include "schedule/search/planner.h"
 
 namespace skippipe::test {
 

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "schedule/ranking.h"
+#include "schedule/machine/ranking.h"
 
 namespace skippipe::test {
 

@@ -5,8 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "schedule/network.h"
-#include "schedule/plan.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe::test {
 

@@ -6,10 +6,10 @@
 #include <limits>
 
 #include "base/file.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
-#include "schedule/planner.h"
-#include "schedule/validator.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
+#include "schedule/plan/validator.h"
+#include "schedule/search/planner.h"
 #include "tests/tools/verb_test.h"
 
 namespace skippipe {

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <thread>
 
-#include "schedule/network.h"
+#include "schedule/plan/network.h"
 #include "tests/temp_folder.h"
 #include "tests/tools/run_program.h"
 #include "tests/tools/unused_addresses.h"

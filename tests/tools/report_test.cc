@@ -9,7 +9,7 @@
 
 #include "base/file.h"
 #include "engine/trace_file.h"
-#include "schedule/plan.h"
+#include "schedule/plan/plan.h"
 #include "tests/tools/run_fixture.h"
 
 namespace skippipe {

@@ -3,7 +3,7 @@
 #include "engine/checkpoint_files.h"
 #include "engine/run_description.h"
 #include "kernels/cpu_backend.h"
-#include "schedule/plan.h"
+#include "schedule/plan/plan.h"
 #include "tests/expect_error.h"
 #include "tests/tools/run_fixture.h"
 #include "tests/tools/unused_addresses.h"

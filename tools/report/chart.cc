@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "base/markup.h"
-#include "schedule/axis.h"
+#include "schedule/pictures/axis.h"
 #include "tools/report/style.h"
 
 namespace skippipe {

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "engine/trace_file.h"
-#include "schedule/network.h"
-#include "schedule/plan.h"
-#include "schedule/simulator.h"
+#include "schedule/machine/simulator.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
 
 namespace skippipe {
 

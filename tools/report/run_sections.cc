@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-#include "schedule/timeline.h"
+#include "schedule/pictures/timeline.h"
 #include "tools/report/chart.h"
 #include "tools/report/html.h"
 #include "tools/report/sections.h"

@@ -1,0 +1,37 @@
+// What planners share: how a request is checked, how a plan begins and ends.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/random.h"
+#include "schedule/search/planner.h"
+
+namespace skippipe {
+
+// Throws ConfigError unless the request makes sense. Returns what makes it infeasible from the start, if anything.
+std::optional<PlanResult> check_request(const PlanRequest& request);
+// The same for a planner whose paths skip nothing, whatever the rules say.
+std::optional<PlanResult> check_unskipped_request(const PlanRequest& request);
+
+// Stages that a path visits: P = S - round(r * S).
+int path_length(const PlanRequest& request);
+
+// The network's nodes at random, in stages of the sizes that the request says, else even ones.
+std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random);
+
+// Everything but the paths: rules, workload, nodes, the request's stages and slots there, and microbatches of `length`
+// visits with priorities.
+Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length);
+
+// From stages, slots and paths: ranks and predictions, or which of the request's limits they break.
+PlanResult finish_plan(const PlanRequest& request, Plan plan);
+
+// One for each method.
+std::unique_ptr<Planner> make_full_planner();
+std::unique_ptr<Planner> make_random_skip_planner();
+std::unique_ptr<Planner> make_skippipe_no_collision_planner();
+std::unique_ptr<Planner> make_skippipe_planner();
+std::unique_ptr<Planner> make_joint_planner();
+
+}  // namespace skippipe

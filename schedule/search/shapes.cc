@@ -1,0 +1,306 @@
+#include "schedule/search/shapes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/error.h"
+#include "schedule/search/path_graph.h"
+#include "schedule/search/planning.h"
+
+namespace skippipe {
+namespace {
+
+constexpr int kMaxStages = 1024;  // as the program's options
+// Numbers of stages are tried one by one up to this, then each about an eighth further.
+constexpr int kAllStagesUpTo = 16;
+constexpr int kStepShare = 8;
+// Of a layer on a node whose speed is not known.
+constexpr double kLeastSeconds = 1e-12;
+constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
+
+int path_length(const PlanRules& rules, int stages) {
+  PlanRequest request;
+  request.rules = rules;
+  request.workload.stage_layers.assign(static_cast<size_t>(stages), 1);
+  return path_length(request);
+}
+
+// What a stage has to do for a microbatch, mean over those that skip it, shared by its nodes.
+struct StageCost {
+  double layer_s = 0;  // for each of its layers
+  double fixed_s = 0;  // whatever they are
+  int64_t most_layers = kUnbounded;
+
+  double seconds(int layers) const { return layer_s * layers + fixed_s; }
+};
+
+// Bytes that a stage with one slot takes, a linear function of its layers.
+struct MemoryUse {
+  double fixed_bytes = 0;
+  double layer_bytes = 0;
+};
+
+class CostEstimate {
+ public:
+  explicit CostEstimate(const ShapeRequest& request) : request_(request) {
+    if (!slots_follow_from_memory() || request.layers < 3) return;
+    const Workload late = request.workload_of({1, request.layers - 1});
+    if (late.stage_slot_bytes.empty()) return;
+    const Workload early = request.workload_of({request.layers - 1, 1});
+    first_stage_ = memory_use(late, early, 0);
+    other_stage_ = memory_use(early, late, 1);
+  }
+
+  bool slots_follow_from_memory() const { return std::ranges::any_of(nodes(), &NetworkNode::slots_from_memory); }
+
+  // Each stage on the nodes given.
+  std::vector<StageCost> of_stages(const std::vector<std::vector<int>>& stages) const {
+    const auto count = static_cast<int>(stages.size());
+    std::vector<StageCost> costs;
+    for (size_t s = 0; s < stages.size(); ++s) costs.push_back(of_stage(stages[s], s, visits(count, s)));
+    return costs;
+  }
+
+  // Each stage on so many nodes of mean speed and the least memory.
+  std::vector<StageCost> of_counts(const std::vector<int>& counts) const {
+    std::vector<int> all(nodes().size());
+    std::iota(all.begin(), all.end(), 0);
+    const auto stages = static_cast<int>(counts.size());
+    std::vector<StageCost> costs;
+    for (size_t s = 0; s < counts.size(); ++s) {
+      const double more = static_cast<double>(all.size()) / counts[s];
+      StageCost cost = of_stage(all, s, visits(stages, s));
+      cost.layer_s *= more;
+      cost.fixed_s *= more;
+      costs.push_back(cost);
+    }
+    return costs;
+  }
+
+  double layer_s(const NetworkNode& node, size_t stage) const {
+    const double loss = stage == 0 && !node.loss_s ? node.loss_over_forward : 0;
+    return std::max(kLeastSeconds, node.forward_s * (1 + node.backward_over_forward + loss));
+  }
+
+ private:
+  const std::vector<NetworkNode>& nodes() const { return request_.plan.network.nodes; }
+
+  // Of a microbatch to a stage, in the mean.
+  double visits(int stages, size_t stage) const {
+    if (stage == 0) return 1;
+    return static_cast<double>(path_length(request_.plan.rules, stages) - 1) / (stages - 1);
+  }
+
+  MemoryUse memory_use(const Workload& one_layer, const Workload& all_but_one, size_t stage) const {
+    const auto bytes = [&](const Workload& workload) {
+      return static_cast<double>(workload.stage_state_bytes[stage] + workload.stage_slot_bytes[stage]);
+    };
+    const double layer = (bytes(all_but_one) - bytes(one_layer)) / (request_.layers - 2);
+    return {.fixed_bytes = bytes(one_layer) - layer, .layer_bytes = layer};
+  }
+
+  StageCost of_stage(const std::vector<int>& stage_nodes, size_t stage, double visits) const {
+    StageCost cost;
+    double rate = 0, loss_s = 0;
+    for (const int index : stage_nodes) {
+      const NetworkNode& node = nodes()[static_cast<size_t>(index)];
+      rate += 1 / layer_s(node, stage);
+      if (stage == 0) loss_s += node.loss_s.value_or(0);
+      cost.most_layers = std::min(cost.most_layers, most_layers(node, stage));
+    }
+    const auto count = static_cast<double>(stage_nodes.size());
+    cost.layer_s = visits / rate;
+    cost.fixed_s = loss_s / count / count;
+    return cost;
+  }
+
+  int64_t most_layers(const NetworkNode& node, size_t stage) const {
+    const MemoryUse& use = stage == 0 ? first_stage_ : other_stage_;
+    if (!node.slots_from_memory || use.layer_bytes <= 0) return kUnbounded;
+    const double left = kStageMemoryShare * static_cast<double>(node.memory_bytes) - use.fixed_bytes;
+    return std::max<int64_t>(0, static_cast<int64_t>(left / use.layer_bytes));
+  }
+
+  const ShapeRequest& request_;
+  MemoryUse first_stage_, other_stage_;
+};
+
+// One layer for each stage, then each for the stage that has least to do with it. Nothing: they do not fit.
+std::optional<std::vector<int>> give_layers(int layers, const std::vector<StageCost>& costs) {
+  std::vector<int> given(costs.size(), 1);
+  for (const StageCost& cost : costs)
+    if (cost.most_layers < 1) return std::nullopt;
+  for (int left = layers - static_cast<int>(costs.size()); left > 0; --left) {
+    size_t best = costs.size();
+    for (size_t s = 0; s < costs.size(); ++s) {
+      if (given[s] >= costs[s].most_layers) continue;
+      if (best == costs.size() || costs[s].seconds(given[s] + 1) < costs[best].seconds(given[best] + 1)) best = s;
+    }
+    if (best == costs.size()) return std::nullopt;
+    ++given[best];
+  }
+  return given;
+}
+
+// One node for each stage, then each for the stage that has most to do for its nodes; `costs` are of one node each.
+std::vector<int> give_nodes(int nodes, const std::vector<int>& layers, const std::vector<StageCost>& costs) {
+  std::vector<int> given(costs.size(), 1);
+  const auto seconds = [&](size_t s) { return costs[s].seconds(layers[s]) / given[s]; };
+  for (int left = nodes - static_cast<int>(costs.size()); left > 0; --left) {
+    size_t best = 0;
+    for (size_t s = 1; s < costs.size(); ++s)
+      if (seconds(s) > seconds(best)) best = s;
+    ++given[best];
+  }
+  return given;
+}
+
+// So many data nodes, at most one for each microbatch and one node left for each other stage; the rest evenly.
+std::vector<int> counts_with(const ShapeRequest& request, int data_nodes, int stages) {
+  const int nodes = request.plan.network.size();
+  while (data_nodes > 1 && data_nodes > request.microbatches_of(data_nodes)) --data_nodes;
+  data_nodes = stages == 1 ? nodes : std::min(data_nodes, nodes - stages + 1);
+  std::vector<int> counts = {data_nodes};
+  const std::vector<int> others = split_evenly(nodes - data_nodes, std::max(1, stages - 1));
+  if (stages > 1) counts.insert(counts.end(), others.begin(), others.end());
+  return counts;
+}
+
+std::vector<std::vector<int>> candidate_counts(const ShapeRequest& request, int stages, const CostEstimate& estimate) {
+  const int nodes = request.plan.network.size();
+  const std::vector<StageCost> each = estimate.of_counts(std::vector<int>(static_cast<size_t>(stages), 1));
+  const int by_work = give_nodes(nodes, split_evenly(request.layers, stages), each).front();
+  std::vector<std::vector<int>> result;
+  for (const int data_nodes : {split_evenly(nodes, stages).front(), by_work, 2 * nodes / (stages + 1)})
+    result.push_back(counts_with(request, std::max(1, data_nodes), stages));
+  return result;
+}
+
+// The nodes in an order, cut into stages.
+std::vector<std::vector<int>> cut(const std::vector<int>& order, const std::vector<int>& counts) {
+  std::vector<std::vector<int>> stages;
+  auto next = order.begin();
+  for (const int count : counts) {
+    stages.emplace_back(next, next + count);
+    next += count;
+  }
+  return stages;
+}
+
+// The fastest nodes first; and where memory counts, those of most memory.
+std::vector<std::vector<int>> node_orders(const ShapeRequest& request, const CostEstimate& estimate) {
+  const std::vector<NetworkNode>& nodes = request.plan.network.nodes;
+  std::vector<int> order(nodes.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto layer_s = [&](int node) { return estimate.layer_s(nodes[static_cast<size_t>(node)], 1); };
+  const auto memory = [&](int node) {
+    const NetworkNode& found = nodes[static_cast<size_t>(node)];
+    return found.slots_from_memory ? found.memory_bytes : kUnbounded;
+  };
+  std::ranges::stable_sort(order, {}, layer_s);
+  std::vector<std::vector<int>> orders = {order};
+  if (!estimate.slots_follow_from_memory()) return orders;
+  std::ranges::stable_sort(order, std::greater{}, memory);
+  orders.push_back(order);
+  return orders;
+}
+
+std::vector<int> counts_of(const Plan& plan) {
+  std::vector<int> counts;
+  for (const std::vector<int>& stage : plan.stages) counts.push_back(static_cast<int>(stage.size()));
+  return counts;
+}
+
+}  // namespace
+
+void set_shape(const ShapeRequest& request, const Shape& shape, PlanRequest& plan) {
+  plan.workload = request.workload_of(shape.stage_layers);
+  plan.stages.clear();
+  plan.nodes_per_stage = shape.nodes_per_stage;
+  plan.microbatches = request.microbatches_of(shape.nodes_per_stage.front());
+}
+
+std::vector<int> stage_counts(const ShapeRequest& request) {
+  const int most = std::min({request.layers, request.plan.network.size(), kMaxStages});
+  std::vector<int> counts;
+  for (int stages = 1; stages <= most; stages += stages < kAllStagesUpTo ? 1 : stages / kStepShare)
+    counts.push_back(stages);
+  return counts;
+}
+
+std::optional<PlanResult> check_stage_count(const ShapeRequest& request, int stages) {
+  const PlanRules& rules = request.plan.rules;
+  const int length = path_length(rules, stages);
+  if (length < std::min(2, stages))
+    return PlanResult{.rule = "C2",
+                      .why = fmt::format("a skip ratio of {:.3g} leaves {} of {} stages to visit, no other than the "
+                                         "first would be trained",
+                                         rules.skip_ratio, length, stages)};
+  if (!PathGraph(stages, length, rules).has_path())
+    return PlanResult{.rule = "C3", .why = fmt::format("no path of {} of {} stages keeps it", length, stages)};
+  return std::nullopt;
+}
+
+std::vector<Shape> candidate_shapes(const ShapeRequest& request, int stages) {
+  const CostEstimate estimate(request);
+  const std::vector<std::vector<int>> orders = node_orders(request, estimate);
+  std::vector<Shape> shapes;
+  const auto add = [&](const std::vector<int>& counts, std::optional<std::vector<int>> layers) {
+    if (!layers || counts.front() > request.microbatches_of(counts.front())) return;
+    Shape shape = {.stage_layers = *std::move(layers), .nodes_per_stage = counts};
+    if (std::ranges::find(shapes, shape) == shapes.end()) shapes.push_back(std::move(shape));
+  };
+  for (const std::vector<int>& counts : candidate_counts(request, stages, estimate)) {
+    add(counts, split_evenly(request.layers, stages));
+    add(counts, give_layers(request.layers, estimate.of_counts(counts)));
+    for (const std::vector<int>& order : orders)
+      add(counts, give_layers(request.layers, estimate.of_stages(cut(order, counts))));
+  }
+  return shapes;
+}
+
+Shape balance_layers(const ShapeRequest& request, const Plan& plan) {
+  const CostEstimate estimate(request);
+  auto layers = give_layers(request.layers, estimate.of_stages(plan.stages));
+  return {.stage_layers = layers ? *std::move(layers) : plan.workload.stage_layers, .nodes_per_stage = counts_of(plan)};
+}
+
+std::vector<Shape> move_nodes(const ShapeRequest& request, const Plan& plan) {
+  const std::vector<StageCost> costs = CostEstimate(request).of_stages(plan.stages);
+  const std::vector<int> counts = counts_of(plan);
+  const std::vector<int>& layers = plan.workload.stage_layers;
+  const auto busiest = static_cast<size_t>(
+      std::ranges::max_element(
+          costs, {}, [&](const StageCost& c) { return c.seconds(layers[static_cast<size_t>(&c - costs.data())]); }) -
+      costs.begin());
+  // What a stage would have to do with a node less.
+  const auto without_one = [&](size_t s) { return costs[s].seconds(layers[s]) * counts[s] / (counts[s] - 1); };
+  std::vector<Shape> shapes;
+  for (const size_t taker : {busiest, size_t{0}}) {
+    size_t giver = counts.size();
+    for (size_t s = 0; s < counts.size(); ++s)
+      if (s != taker && counts[s] > 1 && (giver == counts.size() || without_one(s) < without_one(giver))) giver = s;
+    if (giver == counts.size()) continue;
+    Shape shape = {.stage_layers = layers, .nodes_per_stage = counts};
+    ++shape.nodes_per_stage[taker];
+    --shape.nodes_per_stage[giver];
+    if (shape.nodes_per_stage.front() <= request.microbatches_of(shape.nodes_per_stage.front()))
+      shapes.push_back(std::move(shape));
+  }
+  return shapes;
+}
+
+double computed_share(const PlanRules& rules, const Shape& shape) {
+  const int stages = shape.stage_count();
+  const double layers = std::accumulate(shape.stage_layers.begin(), shape.stage_layers.end(), 0.0);
+  if (stages == 1) return 1;
+  const double visits = static_cast<double>(path_length(rules, stages) - 1) / (stages - 1);
+  const double first = shape.stage_layers.front();
+  return (first + visits * (layers - first)) / layers;
+}
+
+}  // namespace skippipe
