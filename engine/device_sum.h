@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "comm/documents.h"
-#include "comm/transport.h"
+#include "comm/point_to_point/documents.h"
+#include "comm/transport/transport.h"
 #include "engine/stage.h"
 #include "engine/transfers.h"
 #include "kernels/communicator.h"

@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "comm/shaped_transport.h"
+#include "comm/transport/shaped_transport.h"
 #include "schedule/plan/network.h"
 
 namespace skippipe {

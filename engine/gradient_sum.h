@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "comm/collectives.h"
+#include "comm/collectives/collectives.h"
 #include "engine/device_sum.h"
 #include "engine/memory.h"
 #include "engine/stage.h"

@@ -1,7 +1,7 @@
 // From the samples of a link probe to the link of a network file.
 #pragma once
 
-#include "comm/link_probe.h"
+#include "comm/point_to_point/link_probe.h"
 #include "engine/quartiles.h"
 #include "schedule/plan/network.h"
 

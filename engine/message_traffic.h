@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "comm/transport.h"
+#include "comm/transport/transport.h"
 #include "engine/message_buffers.h"
 #include "engine/stage.h"
 #include "engine/transfers.h"

@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "base/json_reader.h"
-#include "comm/documents.h"
-#include "comm/link_probe.h"
-#include "comm/transport.h"
+#include "comm/point_to_point/documents.h"
+#include "comm/point_to_point/link_probe.h"
+#include "comm/transport/transport.h"
 #include "engine/link_measurement.h"
 #include "engine/probe.h"
 #include "schedule/plan/network.h"

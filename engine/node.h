@@ -16,8 +16,8 @@
 #include <utility>
 #include <vector>
 
-#include "comm/collectives.h"
-#include "comm/transport.h"
+#include "comm/collectives/collectives.h"
+#include "comm/transport/transport.h"
 #include "engine/checkpoint_writer.h"
 #include "engine/compute_thread.h"
 #include "engine/gradient_sum.h"

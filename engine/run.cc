@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "comm/socket.h"
+#include "comm/control/socket.h"
 #include "engine/model_files.h"
 #include "engine/run_memory.h"
 #include "kernels/copy.h"

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "comm/transport.h"
+#include "comm/transport/transport.h"
 #include "engine/memory.h"
 #include "engine/model_config.h"
 #include "engine/node.h"

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "comm/clock_offset.h"
+#include "comm/control/clock_offset.h"
 
 namespace skippipe {
 namespace {

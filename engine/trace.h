@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "comm/message.h"
-#include "comm/transport.h"
+#include "comm/formats/message.h"
+#include "comm/transport/transport.h"
 #include "schedule/machine/node_machine.h"
 
 namespace skippipe {

@@ -1,6 +1,6 @@
 #include "engine/traced_transport.h"
 
-#include "comm/clock_offset.h"
+#include "comm/control/clock_offset.h"
 
 namespace skippipe {
 namespace {

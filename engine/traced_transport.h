@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "comm/transport.h"
+#include "comm/transport/transport.h"
 #include "engine/trace.h"
 
 namespace skippipe {

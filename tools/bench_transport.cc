@@ -22,8 +22,8 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/random.h"
-#include "comm/ucx_transport.h"
-#include "comm/ucx_worker.h"
+#include "comm/transport/ucx_transport.h"
+#include "comm/transport/ucx_worker.h"
 
 namespace skippipe {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "comm/transport.h"
-#include "comm/ucx_transport.h"
+#include "comm/transport/transport.h"
+#include "comm/transport/ucx_transport.h"
 
 namespace skippipe {
 

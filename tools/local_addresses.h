@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/socket.h"
+#include "comm/control/socket.h"
 
 namespace skippipe {
 

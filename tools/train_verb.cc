@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "comm/shaped_transport.h"
+#include "comm/transport/shaped_transport.h"
 #include "engine/device.h"
 #include "engine/emulated_links.h"
 #include "engine/metrics.h"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "comm/in_process_transport.h"
-#include "comm/ucx_transport.h"
+#include "comm/transport/in_process_transport.h"
+#include "comm/transport/ucx_transport.h"
 
 namespace skippipe::test {
 namespace {

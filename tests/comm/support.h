@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/random.h"
-#include "comm/transport.h"
-#include "comm/ucx_transport.h"
+#include "comm/transport/transport.h"
+#include "comm/transport/ucx_transport.h"
 
 namespace skippipe::test {
 

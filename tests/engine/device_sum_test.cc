@@ -14,8 +14,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "comm/documents.h"
-#include "comm/in_process_transport.h"
+#include "comm/point_to_point/documents.h"
+#include "comm/transport/in_process_transport.h"
 #include "engine/run.h"
 #include "kernels/copy.h"
 #include "kernels/cpu_backend.h"

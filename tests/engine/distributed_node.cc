@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "comm/ucx_transport.h"
+#include "comm/transport/ucx_transport.h"
 #include "tests/engine/distributed_scenario.h"
 
 int main(int argc, char** argv) {

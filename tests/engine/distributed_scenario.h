@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "comm/transport.h"
+#include "comm/transport/transport.h"
 #include "engine/run.h"
 
 namespace skippipe::testing {

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "comm/in_process_transport.h"
+#include "comm/transport/in_process_transport.h"
 #include "kernels/cpu_backend.h"
 #include "tests/engine/distributed_scenario.h"
 #include "tests/temp_folder.h"

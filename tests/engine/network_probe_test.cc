@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "comm/in_process_transport.h"
+#include "comm/transport/in_process_transport.h"
 #include "engine/probe_documents.h"
 #include "engine/slots.h"
 #include "kernels/cpu_backend.h"

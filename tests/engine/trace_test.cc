@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "comm/in_process_transport.h"
+#include "comm/transport/in_process_transport.h"
 #include "engine/trace_file.h"
 #include "engine/traced_transport.h"
 #include "tests/engine/distributed_scenario.h"

@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "comm/control_frame.h"
-#include "comm/message.h"
+#include "comm/formats/control_frame.h"
+#include "comm/formats/message.h"
 
 using namespace skippipe;
 

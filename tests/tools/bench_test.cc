@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "comm/in_process_transport.h"
+#include "comm/transport/in_process_transport.h"
 #include "kernels/backend.h"
 #include "kernels/cpu_backend.h"
 #include "tests/test_backend.h"

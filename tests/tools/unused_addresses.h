@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "comm/socket.h"
+#include "comm/control/socket.h"
 
 namespace skippipe {
 

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "comm/ucx_transport.h"
+#include "comm/transport/ucx_transport.h"
 #include "engine/compute_thread.h"
 #include "engine/memory.h"
 #include "engine/transfers.h"

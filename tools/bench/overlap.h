@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "comm/transport.h"
+#include "comm/transport/transport.h"
 #include "engine/stage.h"
 
 namespace skippipe {
