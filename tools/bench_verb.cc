@@ -10,8 +10,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "engine/device.h"
-#include "engine/model_config.h"
+#include "engine/model/device.h"
+#include "engine/model/model_config.h"
 #include "kernels/backend.h"
 #include "kernels/cpu_backend.h"
 #include "tools/bench/datasheet.h"

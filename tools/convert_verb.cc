@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "engine/convert.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/convert.h"
+#include "engine/checkpoint/model_files.h"
 #include "tools/progress.h"
 #include "tools/stop_signals.h"
 #include "tools/verbs.h"

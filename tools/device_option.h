@@ -5,7 +5,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "engine/device.h"
+#include "engine/model/device.h"
 
 namespace skippipe {
 

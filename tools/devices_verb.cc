@@ -1,8 +1,8 @@
 // skippipe devices: the GPUs of this machine, or why there are none.
 #include <fmt/format.h>
 
-#include "engine/device.h"
-#include "engine/memory.h"
+#include "engine/model/device.h"
+#include "engine/model/memory.h"
 #include "tools/verbs.h"
 
 namespace skippipe {

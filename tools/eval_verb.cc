@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "engine/evaluate.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/model_files.h"
+#include "engine/inference/evaluate.h"
 #include "tools/device_option.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"

@@ -11,9 +11,9 @@
 #include <memory>
 
 #include "base/error.h"
-#include "engine/evaluate.h"
-#include "engine/generate.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/model_files.h"
+#include "engine/inference/evaluate.h"
+#include "engine/inference/generate.h"
 #include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/inspect.h"
-#include "engine/memory.h"
+#include "engine/model/memory.h"
+#include "engine/run/inspect.h"
 #include "tools/verbs.h"
 
 namespace skippipe {

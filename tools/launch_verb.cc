@@ -6,10 +6,10 @@
 #include <set>
 
 #include "base/error.h"
-#include "engine/resume.h"
-#include "engine/run_description.h"
-#include "engine/run_memory.h"
-#include "engine/trace_file.h"
+#include "engine/run/resume.h"
+#include "engine/run/run_description.h"
+#include "engine/run/run_memory.h"
+#include "engine/trace/trace_file.h"
 #include "tools/device_option.h"
 #include "tools/local_addresses.h"
 #include "tools/node_processes.h"

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "engine/model_files.h"
+#include "engine/checkpoint/model_files.h"
 
 namespace skippipe {
 

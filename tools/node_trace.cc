@@ -7,9 +7,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "engine/memory.h"
-#include "engine/run_description.h"
-#include "engine/trace_file.h"
+#include "engine/model/memory.h"
+#include "engine/run/run_description.h"
+#include "engine/trace/trace_file.h"
 
 namespace skippipe {
 namespace {

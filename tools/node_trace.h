@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/run.h"
-#include "engine/trace.h"
-#include "engine/traced_transport.h"
+#include "engine/run/run.h"
+#include "engine/trace/trace.h"
+#include "engine/trace/traced_transport.h"
 
 namespace skippipe {
 

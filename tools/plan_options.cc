@@ -4,8 +4,8 @@
 #include <charconv>
 
 #include "base/error.h"
-#include "engine/model_config.h"
-#include "engine/slots.h"
+#include "engine/model/model_config.h"
+#include "engine/probe/slots.h"
 #include "schedule/search/capacity.h"
 #include "tools/dtype_option.h"
 #include "tools/model_options.h"

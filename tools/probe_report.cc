@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "engine/memory.h"
+#include "engine/model/memory.h"
 
 namespace skippipe {
 namespace {

@@ -1,8 +1,8 @@
 // What the verb `probe` shows, on standard output.
 #pragma once
 
-#include "engine/network_probe.h"
-#include "engine/probe.h"
+#include "engine/probe/network_probe.h"
+#include "engine/probe/probe.h"
 #include "schedule/plan/network.h"
 
 namespace skippipe {

@@ -5,8 +5,8 @@
 
 #include <CLI/CLI.hpp>
 
-#include "engine/resume.h"
-#include "engine/run_file.h"
+#include "engine/run/resume.h"
+#include "engine/run/run_file.h"
 
 namespace skippipe {
 

@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "base/error.h"
-#include "engine/tokenize_text.h"
+#include "engine/files/tokenize_text.h"
 #include "tools/progress.h"
 #include "tools/verbs.h"
 

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstdint>
 
-#include "engine/node.h"
+#include "engine/node/node.h"
 
 namespace skippipe {
 

@@ -11,8 +11,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "engine/memory.h"
-#include "engine/stage.h"
+#include "engine/model/memory.h"
+#include "engine/model/stage.h"
 #include "kernels/backend.h"
 #include "kernels/copy.h"
 #include "kernels/cpu_backend.h"

@@ -3,7 +3,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "engine/probe_documents.h"
+#include "engine/probe/probe_documents.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace skippipe;

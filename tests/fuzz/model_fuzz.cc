@@ -1,7 +1,7 @@
 #include <string_view>
 
 #include "base/error.h"
-#include "engine/model_config.h"
+#include "engine/model/model_config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace skippipe;

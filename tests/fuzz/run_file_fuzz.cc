@@ -1,5 +1,5 @@
 #include "base/error.h"
-#include "engine/run_file.h"
+#include "engine/run/run_file.h"
 #include "tests/fuzz/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

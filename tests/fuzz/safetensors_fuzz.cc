@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "engine/safetensors.h"
+#include "engine/files/safetensors.h"
 #include "tests/fuzz/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "engine/token_shards.h"
+#include "engine/files/token_shards.h"
 #include "tests/fuzz/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

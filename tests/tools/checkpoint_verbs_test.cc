@@ -1,7 +1,7 @@
 // Checkpoints and resuming, as a user meets them.
 #include "base/random.h"
-#include "engine/checkpoint_files.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/checkpoint_files.h"
+#include "engine/checkpoint/model_files.h"
 #include "tests/tools/run_fixture.h"
 
 namespace skippipe {

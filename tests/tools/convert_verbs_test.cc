@@ -1,6 +1,6 @@
 // convert and inspect, as a user calls them.
 #include "base/file.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/model_files.h"
 #include "tests/tools/verb_test.h"
 
 namespace skippipe {

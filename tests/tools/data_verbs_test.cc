@@ -3,8 +3,8 @@
 
 #include "base/file.h"
 #include "base/random.h"
-#include "engine/local_model.h"
-#include "engine/model_files.h"
+#include "engine/checkpoint/model_files.h"
+#include "engine/inference/local_model.h"
 #include "kernels/cpu_backend.h"
 #include "tests/tools/verb_test.h"
 

@@ -1,5 +1,5 @@
 // devices, as a user calls it, on whatever machine this is.
-#include "engine/device.h"
+#include "engine/model/device.h"
 #include "tests/tools/verb_test.h"
 
 namespace skippipe {

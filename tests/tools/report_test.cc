@@ -8,7 +8,7 @@
 #include <set>
 
 #include "base/file.h"
-#include "engine/trace_file.h"
+#include "engine/trace/trace_file.h"
 #include "schedule/plan/plan.h"
 #include "tests/tools/run_fixture.h"
 

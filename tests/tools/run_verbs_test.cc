@@ -1,7 +1,7 @@
 // train and launch, as a user calls them: a small run of four node processes on real text.
 #include "base/error.h"
-#include "engine/checkpoint_files.h"
-#include "engine/run_description.h"
+#include "engine/checkpoint/checkpoint_files.h"
+#include "engine/run/run_description.h"
 #include "kernels/cpu_backend.h"
 #include "schedule/plan/plan.h"
 #include "tests/expect_error.h"

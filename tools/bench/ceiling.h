@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "engine/memory.h"
+#include "engine/model/memory.h"
 #include "kernels/context.h"
 #include "kernels/tensor.h"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "comm/transport/transport.h"
-#include "engine/stage.h"
+#include "engine/model/stage.h"
 
 namespace skippipe {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/stage.h"
+#include "engine/model/stage.h"
 #include "tools/bench/model_shapes.h"
 
 namespace skippipe {

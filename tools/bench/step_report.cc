@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "engine/memory.h"
+#include "engine/model/memory.h"
 
 namespace skippipe {
 namespace {

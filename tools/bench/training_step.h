@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/memory.h"
-#include "engine/stage.h"
+#include "engine/model/memory.h"
+#include "engine/model/stage.h"
 #include "tools/bench/ceiling.h"
 
 namespace skippipe {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/trace_file.h"
+#include "engine/trace/trace_file.h"
 #include "schedule/machine/simulator.h"
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_reader.h"
-#include "engine/trace_file.h"
+#include "engine/trace/trace_file.h"
 
 namespace skippipe {
 namespace {

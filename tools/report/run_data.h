@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/run_description.h"
+#include "engine/run/run_description.h"
 #include "tools/report/iteration_picture.h"
 
 namespace skippipe {

@@ -1,0 +1,44 @@
+#include "engine/probe/slots.h"
+
+#include <algorithm>
+
+#include "kernels/cpu_backend.h"
+
+namespace skippipe {
+namespace {
+
+MemoryPlan memory_of(StageSpec spec, int slots, const Context& context) {
+  MemoryPlan plan(context.backend->device());
+  spec.slots = slots;
+  Stage::plan_memory(plan, spec, context);
+  return plan;
+}
+
+}  // namespace
+
+StageMemory stage_memory(StageSpec spec, const Context& context) {
+  const int64_t one = memory_of(spec, 1, context).total_bytes();
+  const int64_t slot_bytes = memory_of(spec, 2, context).total_bytes() - one;  // a slot takes the same as any other
+  return {.state_bytes = one - slot_bytes, .slot_bytes = slot_bytes};
+}
+
+void describe_memory(Workload& workload, const ModelConfig& config, const BatchShape& batch, Dtype dtype) {
+  const auto backend = make_cpu_backend();
+  Context context;
+  context.backend = backend.get();
+  for (const StageLayout& layout : stage_layouts(config, workload.stage_layers)) {
+    const StageMemory memory =
+        stage_memory({.config = config, .layout = layout, .batch = batch, .dtype = dtype}, context);
+    workload.stage_state_bytes.push_back(memory.state_bytes);
+    workload.stage_slot_bytes.push_back(memory.slot_bytes);
+  }
+}
+
+int fitting_slots(StageSpec spec, const Context& context, int64_t memory_bytes, int most) {
+  const auto limit = static_cast<int64_t>(kStageMemoryShare * static_cast<double>(memory_bytes));
+  memory_of(spec, 1, context).check_fits({limit, 0}, "a stage with one slot");
+  const auto [state_bytes, slot_bytes] = stage_memory(spec, context);
+  return static_cast<int>(std::min<int64_t>(most, (limit - state_bytes) / std::max<int64_t>(1, slot_bytes)));
+}
+
+}  // namespace skippipe

@@ -1,0 +1,35 @@
+// Metrics of a run as JSON lines, one per iteration.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "base/log.h"
+#include "engine/node/node.h"
+
+namespace skippipe {
+
+// A reader may follow: every line is in the file at once, or not at all. A line that can't be written (a full disk) is
+// lost, which is told once: training goes on. One thread.
+class MetricsWriter {
+ public:
+  // Keeps the lines of the iterations before first_iteration; begins the file anew where that is 0. Throws FileError.
+  MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration, Logger logger);
+  // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
+  //  "tokens_per_s": ..., "busy_share": ...}
+  void write(const IterationReport& report);
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::filesystem::path path_;
+  Logger logger_;
+  bool told_ = false;
+  uint64_t bytes_ = 0;  // of whole lines
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace skippipe

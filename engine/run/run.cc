@@ -1,0 +1,217 @@
+#include "engine/run/run.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/error.h"
+#include "comm/control/socket.h"
+#include "engine/checkpoint/model_files.h"
+#include "engine/run/run_memory.h"
+#include "kernels/copy.h"
+#include "schedule/plan/validator.h"
+
+namespace skippipe {
+namespace {
+
+void check_plan(const TrainingRun& run) {
+  const std::string where = run.file.plan.string();
+  const auto expect = [&](const char* what, int64_t found, int64_t expected, const std::string& source) {
+    if (found != expected) throw PlanError("{}: made for {} {}, but {} has {}", where, found, what, source, expected);
+  };
+  const Workload& workload = run.plan.workload;
+  require_valid(validate(run.plan, run.network), where);
+  expect("samples per microbatch", workload.samples, run.file.samples, "the run file");
+  expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
+         run.model.layers, run.file.model_config.string());
+  expect("bytes of activations per message", workload.activation_bytes,
+         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype()), "the run file");
+  if (workload.exchange_norm != (run.file.clip_norm > 0))
+    throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
+                    workload.exchange_norm ? "with" : "without", run.file.clip_norm);
+}
+
+// Nodes of no stage take no part: the run's network, plan and addresses are those of the others.
+void leave_out_unused(TrainingRun& run) {
+  const size_t all = run.network.nodes.size();
+  const std::vector<int> used = leave_out_unused(run.plan, run.network);
+  if (run.file.addresses.size() != all || used.size() == all) return;
+  std::vector<std::string> addresses;
+  for (const int node : used) addresses.push_back(run.file.addresses[static_cast<size_t>(node)]);
+  run.file.addresses = std::move(addresses);
+}
+
+StageSpec stage_spec(const TrainingRun& run, int node) {
+  const int stage = run.plan.stage_of_nodes()[static_cast<size_t>(node)];
+  const StageLayout layout = stage_layouts(run.model, run.plan.workload.stage_layers)[static_cast<size_t>(stage)];
+  return {.config = run.model,
+          .layout = layout,
+          .batch = run.batch(),
+          .slots = run.plan.node_slots[static_cast<size_t>(node)],
+          .dtype = run.dtype(),
+          .recompute = run.recompute_of(node)};
+}
+
+Context context_of(const TrainingRun& run, Backend& backend, Stream stream) {
+  Context context;
+  context.backend = &backend;
+  context.stream = stream;
+  context.threads = static_cast<int>(run.file.threads);
+  return context;
+}
+
+bool is_data_node(const TrainingRun& run, int node) {
+  return std::any_of(run.plan.microbatches.begin(), run.plan.microbatches.end(),
+                     [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
+}
+
+// The first of its stage's replicas.
+bool writes_checkpoints(const TrainingRun& run, int node) {
+  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
+}
+
+CheckpointSettings checkpoint_settings(const TrainingRun& run) {
+  CheckpointSettings settings;
+  settings.folder = checkpoints_folder(run.file.output);
+  settings.interval = static_cast<uint32_t>(run.file.checkpoint_interval);
+  settings.keep_last = static_cast<uint32_t>(run.file.keep_last);
+  settings.keep_every = static_cast<uint32_t>(run.file.keep_every);
+  settings.tokenizer = run.file.tokenizer;
+  settings.manifest.layers_per_stage = run.plan.workload.stage_layers;
+  settings.manifest.optimizer = true;
+  settings.manifest.replicas = replicas_per_stage(run.plan);
+  settings.manifest.microbatches = static_cast<int64_t>(run.plan.microbatches.size());
+  for (const auto& [field, value] : run_file_values(run.file)) settings.manifest.run.emplace(field, value);
+  settings.manifest.contents = run.file.contents;
+  return settings;
+}
+
+// Two that compute the same, though one may be for longer texts.
+void check_same_model(const ModelFiles& files, const TrainingRun& run) {
+  ModelConfig found = files.config();
+  found.max_positions = run.model.max_positions;
+  found.initializer_range = run.model.initializer_range;
+  if (!(found == run.model))
+    throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
+                      run.file.model_config.string());
+}
+
+}  // namespace
+
+Recompute TrainingRun::recompute_of(int node) const {
+  if (!recompute.empty()) return recompute[static_cast<size_t>(node)];
+  return file.recompute == "auto" ? Recompute::kNone : parse_recompute(file.recompute);
+}
+
+TrainingSettings TrainingRun::settings() const {
+  TrainingSettings settings;
+  settings.first_iteration = first_iteration;
+  settings.iterations = static_cast<uint32_t>(file.iterations);
+  settings.learning_rate.schedule = parse_schedule(file.schedule);
+  settings.learning_rate.peak = file.learning_rate;
+  settings.learning_rate.warmup_iterations = file.warmup_iterations;
+  settings.learning_rate.decay_iterations = file.decay_iterations;
+  settings.learning_rate.total_iterations = file.iterations;
+  settings.learning_rate.final_share = file.final_learning_rate_share;
+  settings.learning_rate.check();
+  settings.adamw.beta1 = static_cast<float>(file.beta1);
+  settings.adamw.beta2 = static_cast<float>(file.beta2);
+  settings.adamw.eps = static_cast<float>(file.eps);
+  settings.adamw.weight_decay = static_cast<float>(file.weight_decay);
+  settings.clip_norm = file.clip_norm;
+  settings.messages = {wire_dtype(), file.part_bytes};
+  settings.reduction.between_devices = file.reduction == "auto";
+  settings.reduction.connect_limit_s = file.connect_limit_s;
+  settings.stall_limit_s = file.stall_limit_s;
+  settings.checkpoint_interval = static_cast<uint32_t>(file.checkpoint_interval);
+  settings.last_checkpoint_limit_s = file.last_checkpoint_limit_s;
+  return settings;
+}
+
+TrainingRun load_run(const std::filesystem::path& run_file) {
+  TrainingRun run;
+  run.file = load_run_file(run_file);
+  run.model = load_model_config(run.file.model_config);
+  run.network = load_network(run.file.network);
+  run.plan = load_plan(run.file.plan);
+  check_plan(run);
+  leave_out_unused(run);
+  if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
+    throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", run_file.string(),
+                      run.file.addresses.size(), run.network.nodes.size());
+  for (const std::string& address : run.file.addresses) parse_node_address(address);
+  return run;
+}
+
+std::vector<int> replicas_per_stage(const Plan& plan) {
+  std::vector<int> counts;
+  for (const std::vector<int>& nodes : plan.stages) counts.push_back(static_cast<int>(nodes.size()));
+  return counts;
+}
+
+MemoryLimits memory_limits(const TrainingRun& run, Backend& backend) {
+  const int64_t limit = run.file.memory_limit_mb * 1'000'000;
+  return {limit > 0 ? limit : backend.runtime().available_bytes(Place::kDevice),
+          backend.runtime().available_bytes(Place::kHost)};
+}
+
+MemoryPlan plan_node_memory(const TrainingRun& run, int node, Backend& backend) {
+  MemoryPlan memory(backend.device());
+  const StageSpec spec = stage_spec(run, node);
+  Stage::plan_memory(memory, spec, context_of(run, backend, nullptr));
+  Node::plan_memory(memory, run.plan, node, spec, run.wire_dtype());
+  if (writes_checkpoints(run, node)) CheckpointWriter::plan_memory(memory);
+  return memory;
+}
+
+NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend)
+    : run_(run),
+      index_(node),
+      settings_(run.settings()),
+      backend_(std::move(backend)),
+      stream_(backend_->runtime()),
+      memory_(plan_node_memory(run, node, *backend_)) {
+  check_memory(run, *backend_, node);
+  if (is_data_node(run, node)) {
+    shard_.emplace(run.file.train_tokens);
+    if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
+      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
+                        shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
+    const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
+    sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
+  }
+  slab_.emplace(memory_, *backend_);
+  stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));
+  stage_->use_graphs(run.file.graphs);
+  load_state();
+}
+
+void NodeParts::load_state() {
+  const std::filesystem::path& source = run_.resumed_from.empty() ? run_.file.weights : run_.resumed_from;
+  stage_->initialize(static_cast<uint64_t>(run_.file.seed));
+  if (source.empty()) return;
+  const ModelFiles files(source);
+  check_same_model(files, run_);
+  if (run_.resumed_from.empty())
+    files.load(stage_->parameters(), stage_->context());
+  else
+    files.load_training_state(stage_->parameters(), stage_->context());
+  stage_->refresh_weights();
+  finish(stage_->context());
+}
+
+std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks, const Logger& logger) {
+  SKP_CHECK(transport.node() == index_);
+  std::unique_ptr<CheckpointWriter> checkpoints;
+  if (writes_checkpoints(run_, index_))
+    checkpoints = std::make_unique<CheckpointWriter>(checkpoint_settings(run_), *stage_, *slab_, logger,
+                                                     [&transport] { transport.wake(); });
+  if (!hooks.on_reduction && backend_->device() != Device::kCpu)
+    hooks.on_reduction = [logger](const std::string& how, bool between_devices) {
+      logger->log(between_devices ? spdlog::level::info : spdlog::level::warn, "gradients are summed {}", how);
+    };
+  return std::make_unique<Node>(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
+                                std::move(checkpoints), std::move(hooks));
+}
+
+}  // namespace skippipe

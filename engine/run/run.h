@@ -1,0 +1,85 @@
+// A run as one node sees it: what the run file names, loaded and checked against each other, and the node made from it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "comm/transport/transport.h"
+#include "engine/files/sampler.h"
+#include "engine/files/token_shards.h"
+#include "engine/model/memory.h"
+#include "engine/model/model_config.h"
+#include "engine/model/recompute.h"
+#include "engine/model/stage.h"
+#include "engine/node/node.h"
+#include "engine/run/run_file.h"
+#include "kernels/backend.h"
+#include "schedule/plan/network.h"
+#include "schedule/plan/plan.h"
+
+namespace skippipe {
+
+struct TrainingRun {
+  RunFile file;
+  ModelConfig model;
+  Network network;  // of the nodes that the plan uses: those of no stage take no part in a run, and have no number
+  Plan plan;
+  std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
+  uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
+  std::string node_dtype;              // what this node computes in; empty: the run file's
+  std::vector<Recompute> recompute;    // by node, from choose_recompute; empty: the run file's, with none for auto
+
+  BatchShape batch() const { return {file.samples, file.tokens}; }
+  Dtype dtype() const { return parse_compute_dtype(node_dtype.empty() ? file.dtype : node_dtype); }
+  // Of messages: the same on all nodes, whatever each computes in.
+  Dtype wire_dtype() const { return parse_compute_dtype(file.wire_dtype == "auto" ? file.dtype : file.wire_dtype); }
+  Recompute recompute_of(int node) const;
+  TrainingSettings settings() const;
+};
+
+// Throws ConfigError, FileError or PlanError: a file that is wrong, or two that contradict each other (the plan was
+// made for another network, model, batch size or number of nodes; it breaks a rule).
+TrainingRun load_run(const std::filesystem::path& run_file);
+
+// Nodes of each stage.
+std::vector<int> replicas_per_stage(const Plan& plan);
+
+// What a node may take of its device (the run file's limit, or else what there is left) and of the host.
+MemoryLimits memory_limits(const TrainingRun& run, Backend& backend);
+
+// What the node will take, computing on the backend's device. Throws ConfigError and MemoryError.
+MemoryPlan plan_node_memory(const TrainingRun& run, int node, Backend& backend);
+
+// What a node computes with: memory, stage and data. The run outlives it; it outlives the node and the transport, which
+// may be sending from its memory until it is gone.
+class NodeParts {
+ public:
+  // Takes the memory, sets the stage's state, opens the data. Throws MemoryError (it would not fit), FileError,
+  // ConfigError (weights of another model).
+  NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend);
+
+  Backend& backend() { return *backend_; }
+  const MemoryPlan& memory() const { return memory_; }
+  Stage& stage() { return *stage_; }
+  const Slab& slab() const { return *slab_; }
+  // The node, ready to run; made once. Everything here and the transport must outlive it.
+  std::unique_ptr<Node> make_node(Transport& transport, NodeHooks hooks, const Logger& logger);
+
+ private:
+  void load_state();
+
+  const TrainingRun& run_;
+  const int index_;
+  const TrainingSettings settings_;
+  std::unique_ptr<Backend> backend_;
+  OwnedStream stream_;  // of the tasks
+  const MemoryPlan memory_;
+  std::optional<Slab> slab_;
+  std::unique_ptr<Stage> stage_;
+  std::optional<TokenShard> shard_;
+  std::optional<Sampler> sampler_;
+};
+
+}  // namespace skippipe

@@ -1,0 +1,69 @@
+#include "engine/run/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/file.h"
+#include "tests/temp_folder.h"
+
+namespace skippipe {
+namespace {
+
+IterationReport report_of(uint32_t iteration) {
+  IterationReport report;
+  report.iteration = iteration;
+  report.loss = 2.5;
+  report.seconds = 0.25;
+  report.tokens = 512;
+  return report;
+}
+
+// Of whole lines; throws where one is not JSON.
+std::vector<uint32_t> iterations_in(const std::filesystem::path& path) {
+  std::vector<uint32_t> iterations;
+  std::istringstream text(read_file(path));
+  for (std::string line; std::getline(text, line);) iterations.push_back(nlohmann::json::parse(line)["iteration"]);
+  return iterations;
+}
+
+TEST(Metrics, KeepTheLinesBeforeTheFirstIteration) {
+  const TempFolder folder;
+  const std::filesystem::path path = folder / "metrics.jsonl";
+  {
+    MetricsWriter writer(path, 0, make_null_logger());
+    for (const uint32_t iteration : {0u, 1u, 2u}) writer.write(report_of(iteration));
+  }
+  folder.write("metrics.jsonl", read_file(path) + "{\"iteration\": 3, \"lo");  // killed in the middle of a line
+  MetricsWriter(path, 2, make_null_logger()).write(report_of(2));
+  EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0, 1, 2));
+  MetricsWriter(path, 0, make_null_logger()).write(report_of(0));
+  EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0));
+}
+
+// What a disk that is full for a while does.
+TEST(Metrics, ALineThatDoesNotFitLeavesNothing) {
+  const TempFolder folder;
+  const std::filesystem::path path = folder / "metrics.jsonl";
+  MetricsWriter writer(path, 0, make_null_logger());
+  writer.write(report_of(0));
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit limit = before;
+  limit.rlim_cur = std::filesystem::file_size(path) + 20;
+  const auto old_handler = signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  writer.write(report_of(1));
+  writer.write(report_of(2));
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, old_handler);
+  writer.write(report_of(3));
+  EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0, 3));
+}
+
+}  // namespace
+}  // namespace skippipe
