@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "base/error.h"
-#include "tools/verbs.h"
+#include "tools/verbs/verbs.h"
 
 int main(int argc, char** argv) {
   using namespace skippipe;

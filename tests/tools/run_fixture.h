@@ -17,7 +17,7 @@
 #include "base/file.h"
 #include "tests/temp_folder.h"
 #include "tests/tools/run_program.h"
-#include "tools/processes.h"
+#include "tools/processes/processes.h"
 
 namespace skippipe {
 

@@ -22,7 +22,7 @@
 #include "kernels/elementwise.h"
 #include "tools/bench/stage_choice.h"
 #include "tools/bench/training_step.h"
-#include "tools/local_addresses.h"
+#include "tools/processes/local_addresses.h"
 
 namespace skippipe {
 namespace {

@@ -10,7 +10,7 @@
 #include "kernels/backend.h"
 #include "kernels/copy.h"
 #include "tools/bench/stage_choice.h"
-#include "tools/timed_backend.h"
+#include "tools/bench/timed_backend.h"
 
 namespace skippipe {
 namespace {

@@ -13,8 +13,8 @@
 #include "tests/engine/node/distributed_scenario.h"
 #include "tests/temp_folder.h"
 #include "tests/test_backend.h"
-#include "tools/local_addresses.h"
-#include "tools/processes.h"
+#include "tools/processes/local_addresses.h"
+#include "tools/processes/processes.h"
 
 namespace skippipe::testing {
 namespace {

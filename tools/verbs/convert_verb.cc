@@ -1,0 +1,114 @@
+// skippipe convert: a model into a folder for transformers, or into a checkpoint of any cut.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/checkpoint/convert.h"
+#include "engine/checkpoint/model_files.h"
+#include "tools/processes/stop_signals.h"
+#include "tools/verbs/progress.h"
+#include "tools/verbs/verbs.h"
+
+namespace skippipe {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string model;
+  std::string out;
+  int stages = 0;
+  std::vector<int> layers_per_stage;
+  std::string dtype;
+  uint64_t max_shard_bytes = 0;
+  std::string tokenizer;
+  bool force = false;
+
+  bool to_checkpoint() const { return stages > 0 || !layers_per_stage.empty(); }
+};
+
+void check_use(const Options& options) {
+  if (options.stages > 0 && !options.layers_per_stage.empty())
+    throw UsageError("convert: give one of --stages and --layers-per-stage");
+  if (options.to_checkpoint() && (!options.dtype.empty() || options.max_shard_bytes > 0))
+    throw UsageError("convert: a checkpoint's weights are f32, a file per stage: no --dtype and --max-shard-size");
+}
+
+SafeDtype dtype_of(const Options& options) {
+  if (options.dtype == "bf16") return SafeDtype::kBf16;
+  return options.dtype == "f16" ? SafeDtype::kF16 : SafeDtype::kF32;
+}
+
+// The model's own, unless the user says otherwise.
+fs::path tokenizer_of(const ModelFiles& model, const Options& options) {
+  if (options.tokenizer == "none") return {};
+  if (!options.tokenizer.empty()) return options.tokenizer;
+  const bool copies = !options.to_checkpoint() && fs::exists(model.folder() / "tokenizer.json");
+  return copies || model.tokenizer() ? model.folder() : fs::path();
+}
+
+void convert(const ModelFiles& model, const Options& options, const ConvertProgress& progress) {
+  const fs::path tokenizer = tokenizer_of(model, options);
+  if (options.to_checkpoint()) {
+    const auto cut =
+        options.stages > 0 ? even_layers_per_stage(model.config(), options.stages) : options.layers_per_stage;
+    write_model_checkpoint(options.out, model, cut, tokenizer, progress);
+    fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
+               tokenizer.empty() ? ", without tokenizer (it would keep a SentencePiece tokenizer.model)" : "");
+    return;
+  }
+  HuggingFaceOutput output;
+  output.dtype = dtype_of(options);
+  output.tokenizer = tokenizer;
+  if (options.max_shard_bytes > 0) output.max_shard_bytes = options.max_shard_bytes;
+  write_hugging_face_model(options.out, model, output, progress);
+  fmt::print("{}: a Hugging Face model, {} as {}{}\n", options.out,
+             format_bytes(static_cast<uint64_t>(model.config().parameters() * safe_dtype_bytes(output.dtype))),
+             safe_dtype_name(output.dtype), tokenizer.empty() ? ", without tokenizer" : "");
+}
+
+void run(const Options& options) {
+  check_use(options);
+  if (options.force)
+    require_model_or_nothing_at(options.out);
+  else
+    require_nothing_at(options.out);
+  const ModelFiles model{fs::path(options.model)};
+  StopSignals signals;
+  std::unique_ptr<Progress> bar;
+  convert(model, options, [&](uint64_t bytes, uint64_t total) {
+    if (signals.take()) throw Exit{130};
+    if (!bar) bar = std::make_unique<Progress>("converting", total, "bytes");
+    bar->update(bytes);
+  });
+}
+
+}  // namespace
+
+void add_convert_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("convert", "Turn a checkpoint into a Hugging Face model, or a model into stages");
+  auto options = std::make_shared<Options>();
+  verb->add_option("model", options->model, "A checkpoint, a run's output folder or a Hugging Face model")->required();
+  verb->add_option("--out", options->out, "The folder to write")->required();
+  verb->add_option("--stages", options->stages, "Write a checkpoint of so many stages")->check(CLI::Range(1, 1 << 14));
+  verb->add_option("--layers-per-stage", options->layers_per_stage, "The same, with so many layers each: 2,2,3")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1 << 14));
+  verb->add_option("--dtype", options->dtype, "Of a Hugging Face model's weights: f32 (default), bf16 or f16")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  verb->add_option("--max-shard-size", options->max_shard_bytes,
+                   "Of a Hugging Face model's files, such as 2GB (default 5GB)")
+      ->transform(CLI::AsSizeValue(true))
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--tokenizer", options->tokenizer,
+                   "A SentencePiece .model, or a folder with a tokenizer (default: the model's own); none: without");
+  verb->add_flag("--force", options->force, "Replace the model at --out, if there is one");
+  verb->footer("Example: skippipe convert run --out my-model --dtype bf16");
+  verb->callback([options] { run(*options); });
+}
+
+}  // namespace skippipe

@@ -1,0 +1,215 @@
+// skippipe generate: text behind a prompt, with all stages or without named ones.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "base/error.h"
+#include "engine/checkpoint/model_files.h"
+#include "engine/inference/evaluate.h"
+#include "engine/inference/generate.h"
+#include "kernels/host_runtime.h"
+#include "tokenizer/text_stream.h"
+#include "tokenizer/utf8.h"
+#include "tools/verbs/device_option.h"
+#include "tools/verbs/model_options.h"
+#include "tools/verbs/verbs.h"
+
+namespace skippipe {
+namespace {
+
+constexpr uint64_t kMaxPromptBytes = 64 << 20;
+
+struct Options {
+  std::string model;
+  std::string config;
+  std::string tokenizer;
+  std::string prompt;
+  std::string prompt_file;
+  bool bos = false;
+  GenerationSettings generation;
+  int stages = 0;
+  std::vector<int> without;
+  DeviceName device;
+  int threads = 0;
+  bool dry_run = false;
+};
+
+Tokenizer tokenizer_of(const ModelFiles& files, const Options& options) {
+  if (!options.tokenizer.empty()) return Tokenizer(std::filesystem::path(options.tokenizer));
+  if (const auto path = files.tokenizer()) return Tokenizer(*path);
+  throw FileError("{}: no tokenizer.model there: give --tokenizer", files.folder().string());
+}
+
+// Those of the path.
+std::vector<StageLayout> stages_of(const ModelFiles& files, const Options& options) {
+  const bool cut = options.stages > 0 || files.manifest() || !options.without.empty();
+  const std::vector<int> layers_per_stage =
+      cut ? cut_of(files, options.stages) : std::vector{static_cast<int>(files.config().layers)};
+  const auto layouts = stage_layouts(files.config(), layers_per_stage);
+  std::vector<StageLayout> stages;
+  for (const int stage : path_without(static_cast<int>(layouts.size()), options.without))
+    stages.push_back(layouts[static_cast<size_t>(stage)]);
+  return stages;
+}
+
+// Pipes are welcome.
+std::string read_prompt(const std::string& path) {
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) throw FileError("{}: cannot open: {}", path, std::strerror(errno));
+  }
+  std::istream& in = path == "-" ? std::cin : file;
+  std::string text(kMaxPromptBytes + 1, '\0');
+  in.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (in.bad()) throw FileError("{}: cannot read: {}", path, std::strerror(errno));
+  text.resize(static_cast<size_t>(in.gcount()));
+  if (text.size() > kMaxPromptBytes) throw FileError("{}: more than {} bytes", path, kMaxPromptBytes);
+  return text;
+}
+
+std::string prompt_text(const Options& options) {
+  if (options.prompt_file.empty()) return options.prompt;
+  std::string text = read_prompt(options.prompt_file);
+  if (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
+std::vector<int32_t> prompt_of(const Tokenizer& tokenizer, const Options& options) {
+  const std::string text = prompt_text(options);
+  const size_t valid = valid_utf8_prefix(text);
+  if (valid < text.size()) throw FileError("the prompt: byte {} is not valid UTF-8", valid);
+  std::vector<int32_t> ids;
+  if (options.bos) {
+    if (tokenizer.bos_id() < 0) throw ConfigError("--bos: the tokenizer has no such token");
+    ids.push_back(tokenizer.bos_id());
+  }
+  tokenizer.encode(text, ids);
+  if (ids.empty()) throw ConfigError("the prompt is empty: give some text, or --bos");
+  return ids;
+}
+
+DecoderSpec decoder_spec(const ModelFiles& files, int64_t prompt, const Options& options) {
+  DecoderSpec spec;
+  spec.config = files.config();
+  spec.stages = stages_of(files, options);
+  if (prompt > spec.config.max_positions)
+    throw ConfigError("the prompt has {} tokens, expected at most the model's max_position_embeddings, which is {}",
+                      prompt, spec.config.max_positions);
+  // The last token that is generated is not read.
+  spec.positions = prompt + std::min(options.generation.max_tokens - 1, spec.config.max_positions - prompt);
+  spec.chunk = std::min(spec.chunk, prompt);
+  return spec;
+}
+
+void write_text(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+const char* reason(GenerationEnd end) {
+  switch (end) {
+    case GenerationEnd::kEndToken:
+      return "the text ended";
+    case GenerationEnd::kMaxTokens:
+      return "--max-tokens reached";
+    case GenerationEnd::kNoRoom:
+      return "the model's positions are full";
+  }
+  return "";
+}
+
+void print_statistics(const Generation& result, size_t prompt) {
+  const double prompt_tokens = static_cast<double>(prompt), tokens = static_cast<double>(result.tokens);
+  fmt::print(stderr, "prompt: {} tokens, {:.1f} tokens/s; generated: {} tokens, {:.1f} tokens/s; {}\n", prompt,
+             prompt_tokens / result.prompt_s, result.tokens, tokens / result.tokens_s, reason(result.end));
+}
+
+void run(Options options) {
+  const ModelFiles files(options.model, options.config);
+  const Tokenizer tokenizer = tokenizer_of(files, options);
+  if (tokenizer.vocabulary_size() > files.config().vocabulary)
+    throw ConfigError("the tokenizer has a vocabulary of {}, the model one of {}", tokenizer.vocabulary_size(),
+                      files.config().vocabulary);
+  const std::vector<int32_t> prompt = prompt_of(tokenizer, options);
+  const auto backend = make_backend(options.device);
+  const OwnedStream stream(backend->runtime());
+  Context context;
+  context.backend = backend.get();
+  context.stream = stream.get();
+  context.threads = threads_or_all(options.threads);
+  const DecoderSpec spec = decoder_spec(files, static_cast<int64_t>(prompt.size()), options);
+  MemoryPlan plan(backend->device());
+  Decoder::plan_memory(plan, spec, context);
+  if (options.dry_run) {
+    fmt::print("{}", plan.table());
+    return;
+  }
+  plan.check_fits({backend->runtime().available_bytes(Place::kDevice), available_host_bytes()}, backend->name());
+  Slab slab(plan, *backend);
+  Decoder decoder(spec, slab, context);
+  files.load(decoder.parameters(), decoder.context());
+
+  options.generation.vocabulary = tokenizer.vocabulary_size();
+  options.generation.end_token = tokenizer.eos_id();
+  TextStream text(tokenizer, prompt);
+  const Generation result =
+      generate(decoder, prompt, options.generation, [&](int32_t token) { write_text(text.add(token)); });
+  write_text(text.finish() + "\n");
+  print_statistics(result, prompt.size());
+}
+
+void check_usage(const Options& options, bool has_prompt) {
+  if (has_prompt == !options.prompt_file.empty()) throw UsageError("generate: give one of --prompt and --prompt-file");
+  try {
+    check_token_choice(options.generation.choice);
+  } catch (const ConfigError& error) {
+    throw UsageError("generate: {}", error.what());
+  }
+}
+
+}  // namespace
+
+void add_generate_verb(CLI::App& app) {
+  CLI::App* verb = app.add_subcommand("generate", "Text behind a prompt, token by token");
+  auto options = std::make_shared<Options>();
+  GenerationSettings& generation = options->generation;
+  verb->add_option("--model", options->model, "A run's output folder, a checkpoint, or a Hugging Face model's folder")
+      ->required();
+  verb->add_option("--config", options->config, "The model's config.json, if not in its folder");
+  verb->add_option("--tokenizer", options->tokenizer, "A SentencePiece .model (default: the model's tokenizer.model)");
+  const CLI::Option* prompt = verb->add_option("--prompt", options->prompt, "The text to go on from");
+  verb->add_option("--prompt-file", options->prompt_file, "Instead: a file, without its last newline; - for stdin");
+  verb->add_flag("--bos", options->bos, "Begin with the BOS token, for models that were trained so, such as Llama");
+  verb->add_option("--max-tokens", generation.max_tokens, "Tokens to generate at most")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->capture_default_str();
+  verb->add_option("--temperature", generation.choice.temperature,
+                   "0: always the most probable token; 1: by the model's probabilities")
+      ->capture_default_str();
+  verb->add_option("--top-k", generation.choice.top_k, "Only so many of the most probable tokens; 0: all")
+      ->capture_default_str();
+  verb->add_option("--top-p", generation.choice.top_p, "Only the most probable tokens that together reach this share")
+      ->capture_default_str();
+  verb->add_option("--seed", generation.seed, "Of the random choices")->capture_default_str();
+  verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
+  verb->add_option("--stages", options->stages, "Cut the model into so many stages (default: as the run did)")
+      ->check(CLI::Range(1, 1 << 16));
+  add_device_option(*verb, options->device);
+  verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
+  verb->add_flag("--dry-run", options->dry_run, "Print what memory it takes, and stop");
+  verb->footer("Example: skippipe generate --model run --prompt 'In the beginning' --temperature 0.8 --top-p 0.95");
+  verb->callback([options, prompt] {
+    check_usage(*options, prompt->count() > 0);
+    run(*options);
+  });
+}
+
+}  // namespace skippipe

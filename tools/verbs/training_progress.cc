@@ -1,0 +1,40 @@
+#include "tools/verbs/training_progress.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "tools/verbs/progress.h"
+
+namespace skippipe {
+
+constexpr auto kLineInterval = std::chrono::seconds(5);
+
+TrainingProgress::TrainingProgress(uint32_t first_iteration, uint32_t iterations)
+    : first_iteration_(first_iteration),
+      iterations_(iterations),
+      terminal_(isatty(STDOUT_FILENO) == 1),
+      next_line_(Clock::now()) {}
+
+void TrainingProgress::show(const IterationReport& report) {
+  seconds_ += report.seconds;
+  const uint32_t done = report.iteration + 1;
+  const bool last = done == iterations_;
+  if (!terminal_ && !last && Clock::now() < next_line_) return;
+  next_line_ = Clock::now() + kLineInterval;
+  const double left_s = seconds_ / (done - first_iteration_) * (iterations_ - done);
+  const std::string line = fmt::format(
+      "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
+      fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,
+      static_cast<double>(report.tokens) / report.seconds, format_duration(left_s));
+  // The event thread must not wait for a terminal that is held or a pipe that nobody reads.
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return;
+  const std::string text = terminal_ ? fmt::format("\r{}\x1b[K{}", line, last ? "\n" : "") : line + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace skippipe
