@@ -1,4 +1,4 @@
-// The house: which folder may include what, and that every folder says what lives in it.
+// The house: which folder, and which room in it, may include what, and that every folder says what lives in it.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <regex>
 #include <set>
 #include <string>
@@ -26,6 +27,30 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"engine", {"base", "kernels", "schedule", "comm", "tokenizer"}},
     {"tools", {"base", "kernels", "schedule", "comm", "tokenizer", "engine"}},
 };
+
+// The rooms of a folder, floor by floor from the top. A room uses those on the floors below it and nothing beside it;
+// what lies in the folder itself uses all of them, and they don't use it.
+using Floor = std::set<std::string>;
+const std::map<std::string, std::vector<Floor>> kRooms = {
+    {"schedule", {{"pictures"}, {"search"}, {"machine"}, {"plan"}}},
+    {"comm", {{"collectives", "point_to_point"}, {"transport"}, {"control"}, {"formats"}}},
+    {"engine", {{"run", "probe"}, {"node"}, {"checkpoint", "inference"}, {"model"}, {"files", "trace"}}},
+    {"tools", {{"verbs"}, {"bench", "bench_kernels", "report"}, {"processes"}}},
+};
+
+// Of its folder's rooms the one that a path leads into; "" outside of them.
+std::string room_of(const std::filesystem::path& path) {
+  const auto part = std::next(path.begin());
+  return std::next(part) == path.end() ? "" : part->string();
+}
+
+// From the top; a folder itself is above its rooms. Nothing for what no floor has.
+std::optional<size_t> floor_of(const std::vector<Floor>& floors, const std::string& room) {
+  if (room.empty()) return 0;
+  for (size_t floor = 0; floor < floors.size(); ++floor)
+    if (floors[floor].contains(room)) return floor + 1;
+  return std::nullopt;
+}
 
 struct Include {
   std::filesystem::path file;  // relative to the root
@@ -75,6 +100,54 @@ TEST(House, ArrowsRunDown) {
           << include.file << ":" << include.line << " includes " << include.header;
     }
   }
+}
+
+TEST(House, ArrowsBetweenRoomsRunDown) {
+  for (const auto& [folder, floors] : kRooms) {
+    Floor used;
+    for (const Include& include : includes_in(folder)) {
+      const std::string room = room_of(include.file);
+      used.insert(room);
+      const auto floor = floor_of(floors, room);
+      ASSERT_TRUE(floor.has_value()) << include.file << " lies in a room without a floor";
+      if (first_folder(include.header) != folder || !std::filesystem::exists(kRoot / include.header)) continue;
+      const std::string target = room_of(include.header);
+      const auto target_floor = floor_of(floors, target);
+      ASSERT_TRUE(target_floor.has_value()) << include.header << " lies in a room without a floor";
+      EXPECT_TRUE(target == room || *target_floor > *floor)
+          << include.file << ":" << include.line << " includes " << include.header;
+    }
+    for (const Floor& floor : floors)
+      for (const std::string& room : floor) EXPECT_TRUE(used.contains(room)) << folder << "/" << room << " is empty";
+  }
+}
+
+// What a room tests stands in a room of the same name.
+TEST(House, TestsMirrorTheRooms) {
+  for (const auto& [folder, floors] : kRooms)
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(kRoot / "tests" / folder)) {
+      const std::string name = entry.path().filename().string();
+      if (!entry.is_regular_file() || !name.ends_with("_test.cc")) continue;
+      const auto path = std::filesystem::relative(entry.path(), kRoot / "tests");
+      EXPECT_FALSE(room_of(path).empty()) << "tests/" << path.string();
+      EXPECT_TRUE(floor_of(floors, room_of(path)).has_value()) << "tests/" << path.string();
+    }
+}
+
+// A folder that grows gets rooms.
+TEST(House, NoRoomIsCrowded) {
+  constexpr int kMostSources = 24;
+  std::map<std::filesystem::path, int> sources;
+  for (const auto& [folder, allowed] : kMayInclude)
+    for (const auto& parent : {kRoot / folder, kRoot / "tests" / folder}) {
+      if (!std::filesystem::exists(parent)) continue;
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(parent))
+        if (entry.path().extension() == ".cc" || entry.path().extension() == ".cu")
+          ++sources[entry.path().parent_path()];
+    }
+  for (const auto& [folder, count] : sources)
+    if (folder != kRoot / "tools" / "verbs")  // a file per verb
+      EXPECT_LE(count, kMostSources) << folder << " wants rooms";
 }
 
 TEST(House, OurHeadersAreIncludedFromTheRoot) {
