@@ -1,5 +1,6 @@
 // The transport between processes and machines: UCX active messages for the payloads, and TCP control connections
-// (comm/control_mesh.h) over which the nodes find each other and notice who has gone. PROTOCOL.md specifies both.
+// (comm/control/control_mesh.h) over which the nodes find each other and notice who has gone. PROTOCOL.md specifies
+// both.
 #pragma once
 
 #include <chrono>

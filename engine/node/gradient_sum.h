@@ -12,9 +12,9 @@
 
 namespace skippipe {
 
-// DeviceSum between GPUs that can; else ReplicaSum (comm/collectives.h, whose rules hold): over the stage's gradients
-// themselves on the CPU; on a GPU over a copy in pinned memory of the host, which is made before and brought back
-// after. Used by the event thread.
+// DeviceSum between GPUs that can; else ReplicaSum (comm/collectives/collectives.h, whose rules hold): over the stage's
+// gradients themselves on the CPU; on a GPU over a copy in pinned memory of the host, which is made before and brought
+// back after. Used by the event thread.
 class GradientSum {
  public:
   // Registers what the sum will take from the slab; the stage's memory must have been planned before.

@@ -36,7 +36,7 @@ struct ProbeResult {
   double loss_s = 0;  // per sample
   double step_s_per_byte = 0;
   int64_t memory_bytes = 0;  // available when the probe began, this node's part
-  int slots = 0;             // that fit (engine/slots.h) with these layers, whichever stage it is
+  int slots = 0;             // that fit (engine/probe/slots.h) with these layers, whichever stage it is
 };
 
 // Runs forward, loss, backward and step of random weights and tokens; the first runs are not counted. A few seconds for

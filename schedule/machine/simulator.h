@@ -1,5 +1,5 @@
-// The simulator: drives one node machine per node on a virtual clock with the cost model of schedule/network.h. It is
-// the planners' objective and the way tests explore timings.
+// The simulator: drives one node machine per node on a virtual clock with the cost model of schedule/plan/network.h. It
+// is the planners' objective and the way tests explore timings.
 #pragma once
 
 #include <cstdint>
@@ -82,7 +82,7 @@ class Simulator {
 
   // The plan's workload on this network. The result is valid until the next run. Throws PlanError if the plan is not
   // for this network's number of nodes or its visits contradict each other; rules are the validator's
-  // (schedule/validator.h).
+  // (schedule/plan/validator.h).
   const Simulation& run(const Plan& plan, const SimulationOptions& options = {});
 
   // After a deadlock: what each unfinished node waits for, a line each.

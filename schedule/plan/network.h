@@ -37,7 +37,7 @@ struct NetworkNode {
   // Microbatches whose activations the node holds at once (T1).
   int slots = 3;
   // Slots follow from memory_bytes and what the node's stage takes of it, wherever a workload says that
-  // (schedule/capacity.h).
+  // (schedule/search/capacity.h).
   bool slots_from_memory = false;
   // Shared by all that the node sends; 0: not shared, its links alone count.
   double uplink_bytes_per_s = 0;
@@ -71,7 +71,7 @@ struct Network {
 // Some of a network's nodes, in this order, and the links between them.
 Network subnetwork(const Network& network, const std::vector<int>& nodes);
 
-// Format "skippipe-network"; schedule/README.md documents it. Throws FileError or PlanError. Links that are alike
+// Format "skippipe-network"; schedule/FILES.md documents it. Throws FileError or PlanError. Links that are alike
 // between two regions are saved once; thousands of nodes whose links all differ make a file that is too large to be
 // read, which is refused.
 Network read_network(const JsonReader& root);

@@ -91,7 +91,7 @@ std::vector<int> used_nodes(const Plan& plan);
 // had.
 std::vector<int> leave_out_unused(Plan& plan, Network& network);
 
-// Format "skippipe-plan"; schedule/README.md documents it. Loading checks the shape of the file and every index
+// Format "skippipe-plan"; schedule/FILES.md documents it. Loading checks the shape of the file and every index
 // (FileError); `validate` checks the rules.
 Plan read_plan(const JsonReader& root);
 Plan load_plan(const std::filesystem::path& path);

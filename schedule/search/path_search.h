@@ -1,5 +1,6 @@
 // The low level of the published path search (arXiv:2502.19913): A* for one microbatch's path, from its data node
-// through the stages and back, under C1-C3 and what the high level (schedule/conflict_search.h) forbids this path.
+// through the stages and back, under C1-C3 and what the high level (schedule/search/conflict_search.h) forbids this
+// path.
 #pragma once
 
 #include <optional>

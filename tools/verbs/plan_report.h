@@ -13,8 +13,8 @@ namespace skippipe {
 // A table of the plan's prediction and its nodes, on standard output.
 void print_plan(const Plan& plan);
 
-// How far the plan that a request led to is above what can be proven of every plan (schedule/lower_bound.h): on its
-// stages and, where it chose them, on any. On standard output.
+// How far the plan that a request led to is above what can be proven of every plan (schedule/search/lower_bound.h): on
+// its stages and, where it chose them, on any. On standard output.
 void print_floor(PlanRequest request, const Plan& plan);
 
 // What else shows a plan.
