@@ -1,9 +1,11 @@
 #include "base/json_reader.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/closest.h"
 #include "base/error.h"
 #include "base/file.h"
 
@@ -61,6 +63,12 @@ std::vector<std::string> JsonReader::keys() const {
   std::vector<std::string> result;
   for (const auto& item : value_->items()) result.push_back(item.key());
   return result;
+}
+
+void JsonReader::allow_only(const std::vector<std::string>& known) const {
+  for (const std::string& key : keys())
+    if (!key.starts_with('_') && std::ranges::find(known, key) == known.end())
+      throw FileError("{}: unknown field '{}'{}", where_, key, did_you_mean(key, known));
 }
 
 std::string JsonReader::as_string() const {

@@ -23,6 +23,9 @@ class JsonReader {
   std::optional<JsonReader> find(const std::string& key) const;  // nullopt when absent or null
   std::vector<JsonReader> items() const;          // throws FileError if this is no array
   std::vector<std::string> keys() const;          // throws FileError if this is no object
+  // Throws FileError if this is no object, or has a field that is none of these and does not begin with '_' (which
+  // people write for themselves); it names the one that was meant, where one is close.
+  void allow_only(const std::vector<std::string>& known) const;
 
   std::string as_string() const;
   bool as_bool() const;

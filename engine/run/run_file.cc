@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 
+#include "base/closest.h"
 #include "base/error.h"
 #include "base/file.h"
 
@@ -167,7 +168,8 @@ class Reader {
       for (const auto& [key, value] : *fields) {
         const std::string name = section_name + "." + std::string(key.str());
         if (!known_.contains(name))
-          throw ConfigError("{}: line {}: unknown field '{}'", file_, value.source().begin.line, name);
+          throw ConfigError("{}: line {}: unknown field '{}'{}", file_, value.source().begin.line, name,
+                            did_you_mean(name, {known_.begin(), known_.end()}));
       }
     }
   }

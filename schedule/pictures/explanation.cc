@@ -54,6 +54,7 @@ class Changes {
       if (visits_[static_cast<size_t>(node)] > 0) try_node(node);
     try_links(path);
     try_regions();
+    try_uplinks();
     for (int stage = 0; stage < plan_.stage_count(); ++stage) try_stage(stage);
     std::ranges::stable_sort(effects_, {}, &ChangeEffect::iteration_s);
     return std::move(effects_);
@@ -110,6 +111,27 @@ class Changes {
                            ? fmt::format("within {}", regions.first)
                            : fmt::format("between {} and {}", regions.first, regions.second),
                        links);
+  }
+
+  void try_twice_the_uplink(const std::string& where, const std::vector<int>& nodes) {
+    Network network = network_;
+    for (const int node : nodes) network.nodes[static_cast<size_t>(node)].uplink_bytes_per_s *= 2;
+    evaluate(fmt::format("twice the uplink of {}", where), plan_, network);
+  }
+
+  // Of every node that sends over one; of those of a region together, as they often end in one line; and of all.
+  void try_uplinks() {
+    std::map<std::string, std::vector<int>> regions;
+    std::vector<int> all;
+    for (int node = 0; node < plan_.node_count(); ++node) {
+      if (visits_[static_cast<size_t>(node)] == 0 || node_of(node).uplink_bytes_per_s == 0) continue;
+      try_twice_the_uplink(name(node), {node});
+      regions[node_of(node).region].push_back(node);
+      all.push_back(node);
+    }
+    for (const auto& [region, nodes] : regions)
+      if (!region.empty() && nodes.size() > 1) try_twice_the_uplink(fmt::format("every node of {}", region), nodes);
+    if (all.size() > 1) try_twice_the_uplink("every node", all);
   }
 
   std::set<LinkName> used_links() const {

@@ -26,11 +26,11 @@ struct Explanation {
 };
 
 // Simulates the plan, and again for each change: per node one more slot or twice the speed; per link of the critical
-// path and per pair of regions that talk, half the delay or twice the bandwidth; per stage another node like its
-// fastest one, linked as that one is (between the two, its fastest link), which takes every second visit of the stage's
-// busiest node. Paths and priorities stay the plan's; ranks are made anew, as a new plan's would be: to search for new
-// paths as well could only help more. Changes under which these paths deadlock are left out. Throws PlanError if the
-// plan is not for this network or deadlocks.
+// path and per pair of regions that talk, half the delay or twice the bandwidth; for each uplink, those of a region and
+// all of them, twice the bandwidth; per stage another node like its fastest one, linked as that one is (between the two,
+// its fastest link), which takes every second visit of the stage's busiest node. Paths and priorities stay the plan's;
+// ranks are made anew, as a new plan's would be: to search for new paths as well could only help more. Changes under
+// which these paths deadlock are left out. Throws PlanError if the plan is not for this network or deadlocks.
 Explanation explain_plan(const Plan& plan, const Network& network);
 
 // The same in words, at most `changes` of them.

@@ -41,6 +41,8 @@ double read_bandwidth(const JsonReader& json, const char* key, const char* witho
 }
 
 NetworkNode read_node(const JsonReader& json) {
+  json.allow_only({"name", "region", "device", "forward_s", "backward_over_forward", "loss_over_forward", "loss_s",
+                   "step_s_per_byte", "slots", "memory_bytes", "uplink_mbit_per_s"});
   NetworkNode node;
   node.name = read_name(json.at("name"));
   node.region = json.get_string("region", "");
@@ -58,6 +60,7 @@ NetworkNode read_node(const JsonReader& json) {
 }
 
 Link read_link(const JsonReader& json) {
+  json.allow_only({"from", "to", "latency_ms", "bandwidth_mbit_per_s", "overhead_ms", "symmetric"});
   return {.latency_s = json.at("latency_ms").as_double(0, kMaxSeconds * 1e3) / 1e3,
           .bandwidth_bytes_per_s = read_bandwidth(json, "bandwidth_mbit_per_s", "infinite"),
           .overhead_s = json.get_double("overhead_ms", 0, 0, kMaxSeconds * 1e3) / 1e3};
@@ -251,6 +254,7 @@ Network load_network(const std::filesystem::path& path) {
 
 Network read_network(const JsonReader& root) {
   check_format(root);
+  root.allow_only({"format", "version", "source", "nodes", "links", "delay_s", "region_links"});
 
   Network network;
   std::map<std::string, int> names, regions;

@@ -35,6 +35,7 @@ int as_priority(const JsonReader& field) {
 }
 
 PlanRules read_rules(const JsonReader& json) {
+  json.allow_only({"skip_ratio", "max_swaps", "max_swap_distance", "max_jump", "equal_exposure"});
   PlanRules rules;
   rules.skip_ratio = json.at("skip_ratio").as_double(0, 1);
   rules.max_swaps = static_cast<int>(json.at("max_swaps").as_int(0, kMaxNodes));
@@ -53,6 +54,8 @@ std::vector<int64_t> read_stage_bytes(const JsonReader& json, const char* key, s
 }
 
 Workload read_workload(const JsonReader& json, size_t stages) {
+  json.allow_only({"samples", "activation_bytes", "stage_layers", "stage_gradient_bytes", "exchange_norm",
+                   "stage_state_bytes", "stage_slot_bytes"});
   Workload workload;
   workload.samples = static_cast<int>(json.at("samples").as_int(1, 1 << 20));
   workload.activation_bytes = json.at("activation_bytes").as_int(0, kMaxBytes);
@@ -69,6 +72,8 @@ Workload read_workload(const JsonReader& json, size_t stages) {
 }
 
 PlannedMicrobatch read_microbatch(const JsonReader& json, size_t nodes, size_t stages) {
+  json.allow_only(
+      {"path", "ranks", "forward_priorities", "backward_priorities", "loss_priority", "backward_ranks", "loss_rank"});
   PlannedMicrobatch microbatch;
   for (const JsonReader& item : list_of(json.at("path"), 1, stages))
     microbatch.visits.push_back({.node = as_index(item, nodes)});
@@ -89,6 +94,7 @@ PlannedMicrobatch read_microbatch(const JsonReader& json, size_t nodes, size_t s
 }
 
 Prediction read_prediction(const JsonReader& json, size_t nodes) {
+  json.allow_only({"iteration_s", "steady_iteration_s", "waiting_share", "bytes_sent", "busy_share"});
   Prediction predicted;
   predicted.iteration_s = json.at("iteration_s").as_double(0, kMaxSeconds);
   predicted.steady_iteration_s = json.get_double("steady_iteration_s", 0, 0, kMaxSeconds);
@@ -208,6 +214,8 @@ Plan load_plan(const std::filesystem::path& path) {
 Plan read_plan(const JsonReader& root) {
   if (root.at("format").as_string() != kFormat) root.at("format").fail(fmt::format("\"{}\"", kFormat));
   root.at("version").as_int(kVersion, kVersion);
+  root.allow_only({"format", "version", "method", "network", "seed", "rules", "workload", "nodes", "stages",
+                   "microbatches", "predicted"});
 
   Plan plan;
   plan.method = root.at("method").as_string();
@@ -217,6 +225,7 @@ Plan read_plan(const JsonReader& root) {
   plan.seed = seed.value().get<uint64_t>();
   plan.rules = read_rules(root.at("rules"));
   for (const JsonReader& node : list_of(root.at("nodes"), 1, kMaxNodes)) {
+    node.allow_only({"name", "slots"});
     plan.node_names.push_back(node.at("name").as_string());
     plan.node_slots.push_back(static_cast<int>(node.at("slots").as_int(1, kMaxSlots)));
   }

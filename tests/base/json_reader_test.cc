@@ -56,6 +56,17 @@ TEST_F(JsonReaderTest, ErrorsNameFileFieldFoundAndExpected) {
   SKP_EXPECT_ERROR(root_.at("i").at("x"), FileError, "expected an object with 'x'");
 }
 
+TEST_F(JsonReaderTest, UnknownFieldsAreRefused) {
+  const std::vector<std::string> known = {"name", "on", "i", "neg", "big", "x", "none", "list", "nested"};
+  EXPECT_NO_THROW(root_.allow_only(known));
+  SKP_EXPECT_ERROR(root_.at("list").items().at(0).allow_only({"b"}), FileError, "f.json: list[0]: unknown field 'a'");
+  SKP_EXPECT_ERROR(root_.at("nested").allow_only({"depp", "wide"}), FileError,
+                   "f.json: nested: unknown field 'deep'; did you mean 'depp'?");
+  SKP_EXPECT_ERROR(root_.at("i").allow_only({}), FileError, "expected an object");
+  const nlohmann::json noted = parse_json(R"({"_note": "mine", "a": 1})", "f.json");
+  EXPECT_NO_THROW(JsonReader(noted, "f.json").allow_only({"a"}));
+}
+
 TEST_F(JsonReaderTest, LongValuesAreCutInErrors) {
   const nlohmann::json document = parse_json("{\"s\": \"" + std::string(1000, 'x') + "\"}", "f.json");
   try {

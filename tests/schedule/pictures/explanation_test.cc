@@ -178,5 +178,29 @@ TEST(Explanation, NamesRegionsAndLinks) {
   for (const ChangeEffect& change : explanation.changes) EXPECT_THAT(change.what, testing::Not(HasSubstr("bandwidth")));
 }
 
+// Two nodes behind thin lines: one line alone helps little while the other stays.
+TEST(Explanation, TriesUplinks) {
+  test::Case c = test::small_case();
+  for (Link& link : c.network.links) link = {.latency_s = 0.001};
+  for (NetworkNode& node : c.network.nodes) node.forward_s = 0.01;
+  for (const size_t node : {2u, 3u}) {
+    c.network.nodes[node].region = "home";
+    c.network.nodes[node].uplink_bytes_per_s = static_cast<double>(c.plan.workload.activation_bytes);
+  }
+  Simulator simulator(c.network);
+  ASSERT_TRUE(complete_plan(c.plan, simulator));
+  const Explanation explanation = explain_plan(c.plan, c.network);
+  ASSERT_FALSE(explanation.changes.empty());
+  EXPECT_THAT(explanation.changes[0].what,
+              testing::AnyOf("twice the uplink of every node of home", "twice the uplink of every node"));
+
+  Network wider = c.network;
+  for (const size_t node : {2u, 3u}) wider.nodes[node].uplink_bytes_per_s *= 2;
+  Simulator wider_simulator(wider);
+  Plan plan = c.plan;
+  ASSERT_TRUE(complete_plan(plan, wider_simulator));
+  EXPECT_NEAR(explanation.changes[0].iteration_s, plan.predicted.iteration_s, 1e-9);
+}
+
 }  // namespace
 }  // namespace skippipe

@@ -117,6 +117,14 @@ TEST_F(PlanFile, TheExamplesAreNetworks) {
     EXPECT_EQ(load_network(std::filesystem::path(SKIPPIPE_SOURCE_DIR "/examples") / name).size(), nodes) << name;
 }
 
+TEST_F(PlanFile, NetworksMayHaveNotes) {
+  json text = kNetwork;
+  text["_note"] = text["nodes"][0]["_owner"] = "mine";
+  text["source"] = "measured by hand";
+  folder_.write("network.json", text.dump());
+  EXPECT_EQ(load_network(path("network.json")).size(), 3);
+}
+
 TEST_F(PlanFile, RefusesWrongNetworks) {
   const auto refuses_network = [&](const std::function<void(json&)>& change, const std::vector<std::string>& parts) {
     json broken = kNetwork;
@@ -156,6 +164,12 @@ TEST_F(PlanFile, RefusesWrongNetworks) {
   refuses_network([](json& n) { n["links"][0]["overhead_ms"] = -1; }, {"links[0].overhead_ms"});
   refuses_network([](json& n) { n["links"][0]["latency_ms"] = 1e300; }, {"links[0].latency_ms"});
   refuses_network([](json& n) { n["links"][0]["bandwidth_mbit_per_s"] = 1e13; }, {"links[0].bandwidth_mbit_per_s"});
+  refuses_network([](json& n) { n["nodes"][1]["uplink_mbits_per_s"] = 5; },
+                  {"nodes[1]: unknown field 'uplink_mbits_per_s'; did you mean 'uplink_mbit_per_s'?"});
+  refuses_network([](json& n) { n["links"][0]["bandwith_mbit_per_s"] = 5; },
+                  {"links[0]: unknown field 'bandwith_mbit_per_s'; did you mean 'bandwidth_mbit_per_s'?"});
+  refuses_network([](json& n) { n["region_links"][1]["colour"] = "red"; }, {"region_links[1]: unknown field 'colour'"});
+  refuses_network([](json& n) { n["link"] = json::array(); }, {"unknown field 'link'; did you mean 'links'?"});
   std::string not_a_number = kNetwork.dump();
   not_a_number.replace(not_a_number.find("0.03"), 4, "NaN");
   refuses(load_network, not_a_number, {"not valid JSON", "loss_s"});
@@ -212,6 +226,10 @@ TEST_F(PlanFile, RefusesWrongPlans) {
   for (const auto& field : good.items())
     if (field.key() != "network") refuses_plan([&](json& p) { p.erase(field.key()); }, {field.key(), "missing"});
   refuses_plan([](json& p) { p["format"] = 7; }, {"format"});
+  refuses_plan([](json& p) { p["rules"]["max_swap"] = 1; }, {"rules: unknown field 'max_swap'", "'max_swaps'"});
+  refuses_plan([](json& p) { p["microbatches"][1]["rank"] = 1; }, {"microbatches[1]: unknown field 'rank'"});
+  for (const char* part : {"workload", "predicted"})
+    refuses_plan([&](json& p) { p[part]["extra"] = 1; }, {part, "unknown field 'extra'"});
   refuses_plan([](json& p) { p["seed"] = -1; }, {"seed"});
   refuses_plan([](json& p) { p["stages"][1][0] = 4; }, {"stages[1][0]", "4"});
   refuses_plan([](json& p) { p["stages"][1] = json::array(); }, {"stages[1]"});
