@@ -124,8 +124,12 @@ void complete_tokenizer(CompanionFiles& companions, ModelConfig& config) {
   const Tokenizer tokenizer(content, source.string());
   if (!config.bos_token_id && tokenizer.bos_id() >= 0) config.bos_token_id = tokenizer.bos_id();
   if (config.eos_token_ids.empty() && tokenizer.eos_id() >= 0) config.eos_token_ids = {tokenizer.eos_id()};
-  for (auto& [name, text] : hugging_face_tokenizer(content, source.string()))
-    companions.emplace(name, CompanionFile{std::move(text), source});
+  try {
+    for (auto& [name, text] : hugging_face_tokenizer(content, source.string()))
+      companions.emplace(name, CompanionFile{std::move(text), source});
+  } catch (const ConfigError& error) {
+    throw ConfigError("{} (--tokenizer none converts without it)", error.what());
+  }
 }
 
 std::string generation_config_json(const ModelConfig& config) {
