@@ -1,7 +1,10 @@
 #include "tokenizer/hugging_face_tokenizer.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <unordered_map>
@@ -196,7 +199,7 @@ constexpr const char* kSamples[] = {
     "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \U0001d54f",
     "\ufffd\u0001\u007f"};
 
-// The text that a piece stands for in front of which no space is added.
+// What a piece stands for.
 std::string text_of(const SentencePieceModel::Piece& piece) {
   std::string text = piece.text;
   for (size_t at = 0; (at = text.find(kSpaceMark, at)) != std::string::npos;)
@@ -217,12 +220,8 @@ void add_overlaps(const SentencePieceModel& model, const std::vector<Merge>& mer
 
 // The samples, every piece, each behind the one before it, and where merges could come in another order.
 std::vector<std::string> texts_to_compare(const SentencePieceModel& model, const std::vector<Merge>& merges) {
-  std::vector<std::string> texts = {"", ""};
-  for (const char* sample : kSamples) {
-    texts.emplace_back(sample);
-    texts.front() += sample;
-    texts[1] += sample + std::string(" ");
-  }
+  std::vector<std::string> texts(std::begin(kSamples), std::end(kSamples));
+  texts.emplace_back();
   std::string before;
   for (const auto& piece : model.pieces) {
     if (piece.kind == Kind::kUnknown || piece.kind == Kind::kControl) continue;
@@ -231,6 +230,7 @@ std::vector<std::string> texts_to_compare(const SentencePieceModel& model, const
     before = text;
   }
   add_overlaps(model, merges, texts);
+  for (const char* between : {"", " "}) texts.push_back(fmt::format("{}", fmt::join(kSamples, between)));
   return texts;
 }
 
@@ -239,21 +239,6 @@ bool spells_special_token(const SentencePieceModel& model, const std::string& te
   return std::ranges::any_of(model.pieces, [&](const auto& piece) {
     return (piece.kind == Kind::kUnknown || piece.kind == Kind::kControl) && text.find(piece.text) != std::string::npos;
   });
-}
-
-void require_same_ids(const SentencePieceModel& model, const std::vector<Merge>& merges, const Tokenizer& tokenizer,
-                      const json& document, const std::string& name) {
-  const MergeEncoder encoder(document);
-  for (const std::string& text : texts_to_compare(model, merges)) {
-    const std::vector<int32_t> ids = tokenizer.encode(text), others = encoder.encode(text);
-    if (ids == others || spells_special_token(model, text)) continue;
-    const auto [id, other] = std::ranges::mismatch(ids, others);
-    const auto piece = [&](const std::vector<int32_t>& all, auto at) {
-      return at == all.end() ? "no piece" : quoted(model.pieces[static_cast<size_t>(*at)].text);
-    };
-    refuse(name, fmt::format("in the text {}, as piece {} SentencePiece has {}, a merge list {}", quoted(text),
-                             id - ids.begin() + 1, piece(ids, id), piece(others, other)));
-  }
 }
 
 }  // namespace
@@ -272,8 +257,8 @@ std::map<std::string, std::string> hugging_face_tokenizer(std::string_view seria
   std::map<std::string, std::string> files = {{"tokenizer.model", std::string(serialized)}};
   const auto add = [&](const char* file, const json& document) { files[file] = document.dump(2) + "\n"; };
   const json document = tokenizer_document(model, merges, special["unk_token"]);
-  require_same_ids(model, merges, tokenizer, document, name);
   add("tokenizer.json", document);
+  require_same_ids(serialized, files["tokenizer.json"], name);
   std::erase_if(special.get_ref<json::object_t&>(), [](const auto& token) { return token.second.is_null(); });
   add("special_tokens_map.json", special);
   json config = special;
@@ -282,6 +267,22 @@ std::map<std::string, std::string> hugging_face_tokenizer(std::string_view seria
   config["model_max_length"] = 1'000'000'000;
   add("tokenizer_config.json", config);
   return files;
+}
+
+void require_same_ids(std::string_view serialized, std::string_view tokenizer_json, const std::string& name) {
+  const SentencePieceModel model = parse_sentencepiece_model(serialized, name);
+  const Tokenizer tokenizer(serialized, name);
+  const MergeEncoder encoder(json::parse(tokenizer_json));
+  for (const std::string& text : texts_to_compare(model, merges_of(model))) {
+    const std::vector<int32_t> ids = tokenizer.encode(text), others = encoder.encode(text);
+    if (ids == others || spells_special_token(model, text)) continue;
+    const auto [id, other] = std::ranges::mismatch(ids, others);
+    const auto piece = [&](const std::vector<int32_t>& all, auto at) {
+      return at == all.end() ? "no piece" : quoted(model.pieces[static_cast<size_t>(*at)].text);
+    };
+    refuse(name, fmt::format("in the text {}, as piece {} SentencePiece has {}, tokenizer.json has {}", quoted(text),
+                             id - ids.begin() + 1, piece(ids, id), piece(others, other)));
+  }
 }
 
 }  // namespace skippipe

@@ -17,4 +17,7 @@ namespace skippipe {
 // file.
 std::map<std::string, std::string> hugging_face_tokenizer(std::string_view serialized, const std::string& name);
 
+// What it is tried with. Throws ConfigError naming the text if a tokenizer.json made of this model gives other ids.
+void require_same_ids(std::string_view serialized, std::string_view tokenizer_json, const std::string& name);
+
 }  // namespace skippipe

@@ -215,6 +215,24 @@ TEST(HuggingFaceTokenizer, RefusesWhatWouldGetOtherIds) {
   refused(letters().piece("ab", -9, Kind::kUnused), "\"ab\" is unused");
 }
 
+// What the rules let through is tried: here with files that say something else than the model.
+TEST(HuggingFaceTokenizer, ATextWithOtherIdsIsNamed) {
+  const std::string model = HandMade().user("<sep>").normal({"\xe2\x96\x81", "a", "b", "c", "ab", "bc"}).model();
+  const json good = json::parse(hugging_face_tokenizer(model, "m").at("tokenizer.json"));
+  EXPECT_NO_THROW(require_same_ids(model, good.dump(), "m"));
+  json swapped = good;
+  ASSERT_EQ(swapped["model"]["merges"].size(), 2u);
+  std::swap(swapped["model"]["merges"][0], swapped["model"]["merges"][1]);
+  SKP_EXPECT_ERROR(require_same_ids(model, swapped.dump(), "m"), ConfigError,
+                   "m: in the text \"abcabcabcabcab\", as piece 1 SentencePiece has \"ab\", tokenizer.json has \"a\"");
+  json prefixed = good;
+  prefixed["normalizer"]["normalizers"].push_back({{"type", "Prepend"}, {"prepend", "\xe2\x96\x81"}});
+  SKP_EXPECT_ERROR(require_same_ids(model, prefixed.dump(), "m"), ConfigError, "in the text");
+  json uncut = good;
+  uncut["added_tokens"].erase(3);
+  SKP_EXPECT_ERROR(require_same_ids(model, uncut.dump(), "m"), ConfigError, "<sep>");
+}
+
 TEST(MergeEncoder, DoesWhatTheOracleDoes) {
   const std::string model =
       HandMade().user("<sep>").normal({"\xe2\x96\x81", "a", "b", "ab", "bab", "abab", "ba"}).model();
