@@ -136,7 +136,9 @@ const char* reason(GenerationEnd end) {
 TextMarks marks_of(const ModelFiles& files, const Tokenizer& tokenizer, const Options& options) {
   TextMarks marks = read_text_marks(files.folder(), files.config(), tokenizer,
                                     options.tokenizer.empty() ? files.folder() : std::filesystem::path());
-  for (const std::string& line : marks.ignored) fmt::print(stderr, "{}\n", line);
+  constexpr size_t kShort = 4;
+  for (size_t i = 0; i < std::min(marks.ignored.size(), kShort); ++i) fmt::print(stderr, "{}\n", marks.ignored[i]);
+  if (marks.ignored.size() > kShort) fmt::print(stderr, "... and {} more\n", marks.ignored.size() - kShort);
   // Whatever config.json says, that is what a run has seen behind every document.
   const bool trained_here = files.manifest() && !files.manifest()->run.empty();
   if (trained_here && tokenizer.eos_id() >= 0 && std::ranges::find(marks.ends, tokenizer.eos_id()) == marks.ends.end())
@@ -240,9 +242,10 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("--tokenizer", options->tokenizer, "A SentencePiece .model (default: the model's tokenizer.model)");
   const CLI::Option* prompt = verb->add_option("--prompt", options->prompt, "The text to go on from");
   verb->add_option("--prompt-file", options->prompt_file, "Instead: a file, without its last newline; - for stdin");
-  verb->add_flag("--bos,!--no-bos", options->bos,
-                 "Begin with the BOS token, for models that were trained so, such as Llama (default: as "
-                 "tokenizer_config.json's add_bos_token says, if it is there)");
+  verb->add_flag_function(
+      "--bos,!--no-bos", [options](int64_t count) { options->bos = count > 0; },
+      "Begin with the BOS token, for models that were trained so, such as Llama (default: as tokenizer_config.json's "
+      "add_bos_token says, if it is there)");
   verb->add_option("--max-tokens", generation.max_tokens, "Tokens to generate at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->capture_default_str();
