@@ -28,7 +28,8 @@ CompanionFile read_companion(const fs::path& path) {
   std::string content = read_file(path, kMaxFileBytes);
   if (content.starts_with("version https://git-lfs"))
     throw FileError("{}: a pointer of Git LFS, expected the file itself: `git lfs pull` gets it", path.string());
-  if (path.extension() == ".json") parse_json(content, path.string());
+  // Read twice only where it is wrong: a large tokenizer.json takes much memory as a document.
+  if (path.extension() == ".json" && !nlohmann::json::accept(content)) parse_json(content, path.string());
   return {std::move(content), path};
 }
 
