@@ -146,6 +146,16 @@ TEST_F(DataVerbsTest, GenerateStopsAtEveryEndToken) {
   write_file_atomically(checkpoint / "tokenizer_config.json", "{\"add_bos_token\": true}");
   expect_ok(generate, "prompt: 2 tokens");
   expect_ok(generate + std::string(" --no-bos"), "prompt: 1 tokens");
+  // What a run has seen behind its documents ends a text whatever the files say.
+  checkpoint = model_that_says(2);
+  write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": 7}");
+  expect_end("--max-tokens reached");
+  CheckpointManifest manifest = load_checkpoint_manifest(checkpoint);
+  manifest.run = {{"run.seed", "1"}};
+  manifest.replicas = {1, 1, 1};
+  manifest.microbatches = 1;
+  write_checkpoint_description(checkpoint, manifest, ModelFiles(checkpoint).config(), {});
+  expect_end("the text ended");
 }
 
 TEST_F(DataVerbsTest, RefusesWhatItCannotGenerateFrom) {
