@@ -15,7 +15,7 @@ static_assert(std::endian::native == std::endian::little, "protocol buffers are 
 namespace field {
 constexpr uint64_t kPieces = 1, kTrainer = 2, kNormalizer = 3;                                 // ModelProto
 constexpr uint64_t kText = 1, kScore = 2, kKind = 3;                                           // SentencePiece
-constexpr uint64_t kAlgorithm = 3;                                                             // TrainerSpec
+constexpr uint64_t kAlgorithm = 3, kSpaceIsSuffix = 24;                                        // TrainerSpec
 constexpr uint64_t kCharacterMap = 2, kAddsSpace = 3, kRemovesSpaces = 4, kEscapesSpaces = 5;  // NormalizerSpec
 }  // namespace field
 
@@ -109,9 +109,11 @@ SentencePieceModel::Piece read_piece(MessageReader reader) {
 }
 
 void read_trainer(SentencePieceModel& model, MessageReader reader) {
-  while (reader.next())
+  while (reader.next()) {
     if (reader.number() == field::kAlgorithm)
       model.algorithm = read_enum(reader, SentencePieceModel::Algorithm::kCharacter, "model type");
+    if (reader.number() == field::kSpaceIsSuffix) model.space_is_suffix = reader.value() != 0;
+  }
 }
 
 void read_normalizer(SentencePieceModel& model, MessageReader reader) {

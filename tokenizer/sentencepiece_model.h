@@ -22,6 +22,7 @@ struct SentencePieceModel {
   Algorithm algorithm = Algorithm::kUnigram;
   bool has_character_map = false;  // text is normalized by a table
   bool adds_space = true;          // before a text
+  bool space_is_suffix = false;    // it adds that space behind a text instead
   bool removes_extra_spaces = true;
   bool escapes_spaces = true;  // a space becomes U+2581
 };

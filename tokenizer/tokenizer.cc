@@ -106,6 +106,11 @@ int Tokenizer::byte_of(int32_t id) const {
   return byte;
 }
 
+int32_t Tokenizer::find(std::string_view piece) const {
+  const int32_t id = model_->processor.PieceToId({piece.data(), piece.size()});  // that of <unk> where there is none
+  return id >= 0 && model_->processor.IdToPiece(id) == piece ? id : -1;
+}
+
 int32_t Tokenizer::vocabulary_size() const { return model_->processor.GetPieceSize(); }
 int32_t Tokenizer::bos_id() const { return model_->processor.bos_id(); }
 int32_t Tokenizer::eos_id() const { return model_->processor.eos_id(); }

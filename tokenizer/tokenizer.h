@@ -32,6 +32,9 @@ class Tokenizer {
   // The byte that the token stands for, or -1 if it stands for whole characters or none.
   int byte_of(int32_t id) const;
 
+  // The id of the piece with this text, special ones among them; -1 if there is none.
+  int32_t find(std::string_view piece) const;
+
   int32_t vocabulary_size() const;
   // -1 if the model has none.
   int32_t bos_id() const;

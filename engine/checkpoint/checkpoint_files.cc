@@ -24,7 +24,6 @@ namespace fs = std::filesystem;
 
 constexpr char kManifestFile[] = "manifest.json";
 constexpr char kConfigFile[] = "config.json";
-constexpr char kTokenizerFile[] = "tokenizer.model";
 constexpr char kFormat[] = "skippipe-checkpoint";
 constexpr char kPartFormat[] = "skippipe-checkpoint-part";
 constexpr int64_t kVersion = 1;
@@ -57,8 +56,9 @@ std::vector<CheckpointFile> read_files(const JsonReader& field) {
   std::vector<CheckpointFile> files;
   for (const JsonReader& item : field.items()) {
     const JsonReader name = item.at("name");
-    // Only files of the folder itself.
-    if (fs::path(name.as_string()).filename() != name.as_string() || name.as_string().starts_with('.'))
+    // Only files of the checkpoint itself.
+    const bool in_folder = fs::path(name.as_string()).filename() == name.as_string();
+    if ((!in_folder || name.as_string().starts_with('.')) && !is_companion(name.as_string()))
       name.fail("the name of a file in the checkpoint");
     files.push_back({name.as_string(), static_cast<uint64_t>(item.at("bytes").as_int(0)), read_hash(item.at("xxh3"))});
   }
@@ -150,17 +150,31 @@ void remove_quietly(const fs::path& folder) {
   fs::remove_all(folder, ignored);
 }
 
+// What `names` does not name, in a folder below `root` and in those that hold what it names.
+std::vector<fs::path> strays_in(const fs::path& root, const fs::path& below, const std::set<std::string>& names) {
+  std::vector<fs::path> strays;
+  std::error_code error;
+  for (fs::directory_iterator entry(root / below, error), end; !error && entry != end; entry.increment(error)) {
+    const fs::path path = below / entry->path().filename();
+    const std::string name = path.string();
+    if (names.contains(name)) continue;
+    if (std::ranges::none_of(names, [&](const std::string& known) { return known.starts_with(name + "/"); })) {
+      strays.push_back(root / path);
+      continue;
+    }
+    const std::vector<fs::path> inside = strays_in(root, path, names);
+    strays.insert(strays.end(), inside.begin(), inside.end());
+  }
+  return strays;
+}
+
 void remove_strays(const fs::path& folder) {
   const CheckpointManifest manifest = load_checkpoint_manifest(folder);
   std::set<std::string> names = {kManifestFile};
   for (const CheckpointFile& file : manifest.files) names.insert(file.name);
   for (int stage = 0; stage < manifest.stages(); ++stage)
     names.insert({part_file(stage), stage_weights_file(stage), stage_optimizer_file(stage)});
-  std::error_code error;
-  std::vector<fs::path> strays;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-    if (!names.contains(entry->path().filename().string())) strays.push_back(entry->path());
-  for (const fs::path& stray : strays) remove_quietly(stray);
+  for (const fs::path& stray : strays_in(folder, {}, names)) remove_quietly(stray);
 }
 
 }  // namespace
@@ -187,17 +201,15 @@ std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights) {
 }
 
 void write_checkpoint_description(const fs::path& folder, CheckpointManifest manifest, const ModelConfig& config,
-                                  const fs::path& tokenizer) {
+                                  const CompanionFiles& companions) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
   manifest.files.clear();
-  const auto write = [&](const std::string& name, const std::string& content) {
-    write_file_atomically(folder / name, content);
-    manifest.files.push_back(describe(name, content));
-  };
-  write(kConfigFile, model_config_json(config));
-  if (!tokenizer.empty()) write(kTokenizerFile, read_file(tokenizer));
+  CompanionFiles files = companions;
+  files[kConfigFile].content = model_config_json(config);
+  write_companions(folder, files);
+  for (const auto& [name, file] : files) manifest.files.push_back(describe(name, file.content));
 
   nlohmann::ordered_json document = {{"format", kFormat},
                                      {"version", kVersion},

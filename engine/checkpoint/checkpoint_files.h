@@ -6,7 +6,9 @@
 //                              "run": {"run.seed": "1", ...}, "contents": {"plan.file": "0123456789abcdef", ...},
 //                              "files": [{"name": "config.json", "bytes": 812, "xxh3": "0123456789abcdef"}, ...]}
 //   config.json               the model's shape, as Hugging Face writes it
-//   tokenizer.model           if the run file names one
+//   tokenizer.model, tokenizer.json, tokenizer_config.json, generation_config.json, ...
+//                             what came with the model and its tokenizer, as it was (companion_files.h), chat templates
+//                             in additional_chat_templates/ among them; listed in "files" as config.json is
 //   stage-00.safetensors ...  the weights of each stage, f32, under Hugging Face names; together the whole model
 //   optimizer-00.safetensors  AdamW's moments, f32: NAME.first_moment and NAME.second_moment of every weight
 //   stage-00.json ...         {"format": "skippipe-checkpoint-part", "version": 1, "stage": 0, "files": [...]}: the two
@@ -30,6 +32,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/checkpoint/companion_files.h"
 #include "engine/files/safetensors.h"
 #include "engine/model/model_config.h"
 
@@ -67,10 +70,10 @@ std::string second_moment_name(const std::string& weight);
 // Both moments of each weight, in the order of the weights, as the optimizer's file holds them.
 std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights);
 
-// Writes manifest.json, config.json and, unless its path is empty, tokenizer.model; creates the folder. Several nodes
-// may write the same. Throws FileError.
+// Writes manifest.json, config.json and the companions; creates the folder. Several nodes may write the same. Throws
+// FileError.
 void write_checkpoint_description(const std::filesystem::path& folder, CheckpointManifest manifest,
-                                  const ModelConfig& config, const std::filesystem::path& tokenizer);
+                                  const ModelConfig& config, const CompanionFiles& companions);
 
 // Writes a stage's part, tensor by tensor: all weights in their order, then, with the optimizer's state, both moments
 // of each weight in that order. Nothing stays without finish(). One thread. Throws FileError.

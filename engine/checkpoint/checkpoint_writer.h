@@ -45,7 +45,7 @@ struct CheckpointSettings {
   uint32_t keep_last = 1;        // newest ones to keep
   uint32_t keep_every = 0;       // also keep those whose iteration is a multiple; 0: none
   CheckpointManifest manifest;   // its iteration is set for each
-  std::filesystem::path tokenizer;
+  CompanionFiles companions;
 };
 
 // Two threads use it: that of the stage's tasks takes snapshots, the node's event thread asks and publishes. The third

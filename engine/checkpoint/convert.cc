@@ -1,8 +1,8 @@
 #include "engine/checkpoint/convert.h"
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -103,37 +103,33 @@ std::string index_json(const std::vector<Shard>& shards, uint64_t bytes) {
   return index.dump(2) + "\n";
 }
 
-// The `.model` that a tokenizer's path stands for.
-fs::path sentencepiece_file(const fs::path& tokenizer) {
-  return fs::is_directory(tokenizer) ? tokenizer / "tokenizer.model" : tokenizer;
-}
-
-Tokenizer open_tokenizer(const fs::path& path, const ModelConfig& config) {
-  Tokenizer tokenizer(path);
+// A SentencePiece model that stands alone must be one, and fit; what comes with a tokenizer.json is transformers'
+// matter.
+void check_tokenizer(const CompanionFiles& companions, const ModelConfig& config) {
+  const auto file = companions.find(kSentencePieceFile);
+  if (file == companions.end() || companions.contains("tokenizer.json")) return;
+  const std::string name = file->second.source.string();
+  const Tokenizer tokenizer(file->second.content, name);
   if (tokenizer.vocabulary_size() > config.vocabulary)
-    throw ConfigError("{}: a vocabulary of {}, but the model's is {}", path.string(), tokenizer.vocabulary_size(),
+    throw ConfigError("{}: a vocabulary of {}, but the model's is {}", name, tokenizer.vocabulary_size(),
                       config.vocabulary);
-  return tokenizer;
 }
 
-// As transformers writes them; any that is there is copied.
-std::map<std::string, std::string> copied_tokenizer(const fs::path& folder) {
-  std::map<std::string, std::string> files;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                           "added_tokens.json", "chat_template.jinja", "generation_config.json"})
-    if (fs::exists(folder / name)) files[name] = read_file(folder / name);
-  return files;
-}
-
-// The tokenizer's files; the configuration learns from it where texts begin and end, unless it knows.
-std::map<std::string, std::string> tokenizer_files(const fs::path& path, ModelConfig& config) {
-  if (path.empty()) return {};
-  if (fs::exists(path / "tokenizer.json")) return copied_tokenizer(path);
-  const fs::path file = sentencepiece_file(path);
-  const Tokenizer tokenizer = open_tokenizer(file, config);
+// The files that transformers wants of a SentencePiece model that stands alone. The configuration learns from it where
+// texts begin and end, unless it knows.
+void complete_tokenizer(CompanionFiles& companions, ModelConfig& config) {
+  const auto file = companions.find(kSentencePieceFile);
+  if (file == companions.end() || describes_tokens(companions)) return;
+  const auto& [content, source] = file->second;
+  const Tokenizer tokenizer(content, source.string());
   if (!config.bos_token_id && tokenizer.bos_id() >= 0) config.bos_token_id = tokenizer.bos_id();
   if (config.eos_token_ids.empty() && tokenizer.eos_id() >= 0) config.eos_token_ids = {tokenizer.eos_id()};
-  return hugging_face_tokenizer(read_file(file), file.string());
+  try {
+    for (auto& [name, text] : hugging_face_tokenizer(content, source.string()))
+      companions.emplace(name, CompanionFile{std::move(text), source});
+  } catch (const ConfigError& error) {
+    throw ConfigError("{} (--tokenizer none converts without it)", error.what());
+  }
 }
 
 std::string generation_config_json(const ModelConfig& config) {
@@ -166,7 +162,7 @@ CheckpointManifest manifest_of(const ModelFiles& model, std::span<const int> lay
 bool is_model(const fs::path& folder) {
   if (!is_checkpoint(folder) && !fs::exists(folder / "config.json")) return false;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_directory()) return false;
+    if (entry.is_directory() && entry.path().filename() != kChatTemplatesFolder) return false;
   try {
     const ModelFiles model(folder);
     return true;
@@ -184,19 +180,21 @@ bool is_nothing(const fs::path& path) {
 void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, const HuggingFaceOutput& output,
                               const ConvertProgress& progress) {
   ModelConfig config = model.config();
-  std::map<std::string, std::string> files = tokenizer_files(output.tokenizer, config);
-  files["config.json"] = model_config_json(config, torch_name(output.dtype));
-  files.emplace("generation_config.json", generation_config_json(config));
+  CompanionFiles files = output.companions;
+  check_tokenizer(files, config);
+  complete_tokenizer(files, config);
+  files["config.json"].content = model_config_json(config, torch_name(output.dtype));
+  files.emplace(kGenerationConfigFile, CompanionFile{generation_config_json(config), {}});
   std::vector<SafeTensor> tensors = stage_tensors(config, {0, 0, static_cast<int>(config.layers)});
   for (SafeTensor& tensor : tensors) tensor.dtype = output.dtype;
   const uint64_t bytes = total_bytes(tensors);
   const std::vector<Shard> shards = cut_into_shards(tensors, output.max_shard_bytes);
-  if (shards.size() > 1) files["model.safetensors.index.json"] = index_json(shards, bytes);
+  if (shards.size() > 1) files["model.safetensors.index.json"].content = index_json(shards, bytes);
   require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
   require_space(out.folder(), bytes);
-  for (const auto& [name, content] : files) write_file_atomically(out.folder() / name, content);
+  write_companions(out.folder(), files);
   TensorStream stream(model, progress, bytes);
   for (const Shard& shard : shards) {
     const std::map<std::string, std::string> metadata = {{"format", "pt"}};  // transformers asks for it
@@ -209,13 +207,9 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
 }
 
 void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std::span<const int> layers_per_stage,
-                            const fs::path& tokenizer, const ConvertProgress& progress) {
+                            const CompanionFiles& companions, const ConvertProgress& progress) {
   const auto layouts = stage_layouts(model.config(), layers_per_stage);
-  fs::path tokenizer_file;
-  if (!tokenizer.empty()) {
-    tokenizer_file = sentencepiece_file(tokenizer);
-    open_tokenizer(tokenizer_file, model.config());
-  }
+  check_tokenizer(companions, model.config());
   const CheckpointManifest manifest = manifest_of(model, layers_per_stage);
   const uint64_t bytes =
       static_cast<uint64_t>(model.config().parameters()) * sizeof(float) * (manifest.optimizer ? 3 : 1);
@@ -223,7 +217,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
 
   FolderWriter out(folder);
   require_space(out.folder(), bytes);
-  write_checkpoint_description(out.folder(), manifest, model.config(), tokenizer_file);
+  write_checkpoint_description(out.folder(), manifest, model.config(), companions);
   TensorStream stream(model, progress, bytes);
   for (const StageLayout& layout : layouts) {
     const std::vector<SafeTensor> weights = stage_tensors(model.config(), layout);
@@ -236,6 +230,21 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
     writer.finish();
   }
   out.publish();
+}
+
+std::vector<std::string> left_behind(const ModelFiles& model) {
+  std::vector<std::string> names;
+  if (model.manifest()) return names;  // nothing but a checkpoint's files are in its folder
+  std::set<std::string> known = {"config.json", "model.safetensors.index.json"};
+  for (const auto& file : model.files()) known.insert(file->path().filename().string());
+  std::error_code error;
+  for (fs::directory_iterator entry(model.folder(), error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with('.') && !known.contains(name) && !is_companion(name) && name != kChatTemplatesFolder)
+      names.push_back(name);
+  }
+  std::ranges::sort(names);
+  return names;
 }
 
 void require_nothing_at(const fs::path& folder) {

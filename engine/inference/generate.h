@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "engine/inference/decoder.h"
 #include "engine/inference/token_choice.h"
@@ -14,8 +15,9 @@ struct GenerationSettings {
   TokenChoice choice;
   uint64_t seed = 1;
   int64_t max_tokens = 256;
-  int32_t end_token = -1;  // ends the text; -1: none does
-  int32_t vocabulary = 0;  // choose below this token only: the tokenizer may know fewer than the model
+  std::vector<int32_t> end_tokens;   // each ends the text
+  int32_t vocabulary = 0;            // choose below this token only: the tokenizer may know fewer than the model
+  std::vector<int32_t> more_tokens;  // ... and from these, which are not below it
 };
 
 enum class GenerationEnd : uint8_t { kEndToken, kMaxTokens, kNoRoom };
@@ -27,7 +29,7 @@ struct Generation {
   double tokens_s = 0;  // from then on
 };
 
-// Reads the prompt and then chooses tokens, each of which it hands to `take` and reads as well, until the end token,
+// Reads the prompt and then chooses tokens, each of which it hands to `take` and reads as well, until an end token,
 // max_tokens or the end of the decoder's room. Throws ConfigError (settings out of range, a prompt that is empty or
 // too long) and RunError (logits that are not finite).
 Generation generate(Decoder& decoder, std::span<const int32_t> prompt, const GenerationSettings& settings,

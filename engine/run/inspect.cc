@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/json_reader.h"
 #include "engine/checkpoint/checkpoint_files.h"
+#include "engine/checkpoint/companion_files.h"
 #include "engine/checkpoint/model_files.h"
 #include "engine/files/token_shards.h"
 #include "engine/model/memory.h"
@@ -54,6 +55,12 @@ void add_tensors(Inspection& result, const ModelFiles& model) {
       fmt::format("{} in {} files, {}", result.tensors.size(), model.files().size(), human_bytes(bytes)));
 }
 
+// The files that came with the model.
+void add_tokenizer(Inspection& result, const fs::path& folder) {
+  const CompanionFiles files = read_companions(folder);
+  add(result, "tokenizer", has_tokenizer(files) ? fmt::format("{}", fmt::join(companion_names(files), ", ")) : "none");
+}
+
 void look_at_checkpoint(Inspection& result, const fs::path& path) {
   result.problems = checkpoint_problems(path);
   const CheckpointManifest manifest = load_checkpoint_manifest(path);
@@ -64,7 +71,7 @@ void look_at_checkpoint(Inspection& result, const fs::path& path) {
   const ModelFiles model(path);
   add_shape(result, model.config());
   add_tensors(result, model);
-  add(result, "tokenizer", model.tokenizer() ? "tokenizer.model" : "none");
+  add_tokenizer(result, model.folder());
   if (result.whole()) result.problems = model.problems();
 }
 
@@ -72,8 +79,7 @@ void look_at_hugging_face_model(Inspection& result, const fs::path& path) {
   const ModelFiles model(path);
   add_shape(result, model.config());
   add_tensors(result, model);
-  const bool json = fs::exists(path / "tokenizer.json");
-  add(result, "tokenizer", json ? "tokenizer.json" : model.tokenizer() ? "tokenizer.model" : "none");
+  add_tokenizer(result, path);
   result.problems = model.problems();
 }
 

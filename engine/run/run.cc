@@ -1,5 +1,7 @@
 #include "engine/run/run.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <numeric>
 #include <utility>
@@ -70,13 +72,13 @@ bool writes_checkpoints(const TrainingRun& run, int node) {
   return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
 }
 
-CheckpointSettings checkpoint_settings(const TrainingRun& run) {
+CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles companions) {
   CheckpointSettings settings;
   settings.folder = checkpoints_folder(run.file.output);
   settings.interval = static_cast<uint32_t>(run.file.checkpoint_interval);
   settings.keep_last = static_cast<uint32_t>(run.file.keep_last);
   settings.keep_every = static_cast<uint32_t>(run.file.keep_every);
-  settings.tokenizer = run.file.tokenizer;
+  settings.companions = std::move(companions);
   settings.manifest.layers_per_stage = run.plan.workload.stage_layers;
   settings.manifest.optimizer = true;
   settings.manifest.replicas = replicas_per_stage(run.plan);
@@ -192,6 +194,7 @@ void NodeParts::load_state() {
   if (source.empty()) return;
   const ModelFiles files(source);
   check_same_model(files, run_);
+  if (writes_checkpoints(run_, index_)) came_with_weights_ = read_companions(files.folder());
   if (run_.resumed_from.empty())
     files.load(stage_->parameters(), stage_->context());
   else
@@ -200,12 +203,25 @@ void NodeParts::load_state() {
   finish(stage_->context());
 }
 
+CompanionFiles NodeParts::companions(const Logger& logger) const {
+  const std::filesystem::path& tokenizer = run_.file.tokenizer;
+  if (tokenizer.empty()) return came_with_weights_;
+  const CompanionFiles files = with_tokenizer(came_with_weights_, tokenizer);
+  const auto own = files.find(kSentencePieceFile), other = came_with_weights_.find(kSentencePieceFile);
+  if (own != files.end() && other != came_with_weights_.end() && own->second.content == other->second.content)
+    return came_with_weights_;
+  if (has_tokenizer(came_with_weights_))
+    logger->warn("data.tokenizer is another tokenizer than came with the weights: checkpoints keep it instead of {}",
+                 fmt::join(companion_names(came_with_weights_), ", "));
+  return files;
+}
+
 std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks, const Logger& logger) {
   SKP_CHECK(transport.node() == index_);
   std::unique_ptr<CheckpointWriter> checkpoints;
   if (writes_checkpoints(run_, index_))
-    checkpoints = std::make_unique<CheckpointWriter>(checkpoint_settings(run_), *stage_, *slab_, logger,
-                                                     [&transport] { transport.wake(); });
+    checkpoints = std::make_unique<CheckpointWriter>(checkpoint_settings(run_, companions(logger)), *stage_, *slab_,
+                                                     logger, [&transport] { transport.wake(); });
   if (!hooks.on_reduction && backend_->device() != Device::kCpu)
     hooks.on_reduction = [logger](const std::string& how, bool between_devices) {
       logger->log(between_devices ? spdlog::level::info : spdlog::level::warn, "gradients are summed {}", how);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/transport/transport.h"
+#include "engine/checkpoint/companion_files.h"
 #include "engine/files/sampler.h"
 #include "engine/files/token_shards.h"
 #include "engine/model/memory.h"
@@ -69,6 +70,9 @@ class NodeParts {
 
  private:
   void load_state();
+  // What goes along with checkpoints: what came with the weights that the run begins with, unless data.tokenizer names
+  // another tokenizer than theirs.
+  CompanionFiles companions(const Logger& logger) const;
 
   const TrainingRun& run_;
   const int index_;
@@ -80,6 +84,7 @@ class NodeParts {
   std::unique_ptr<Stage> stage_;
   std::optional<TokenShard> shard_;
   std::optional<Sampler> sampler_;
+  CompanionFiles came_with_weights_;  // of a node that writes checkpoints
 };
 
 }  // namespace skippipe

@@ -37,7 +37,8 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.optional_path("model.weights", run.weights,
                       "begin with the weights of this checkpoint, run's output or Hugging Face model; empty: random");
   visit.path("data.train", run.train_tokens, "token shard made by `skippipe tokenize`");
-  visit.optional_path("data.tokenizer", run.tokenizer, "tokenizer model, to be kept with every checkpoint");
+  visit.optional_path("data.tokenizer", run.tokenizer,
+                      "tokenizer model, or a folder with a tokenizer's files, to be kept with every checkpoint");
   visit.integer("data.samples", run.samples, {1, 65536}, "samples per microbatch");
   visit.integer("data.tokens", run.tokens, {1, 1 << 24}, "tokens per sample");
   visit.path("plan.file", run.plan, "plan made by `skippipe plan`");

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -11,6 +12,7 @@
 #include "base/random.h"
 #include "tests/expect_error.h"
 #include "tests/temp_folder.h"
+#include "tokenizer/merge_encoder.h"
 #include "tokenizer/sentencepiece_model.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_training.h"
@@ -99,6 +101,46 @@ const std::string& trained() {
   return model;
 }
 
+// A ModelProto of pieces by hand: the special ones, the bytes, then those given.
+class HandMade {
+ public:
+  HandMade& piece(const std::string& text, float score, SentencePieceModel::Kind kind) {
+    std::string bits(4, '\0');
+    std::memcpy(bits.data(), &score, 4);
+    pieces_ += message(1, message(1, text) + "\x15" + bits + "\x18" + static_cast<char>(kind));
+    return *this;
+  }
+  HandMade& normal(const std::vector<std::string>& texts) {
+    for (const std::string& text : texts) piece(text, score_ -= 1, SentencePieceModel::Kind::kNormal);
+    return *this;
+  }
+  HandMade& user(const std::string& text) { return piece(text, 0, SentencePieceModel::Kind::kUserDefined); }
+  HandMade& adds_space() { return normalizer_ += "\x18\x01", *this; }
+  HandMade& space_is_suffix() { return trainer_ += "\xc0\x01\x01", *this; }
+
+  std::string model() const {
+    HandMade special;
+    special.piece("<unk>", 0, SentencePieceModel::Kind::kUnknown);
+    for (const char* text : {"<s>", "</s>"}) special.piece(text, 0, SentencePieceModel::Kind::kControl);
+    for (int byte = 0; byte < 256; ++byte)
+      special.piece(fmt::format("<0x{:02X}>", byte), 0, SentencePieceModel::Kind::kByte);
+    // A byte-pair encoding with bytes; text as it is, no space before it, spaces neither removed nor left as they are.
+    return special.pieces_ + pieces_ + message(2, "\x18\x02\x98\x02\x01" + trainer_) +
+           message(3, message(1, "identity") + std::string("\x18\x00\x20\x00\x28\x01", 6) + normalizer_);
+  }
+
+ private:
+  static std::string message(int field, const std::string& bytes) {
+    std::string size;
+    for (size_t rest = bytes.size(); size.empty() || rest > 0; rest >>= 7)
+      size += static_cast<char>((rest & 127) | (rest > 127 ? 128 : 0));
+    return static_cast<char>(field << 3 | 2) + size + bytes;
+  }
+
+  std::string pieces_, trainer_, normalizer_;
+  float score_ = 0;
+};
+
 // The last word on a field counts, so one more message of the normalizer's settings (field 3) overrides it.
 std::string with_normalizer_field(char number, char value) {
   return trained() + std::string{0x1a, 2, static_cast<char>(number << 3), value};
@@ -127,6 +169,83 @@ TEST(HuggingFaceTokenizer, GivesTheSameIdsWhereASpaceIsAdded) {
   const std::string model = with_normalizer_field(kAddsSpace, 1);
   ASSERT_TRUE(parse_sentencepiece_model(model, "m").adds_space);
   expect_same_ids(model);
+}
+
+std::vector<int32_t> exported_ids(const std::string& model, const std::string& text) {
+  return MergeEncoder(json::parse(hugging_face_tokenizer(model, "m").at("tokenizer.json"))).encode(text);
+}
+
+TEST(HuggingFaceTokenizer, CutsOutUserDefinedPieces) {
+  const std::string model =
+      HandMade().user("<sep>").user("<sep>>").normal({"\xe2\x96\x81", "a", "b", "ab", "ba"}).model();
+  const Tokenizer tokenizer(model, "m");
+  for (const char* text : {"ab<sep>ab", "<sep>>ba", "a<se<sep>><sep>p>", " <sep> ab ", "<sep><sep>>>"})
+    EXPECT_EQ(exported_ids(model, text), tokenizer.encode(text)) << text;
+  EXPECT_EQ(exported_ids(model, "<sep>>").size(), 1u);
+}
+
+TEST(HuggingFaceTokenizer, TakesTheLeftmostOfOverlappingWaysToMakeAPiece) {
+  const std::string model = HandMade().normal({"\xe2\x96\x81", "a", "b", "aa", "aaa", "aaaa", "ab", "aab"}).model();
+  const Tokenizer tokenizer(model, "m");
+  std::string text;
+  for (int i = 0; i < 40; ++i) {
+    text += i % 11 == 7 ? "b" : "a";
+    ASSERT_EQ(exported_ids(model, text), tokenizer.encode(text)) << text;
+  }
+}
+
+TEST(HuggingFaceTokenizer, RefusesWhatWouldGetOtherIds) {
+  using Kind = SentencePieceModel::Kind;
+  const std::string space = "\xe2\x96\x81";
+  const auto refused = [](const HandMade& made, const std::string& part) {
+    SKP_EXPECT_ERROR(hugging_face_tokenizer(made.model(), "m"), ConfigError, part);
+  };
+  const auto letters = [&] { return HandMade().normal({space, "a", "b", "c"}); };
+  EXPECT_NO_THROW(hugging_face_tokenizer(letters().adds_space().model(), "m"));
+  EXPECT_NO_THROW(hugging_face_tokenizer(letters().space_is_suffix().model(), "m"));  // without one to add
+  refused(letters().adds_space().space_is_suffix(), "m: it adds a space behind every text: no Hugging Face");
+  refused(letters().user("<sep>").adds_space(), "has user-defined pieces, such as \"<sep>\"");
+  refused(letters().user(space + "x"), "user-defined piece \"" + space + "x\" has a space");
+  refused(letters().user("x y"), "the piece \"x y\" has a space");
+  refused(letters().piece("ab", -9, Kind::kNormal).piece("bc", -9, Kind::kNormal),
+          "the pieces \"ab\" and \"bc\" have the same score, -9");
+  EXPECT_NO_THROW(hugging_face_tokenizer(letters().piece("d", -3, Kind::kNormal).model(), "m"));  // nothing to merge
+  refused(letters().piece("ab", std::numeric_limits<float>::quiet_NaN(), Kind::kNormal), "\"ab\" has the score nan");
+  refused(letters().piece("<0x41>", -9, Kind::kNormal), "two pieces are \"<0x41>\"");
+  refused(letters().piece("ab", -9, Kind::kUnused), "\"ab\" is unused");
+}
+
+// What the rules let through is tried: here with files that say something else than the model.
+TEST(HuggingFaceTokenizer, ATextWithOtherIdsIsNamed) {
+  const std::string model = HandMade().user("<sep>").normal({"\xe2\x96\x81", "a", "b", "c", "ab", "bc"}).model();
+  const json good = json::parse(hugging_face_tokenizer(model, "m").at("tokenizer.json"));
+  EXPECT_NO_THROW(require_same_ids(model, good.dump(), "m"));
+  json swapped = good;
+  ASSERT_EQ(swapped["model"]["merges"].size(), 2u);
+  std::swap(swapped["model"]["merges"][0], swapped["model"]["merges"][1]);
+  SKP_EXPECT_ERROR(require_same_ids(model, swapped.dump(), "m"), ConfigError,
+                   "m: in the text \"abcabcabcabcab\", as piece 1 SentencePiece has \"ab\", tokenizer.json has \"a\"");
+  json prefixed = good;
+  prefixed["normalizer"]["normalizers"].push_back({{"type", "Prepend"}, {"prepend", "\xe2\x96\x81"}});
+  SKP_EXPECT_ERROR(require_same_ids(model, prefixed.dump(), "m"), ConfigError, "in the text");
+  json uncut = good;
+  uncut["added_tokens"].erase(3);
+  SKP_EXPECT_ERROR(require_same_ids(model, uncut.dump(), "m"), ConfigError, "<sep>");
+}
+
+TEST(MergeEncoder, DoesWhatTheOracleDoes) {
+  const std::string model =
+      HandMade().user("<sep>").normal({"\xe2\x96\x81", "a", "b", "ab", "bab", "abab", "ba"}).model();
+  const json document = json::parse(hugging_face_tokenizer(model, "m").at("tokenizer.json"));
+  const MergeEncoder encoder(document);
+  const Oracle oracle(document);
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    Random random(seed);
+    std::string text;
+    for (uint64_t size = random.below(30); size > 0; --size)
+      text += std::array{"a", "b", " ", "\n", "x", "\xc3\xa9"}[random.below(6)];
+    ASSERT_EQ(encoder.encode(text), oracle.encode(text)) << text;
+  }
 }
 
 TEST(HuggingFaceTokenizer, NamesItsSpecialTokens) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,32 +44,62 @@ SafeDtype dtype_of(const Options& options) {
   return options.dtype == "f16" ? SafeDtype::kF16 : SafeDtype::kF32;
 }
 
-// The model's own, unless the user says otherwise.
-fs::path tokenizer_of(const ModelFiles& model, const Options& options) {
-  if (options.tokenizer == "none") return {};
-  if (!options.tokenizer.empty()) return options.tokenizer;
-  const bool copies = !options.to_checkpoint() && fs::exists(model.folder() / "tokenizer.json");
-  return copies || model.tokenizer() ? model.folder() : fs::path();
+// What came with the model, unless the user says otherwise.
+CompanionFiles companions_of(const CompanionFiles& came, const Options& options) {
+  if (options.tokenizer.empty()) return came;
+  return with_tokenizer(came, options.tokenizer == "none" ? fs::path() : fs::path(options.tokenizer));
+}
+
+std::string list_of(const std::vector<std::string>& names) {
+  constexpr size_t kShort = 12;
+  const size_t shown = std::min(names.size(), kShort);
+  const std::string list = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<long>(shown), ", "));
+  return shown < names.size() ? fmt::format("{} and {} more", list, names.size() - shown) : list;
+}
+
+// What has become of that which came with the model, as far as it is there.
+void print_companions(const ModelFiles& model, const CompanionFiles& came, const CompanionFiles& companions) {
+  const auto print = [](const char* what, const std::vector<std::string>& names) {
+    if (!names.empty()) fmt::print("{}: {}\n", what, list_of(names));
+  };
+  std::vector<std::string> kept, replaced, dropped;
+  for (const auto& [name, file] : companions) kept.push_back(name);
+  for (const auto& [name, file] : came) {
+    const auto now = companions.find(name);
+    if (now == companions.end())
+      dropped.push_back(name);
+    else if (now->second.source != file.source)
+      replaced.push_back(name);
+  }
+  print("taken along as they are", kept);
+  print("replaced, as --tokenizer asks", replaced);
+  print("left out, as --tokenizer asks", dropped);
+  if (has_tokenizer(companions) && describes_tokens(companions) && !companions.contains("tokenizer.json"))
+    fmt::print("no tokenizer.json came with the tokenizer, and none is made beside the other files\n");
+  print("not taken along", left_behind(model));
 }
 
 void convert(const ModelFiles& model, const Options& options, const ConvertProgress& progress) {
-  const fs::path tokenizer = tokenizer_of(model, options);
+  const CompanionFiles came = read_companions(model.folder());
+  const CompanionFiles companions = companions_of(came, options);
+  const char* without = has_tokenizer(companions) ? "" : ", without tokenizer";
   if (options.to_checkpoint()) {
     const auto cut =
         options.stages > 0 ? even_layers_per_stage(model.config(), options.stages) : options.layers_per_stage;
-    write_model_checkpoint(options.out, model, cut, tokenizer, progress);
+    write_model_checkpoint(options.out, model, cut, companions, progress);
     fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
-               tokenizer.empty() ? ", without tokenizer (it would keep a SentencePiece tokenizer.model)" : "");
-    return;
+               without);
+    return print_companions(model, came, companions);
   }
   HuggingFaceOutput output;
   output.dtype = dtype_of(options);
-  output.tokenizer = tokenizer;
+  output.companions = companions;
   if (options.max_shard_bytes > 0) output.max_shard_bytes = options.max_shard_bytes;
   write_hugging_face_model(options.out, model, output, progress);
   fmt::print("{}: a Hugging Face model, {} as {}{}\n", options.out,
              format_bytes(static_cast<uint64_t>(model.config().parameters() * safe_dtype_bytes(output.dtype))),
-             safe_dtype_name(output.dtype), tokenizer.empty() ? ", without tokenizer" : "");
+             safe_dtype_name(output.dtype), without);
+  print_companions(model, came, companions);
 }
 
 void run(const Options& options) {

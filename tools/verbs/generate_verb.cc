@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -9,11 +10,14 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "engine/checkpoint/model_files.h"
 #include "engine/inference/evaluate.h"
 #include "engine/inference/generate.h"
+#include "engine/inference/text_marks.h"
 #include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
@@ -32,7 +36,7 @@ struct Options {
   std::string tokenizer;
   std::string prompt;
   std::string prompt_file;
-  bool bos = false;
+  std::optional<bool> bos;  // unless the tokenizer's files say
   GenerationSettings generation;
   int stages = 0;
   std::vector<int> without;
@@ -82,14 +86,16 @@ std::string prompt_text(const Options& options) {
   return text;
 }
 
-std::vector<int32_t> prompt_of(const Tokenizer& tokenizer, const Options& options) {
+std::vector<int32_t> prompt_of(const Tokenizer& tokenizer, const TextMarks& marks, const Options& options) {
   const std::string text = prompt_text(options);
   const size_t valid = valid_utf8_prefix(text);
   if (valid < text.size()) throw FileError("the prompt: byte {} is not valid UTF-8", valid);
   std::vector<int32_t> ids;
-  if (options.bos) {
-    if (tokenizer.bos_id() < 0) throw ConfigError("--bos: the tokenizer has no such token");
-    ids.push_back(tokenizer.bos_id());
+  if (options.bos.value_or(marks.begins_text)) {
+    if (!marks.begin)
+      throw ConfigError("{}: the tokenizer has no such token",
+                        options.bos ? "--bos" : "tokenizer_config.json: add_bos_token");
+    ids.push_back(*marks.begin);
   }
   tokenizer.encode(text, ids);
   if (ids.empty()) throw ConfigError("the prompt is empty: give some text, or --bos");
@@ -126,6 +132,56 @@ const char* reason(GenerationEnd end) {
   return "";
 }
 
+// What the model's files say of its tokens, held against the tokenizer.
+TextMarks marks_of(const ModelFiles& files, const Tokenizer& tokenizer, const Options& options) {
+  TextMarks marks = read_text_marks(files.folder(), files.config(), tokenizer,
+                                    options.tokenizer.empty() ? files.folder() : std::filesystem::path());
+  constexpr size_t kShort = 4;
+  for (size_t i = 0; i < std::min(marks.ignored.size(), kShort); ++i) fmt::print(stderr, "{}\n", marks.ignored[i]);
+  if (marks.ignored.size() > kShort) fmt::print(stderr, "... and {} more\n", marks.ignored.size() - kShort);
+  // Whatever config.json says, that is what a run has seen behind every document.
+  const bool trained_here = files.manifest() && !files.manifest()->run.empty();
+  if (trained_here && tokenizer.eos_id() >= 0 && std::ranges::find(marks.ends, tokenizer.eos_id()) == marks.ends.end())
+    marks.ends.push_back(tokenizer.eos_id());
+  return marks;
+}
+
+void set_tokens(GenerationSettings& settings, const Tokenizer& tokenizer, const TextMarks& marks) {
+  settings.vocabulary = tokenizer.vocabulary_size();
+  settings.end_tokens = marks.ends;
+  std::set<int32_t> more;
+  for (const auto& [token, text] : marks.added) more.insert(token);
+  for (const int32_t token : marks.ends)
+    if (token >= settings.vocabulary) more.insert(token);
+  settings.more_tokens.assign(more.begin(), more.end());
+}
+
+// Writes tokens as text as they come: pieces, and those added beside them.
+class Speech {
+ public:
+  Speech(const Tokenizer& tokenizer, const TextMarks& marks, const std::vector<int32_t>& prompt)
+      : tokenizer_(tokenizer),
+        marks_(marks),
+        whole_(std::ranges::find_if(prompt, [&](int32_t token) { return is_piece(token); }), prompt.end()) {
+    pieces_.emplace(tokenizer_, whole_);
+  }
+
+  void add(int32_t token) {
+    if (is_piece(token)) return write_text(pieces_->add(token));
+    write_text(pieces_->finish() + marks_.added.at(token));
+    pieces_.emplace(tokenizer_, whole_);
+  }
+  void finish() { write_text(pieces_->finish() + "\n"); }
+
+ private:
+  bool is_piece(int32_t token) const { return token < tokenizer_.vocabulary_size(); }
+
+  const Tokenizer& tokenizer_;
+  const TextMarks& marks_;
+  const std::vector<int32_t> whole_;  // the prompt's pieces: text that ends with a whole character
+  std::optional<TextStream> pieces_;
+};
+
 void print_statistics(const Generation& result, size_t prompt) {
   const double prompt_tokens = static_cast<double>(prompt), tokens = static_cast<double>(result.tokens);
   fmt::print(stderr, "prompt: {} tokens, {:.1f} tokens/s; generated: {} tokens, {:.1f} tokens/s; {}\n", prompt,
@@ -138,7 +194,8 @@ void run(Options options) {
   if (tokenizer.vocabulary_size() > files.config().vocabulary)
     throw ConfigError("the tokenizer has a vocabulary of {}, the model one of {}", tokenizer.vocabulary_size(),
                       files.config().vocabulary);
-  const std::vector<int32_t> prompt = prompt_of(tokenizer, options);
+  const TextMarks marks = marks_of(files, tokenizer, options);
+  const std::vector<int32_t> prompt = prompt_of(tokenizer, marks, options);
   const auto backend = make_backend(options.device);
   const OwnedStream stream(backend->runtime());
   Context context;
@@ -157,12 +214,10 @@ void run(Options options) {
   Decoder decoder(spec, slab, context);
   files.load(decoder.parameters(), decoder.context());
 
-  options.generation.vocabulary = tokenizer.vocabulary_size();
-  options.generation.end_token = tokenizer.eos_id();
-  TextStream text(tokenizer, prompt);
-  const Generation result =
-      generate(decoder, prompt, options.generation, [&](int32_t token) { write_text(text.add(token)); });
-  write_text(text.finish() + "\n");
+  set_tokens(options.generation, tokenizer, marks);
+  Speech speech(tokenizer, marks, prompt);
+  const Generation result = generate(decoder, prompt, options.generation, [&](int32_t token) { speech.add(token); });
+  speech.finish();
   print_statistics(result, prompt.size());
 }
 
@@ -187,7 +242,10 @@ void add_generate_verb(CLI::App& app) {
   verb->add_option("--tokenizer", options->tokenizer, "A SentencePiece .model (default: the model's tokenizer.model)");
   const CLI::Option* prompt = verb->add_option("--prompt", options->prompt, "The text to go on from");
   verb->add_option("--prompt-file", options->prompt_file, "Instead: a file, without its last newline; - for stdin");
-  verb->add_flag("--bos", options->bos, "Begin with the BOS token, for models that were trained so, such as Llama");
+  verb->add_flag_function(
+      "--bos,!--no-bos", [options](int64_t count) { options->bos = count > 0; },
+      "Begin with the BOS token, for models that were trained so, such as Llama (default: as tokenizer_config.json's "
+      "add_bos_token says, if it is there)");
   verb->add_option("--max-tokens", generation.max_tokens, "Tokens to generate at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->capture_default_str();

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -315,12 +316,12 @@ TEST_F(ConvertTest, TheTokenizerComesAlong) {
   config.vocabulary = 280;
   const fs::path source = write_model("source", config, SafeDtype::kF32);
   const fs::path tokenizer = folder_.write("tok.model", train_tokenizer_model(280));
-  write_model_checkpoint(folder_ / "stages", ModelFiles(source), std::vector<int>{1}, tokenizer);
+  write_model_checkpoint(folder_ / "stages", ModelFiles(source), std::vector<int>{1}, with_tokenizer({}, tokenizer));
   EXPECT_TRUE(checkpoint_problems(folder_ / "stages").empty());
   EXPECT_EQ(read_file(folder_ / "stages/tokenizer.model"), read_file(tokenizer));
 
   HuggingFaceOutput output;
-  output.tokenizer = folder_ / "stages";  // a folder with a tokenizer.model
+  output.companions = with_tokenizer({}, folder_ / "stages");  // a folder with a tokenizer.model
   const fs::path out = to_hugging_face(folder_ / "stages", output);
   for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"})
     EXPECT_TRUE(fs::exists(out / name)) << name;
@@ -331,17 +332,118 @@ TEST_F(ConvertTest, TheTokenizerComesAlong) {
   // Hugging Face's own files are copied as they are.
   write_file_atomically(out / "tokenizer.json", "{\"theirs\": 1}");
   write_file_atomically(out / "generation_config.json", "{\"top_p\": 0.5}");
-  output.tokenizer = out;
+  output.companions = read_companions(out);
   const fs::path copied = to_hugging_face(source, output, "copied");
   EXPECT_EQ(read_file(copied / "tokenizer.json"), "{\"theirs\": 1}");
   EXPECT_EQ(read_file(copied / "generation_config.json"), "{\"top_p\": 0.5}");
 
   config.vocabulary = 279;
-  output.tokenizer = tokenizer;
+  output.companions = with_tokenizer({}, tokenizer);
   SKP_EXPECT_ERROR(to_hugging_face(write_model("source", config, SafeDtype::kF32), output), ConfigError,
                    "tok.model: a vocabulary of 280, but the model's is 279");
-  output.tokenizer = source;
-  SKP_EXPECT_ERROR(to_hugging_face(source, output), FileError, "source/tokenizer.model: cannot open");
+  SKP_EXPECT_ERROR(with_tokenizer({}, source), FileError, "source: no tokenizer there");
+}
+
+// Of a tokenizer without tokenizer.json: that which would be made could say other things.
+TEST_F(ConvertTest, WhatCameWithTheModelStaysAsItWasOnEveryWay) {
+  ModelConfig config = tiny_config(2);
+  config.vocabulary = 284;
+  const fs::path source = write_model("source", config, SafeDtype::kBf16);
+  const std::map<std::string, std::string> companions = {
+      {"tokenizer.model", train_tokenizer_model(280)},
+      {"tokenizer_config.json", R"({"add_bos_token": true, "eos_token": "<|im_end|>", "chat_template": "{{ x }}"})"},
+      {"special_tokens_map.json", R"({"eos_token": "<|im_end|>"})"},
+      {"added_tokens.json", R"({"<|im_end|>": 280, "<|im_start|>": 281})"},
+      {"chat_template.jinja", "{{ messages }}"},
+      {"chat_template.json", R"({"chat_template": "{{ messages }}"})"},
+      {"additional_chat_templates/tools.jinja", "{{ tools }}"},
+      {"generation_config.json", R"({"eos_token_id": [2, 280], "temperature": 0.6})"}};
+  fs::create_directory(source / "additional_chat_templates");
+  for (const auto& [name, content] : companions) write_file_atomically(source / name, content);
+  folder_.write("source/README.md", "read me");
+
+  const auto to_checkpoint = [&](const fs::path& from, const char* name) {
+    write_model_checkpoint(folder_ / name, ModelFiles(from), std::vector<int>{1, 1}, read_companions(from));
+    return folder_ / name;
+  };
+  const auto to_folder = [&](const fs::path& from, const char* name) {
+    HuggingFaceOutput output = as(SafeDtype::kF32);
+    output.companions = read_companions(from);
+    return to_hugging_face(from, output, name);
+  };
+  const auto expect_kept = [&](const fs::path& folder) {
+    const CompanionFiles found = read_companions(folder);
+    EXPECT_EQ(found.size(), companions.size()) << folder;
+    for (const auto& [name, content] : companions) EXPECT_EQ(found.at(name).content, content) << folder << " " << name;
+  };
+  const fs::path stages = to_checkpoint(source, "stages");
+  expect_kept(stages);
+  EXPECT_TRUE(checkpoint_problems(stages).empty());
+  EXPECT_EQ(load_checkpoint_manifest(stages).files.size(), companions.size() + 1);
+  expect_kept(to_folder(source, "other-dtype"));
+  expect_kept(to_folder(stages, "back"));
+  expect_kept(to_checkpoint(folder_ / "back", "stages-again"));
+  expect_kept(to_checkpoint(stages, "cut-anew"));
+  EXPECT_EQ(left_behind(ModelFiles(source)), std::vector<std::string>{"README.md"});
+  EXPECT_TRUE(left_behind(ModelFiles(stages)).empty());
+  EXPECT_NO_THROW(require_model_or_nothing_at(folder_ / "back"));
+
+  // Another tokenizer replaces all of them but the settings for generation.
+  const fs::path model = folder_.write("tok.model", train_tokenizer_model(275));
+  EXPECT_EQ(companion_names(with_tokenizer(read_companions(stages), model)),
+            (std::vector<std::string>{"generation_config.json", "tokenizer.model"}));
+  EXPECT_EQ(companion_names(with_tokenizer(read_companions(stages), {})),
+            std::vector<std::string>{"generation_config.json"});
+
+  // A companion that has changed, or is gone, is found as any file of a checkpoint is.
+  write_file_atomically(stages / "additional_chat_templates/tools.jinja", "{{ fools }}");
+  EXPECT_EQ(checkpoint_problems(stages).size(), 1u);
+  SKP_EXPECT_ERROR(to_folder(stages, "never"), FileError, "additional_chat_templates/tools.jinja: the content");
+  fs::remove_all(stages / "additional_chat_templates");
+  EXPECT_EQ(checkpoint_problems(stages).size(), 1u);
+}
+
+TEST_F(ConvertTest, CompanionsThatAreNotWhatTheySayAreRefused) {
+  const fs::path source = write_model("source", tiny_config(1), SafeDtype::kF32);
+  const auto refused = [&](const char* name, const char* content, const char* part) {
+    folder_.write(std::string("source/") + name, content);
+    SKP_EXPECT_ERROR(read_companions(source), FileError, part);
+    fs::remove(source / name);
+  };
+  refused("tokenizer.model", "version https://git-lfs.github.com/spec/v1\noid sha256:1",
+          "tokenizer.model: a pointer of");
+  refused("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1", "tokenizer.json: a pointer of");
+  refused("tokenizer_config.json", "{\"add_bos_token\": tru", "tokenizer_config.json");
+  fs::create_directory(source / "tokenizer.json");
+  SKP_EXPECT_ERROR(read_companions(source), FileError, "tokenizer.json: not a regular file");
+}
+
+// Only files of the checkpoint are listed, and only they stay when it is published.
+TEST_F(ConvertTest, AManifestNamesFilesOfItsFolderOnly) {
+  for (const char* name : {"tokenizer.model", "additional_chat_templates/a.jinja"}) EXPECT_TRUE(is_companion(name));
+  for (const char* name : {"config.json", "additional_chat_templates/", "additional_chat_templates/a.txt",
+                           "additional_chat_templates/.a.jinja", "additional_chat_templates/b/a.jinja",
+                           "additional_chat_templates/../a.jinja", "additional_chat_templatesa.jinja", ""})
+    EXPECT_FALSE(is_companion(name)) << name;
+  const fs::path stages = to_stages(kTests / "golden/sharded", {2});
+  const std::string good = read_file(stages / "manifest.json");
+  for (const char* name : {"../x", "additional_chat_templates/../../x.jinja", "/x", ".x", "a/b"}) {
+    std::string text = good;
+    text.replace(text.find("config.json"), std::strlen("config.json"), name);
+    write_file_atomically(stages / "manifest.json", text);
+    SKP_EXPECT_ERROR(load_checkpoint_manifest(stages), FileError, "the name of a file in the checkpoint");
+  }
+  write_file_atomically(stages / "manifest.json", good);
+
+  write_checkpoint_description(stages, load_checkpoint_manifest(stages), ModelFiles(stages).config(),
+                               {{"additional_chat_templates/a.jinja", {"a", {}}}, {"added_tokens.json", {"{}", {}}}});
+  folder_.write("stages/stray", "");
+  folder_.write("stages/additional_chat_templates/stray", "");
+  publish_checkpoint(stages, folder_ / "published");
+  EXPECT_TRUE(checkpoint_problems(folder_ / "published").empty());
+  EXPECT_FALSE(fs::exists(folder_ / "published/stray"));
+  EXPECT_FALSE(fs::exists(folder_ / "published/additional_chat_templates/stray"));
+  EXPECT_EQ(read_companions(folder_ / "published").size(), 2u);
 }
 
 uint64_t memory_kib(const std::string& field) {

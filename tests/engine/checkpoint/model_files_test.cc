@@ -34,8 +34,8 @@ CheckpointManifest manifest_of(std::vector<int> layers_per_stage, bool optimizer
 class ModelFilesTest : public ::testing::Test {
  protected:
   void write(TestModel& model, const std::vector<int>& layers_per_stage, bool optimizer = false,
-             const fs::path& tokenizer = {}) const {
-    write_checkpoint_description(folder(), manifest_of(layers_per_stage, optimizer), model.config(), tokenizer);
+             const CompanionFiles& companions = {}) const {
+    write_checkpoint_description(folder(), manifest_of(layers_per_stage, optimizer), model.config(), companions);
     for (int i = 0; i < model.stages(); ++i) write_checkpoint_part(folder(), i, model.stage(i).parameters(), optimizer);
   }
   static ModelFiles open(const fs::path& folder) { return ModelFiles(folder); }
@@ -82,7 +82,7 @@ TEST_F(ModelFilesTest, ATrainingStateComesBackUnderAnyCut) {
 
 TEST_F(ModelFilesTest, AManifestComesBack) {
   TestModel model(tiny_config(2), {1, 1}, kBatch);
-  write(model, {1, 1}, true, folder_.write("tokens.model", "a tokenizer"));
+  write(model, {1, 1}, true, with_tokenizer({}, folder_.write("tokens.model", "a tokenizer")));
   const CheckpointManifest expected = manifest_of({1, 1}, true), found = load_checkpoint_manifest(folder());
   EXPECT_EQ(found.iteration, expected.iteration);
   EXPECT_EQ(found.layers_per_stage, expected.layers_per_stage);

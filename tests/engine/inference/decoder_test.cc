@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <set>
+#include <span>
 
 #include "base/error.h"
 #include "engine/inference/generate.h"
@@ -180,10 +183,38 @@ TEST(Generate, EndsWhereItIsTold) {
   EXPECT_EQ(five.generation.tokens, 5);
   ASSERT_EQ(five.tokens.size(), 5u);
   const auto last = std::ranges::find(five.tokens, five.tokens.back());  // where it comes first
-  settings.end_token = five.tokens.back();
+  settings.end_tokens = {five.tokens.back()};
   const Generated ended = generated(sequence, {0, 1, 2}, 6, settings);
   EXPECT_EQ(ended.generation.end, GenerationEnd::kEndToken);
   EXPECT_EQ(ended.tokens, std::vector<int32_t>(five.tokens.begin(), last));
+}
+
+TEST(Generate, EndsAtEachOfSeveralTokensAndChoosesTokensBeyondTheVocabulary) {
+  Sequence sequence(with(2, false), {1, 1, 1});
+  GenerationSettings settings = settings_for(sequence.model.config(), 30);
+  settings.choice.temperature = 5;
+  const auto width = static_cast<int32_t>(sequence.model.config().vocabulary);
+  settings.vocabulary = 5;
+  settings.more_tokens = {width - 1, 20, 21};
+  const std::vector<int32_t> tokens = generated(sequence, {0, 1, 2}, 6, settings).tokens;
+  std::set<int32_t> said;
+  for (const int32_t token : tokens) {
+    EXPECT_TRUE(token < 5 || token == 20 || token == 21 || token == width - 1) << token;
+    said.insert(token);
+  }
+  EXPECT_TRUE(said.upper_bound(4) != said.end());
+  // Whichever of two end tokens comes first.
+  const auto late = tokens[tokens.size() / 2];
+  settings.end_tokens = {36, late};
+  const Generated ended = generated(sequence, {0, 1, 2}, 6, settings);
+  EXPECT_EQ(ended.generation.end, GenerationEnd::kEndToken);
+  EXPECT_LE(ended.tokens.size(), tokens.size() / 2);
+  EXPECT_TRUE(std::ranges::equal(ended.tokens, std::span(tokens).first(ended.tokens.size())));
+  EXPECT_TRUE(tokens[ended.tokens.size()] == late || tokens[ended.tokens.size()] == 36);
+  settings.more_tokens = {4};
+  SKP_EXPECT_ERROR(generated(sequence, {0, 1, 2}, 6, settings), ConfigError, "the token 4 to choose, expected 5 to 36");
+  settings.more_tokens = {width};
+  SKP_EXPECT_ERROR(generated(sequence, {0, 1, 2}, 6, settings), ConfigError, "the token 37 to choose");
 }
 
 TEST(Generate, TheSeedDecides) {

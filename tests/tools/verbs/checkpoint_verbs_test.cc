@@ -95,6 +95,40 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
   }
 }
 
+// A run that begins with a model's weights hands on what came with them, also when it is resumed.
+TEST_F(CheckpointVerbsTest, WhatCameWithTheWeightsGoesThroughARun) {
+  Sections sections;
+  must_run("launch " + write_run(sections));
+  must_run("convert " + output_folder() + " --out " + path("hf") + " --tokenizer " + path("tok.model"));
+  remove_output();
+  const std::map<std::string, std::string> companions = {{"tokenizer_config.json", "{\"add_bos_token\": true}"},
+                                                         {"chat_template.jinja", "{{ messages }}"},
+                                                         {"generation_config.json", "{\"eos_token_id\": [2, 7]}"}};
+  for (const auto& [name, content] : companions) folder_->write("hf/" + name, content);
+  folder_->write("with-eos.json", read_file(path("hf/config.json")));
+  sections.model = "config = \"with-eos.json\"\nweights = \"hf\"";
+  sections.data += "\ntokenizer = \"tok.model\"";
+  must_run("launch " + write_run(sections));
+  fs::rename(path("hf"), path("gone"));
+  sections.run = "iterations = 4";
+  must_run("launch --resume " + write_run(sections));
+  must_run("convert " + output_folder() + " --out " + path("back"));
+  for (const auto& [name, content] : companions) EXPECT_EQ(read_file(path("back/" + name)), content) << name;
+  EXPECT_EQ(read_file(path("back/tokenizer.json")), read_file(path("gone/tokenizer.json")));
+  EXPECT_EQ(read_file(path("back/tokenizer.model")), read_file(path("tok.model")));
+
+  // With another tokenizer that is told.
+  remove_output();
+  fs::rename(path("gone"), path("hf"));
+  must_run("tokenizer --vocabulary 390 --out " + path("other.model") + " '" SKIPPIPE_SOURCE_DIR "/LICENSE'");
+  sections.data = Sections().data + "\ntokenizer = \"other.model\"";
+  const ProgramResult other = run_skippipe("launch " + write_run(sections));
+  EXPECT_EQ(other.exit_code, 0) << other.output;
+  EXPECT_THAT(other.output, HasSubstr("data.tokenizer is another tokenizer than came with the weights"));
+  EXPECT_FALSE(fs::exists(checkpoint(4) / "tokenizer_config.json"));
+  EXPECT_TRUE(fs::exists(checkpoint(4) / "tokenizer.model"));
+}
+
 // The same model and data under other stages: the losses go on as they would have.
 TEST_F(CheckpointVerbsTest, ARunGoesOnUnderAnotherPlan) {
   must_run("plan --method full --stages 1 --microbatches 1 --samples 4 --tokens 32 --evaluations 50 --model " +

@@ -21,6 +21,29 @@ TEST_F(ConvertVerbsTest, ThereAndBackAgain) {
   EXPECT_EQ(folder_.files(), 3u);
 }
 
+TEST_F(ConvertVerbsTest, SaysWhatBecomesOfTheTokenizer) {
+  expect_ok("convert % --out @/hf", "without tokenizer");
+  folder_.write("hf/tokenizer.json", "{}");
+  folder_.write("hf/chat_template.jinja", "{{ x }}");
+  folder_.write("hf/generation_config.json", "{\"temperature\": 0.5}");
+  folder_.write("hf/notes.txt", "");
+  const char* kept = "taken along as they are: chat_template.jinja, generation_config.json, tokenizer.json\n";
+  expect_ok("convert @/hf --out @/stages --stages 2", kept);
+  expect_ok("convert @/stages --out @/back", kept);
+  EXPECT_EQ(read_file(folder_ / "back/generation_config.json"), "{\"temperature\": 0.5}");
+  expect_ok("convert @/hf --out @/none --tokenizer none",
+            "left out, as --tokenizer asks: chat_template.jinja, tokenizer.json");
+  expect_ok("convert @/hf --out @/noted", "not taken along: notes.txt");
+  std::filesystem::create_directory(folder_ / "other");
+  folder_.write("other/tokenizer.json", "{\"other\": 1}");
+  expect_ok("convert @/stages --out @/replaced --tokenizer @/other", "replaced, as --tokenizer asks: tokenizer.json\n");
+  EXPECT_EQ(read_file(folder_ / "replaced/tokenizer.json"), "{\"other\": 1}");
+  expect_refused("convert @/hf --out @/never --tokenizer @/stages/none", "none: cannot open");
+  folder_.write("hf/tokenizer.json", "version https://git-lfs.github.com/spec/v1\n");
+  expect_refused("convert @/hf --out @/never", "hf/tokenizer.json: a pointer of Git LFS");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
+}
+
 TEST_F(ConvertVerbsTest, BadInputIsNamedAndNothingIsWritten) {
   folder_.write("file", "x");
   expect_refused("convert @/none --out @/out", "none");

@@ -1,5 +1,8 @@
 // tokenizer, tokenize, eval, generate and probe, as a user calls them.
+#include <algorithm>
 #include <array>
+#include <functional>
+#include <span>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -26,8 +29,8 @@ class DataVerbsTest : public VerbTest {
     }
     folder_.write("text", text);
   }
-  // A model of 3 layers in 3 stages, as a run leaves it.
-  void write_model() const {
+  // A model of 3 layers in 3 stages, as a run leaves it; `change` sees its parameters first.
+  void write_model(const std::function<void(const Parameter&)>& change = {}) const {
     ModelConfig config;
     config.channels = 16;
     config.feed_forward = 24;
@@ -44,8 +47,22 @@ class DataVerbsTest : public VerbTest {
     write_checkpoint_description(checkpoint, manifest, config, {});
     for (int i = 0; i < model.stages(); ++i) {
       model.stage(i).initialize(1);
+      if (change) std::ranges::for_each(model.stage(i).parameters(), change);
       write_checkpoint_part(checkpoint, i, model.stage(i).parameters(), false);
     }
+  }
+  // One that is sure of the same token after any other.
+  void write_model_that_says(int32_t token) const {
+    write_model([token](const Parameter& parameter) {
+      const std::span<float> values(parameter.weight.as<float>(), static_cast<size_t>(parameter.weight.elements()));
+      if (parameter.name.find("o_proj") != std::string::npos || parameter.name.find("down_proj") != std::string::npos)
+        std::ranges::fill(values, 0.0f);
+      if (parameter.name.find("embed_tokens") != std::string::npos) std::ranges::fill(values, 1.0f);
+      if (parameter.name != "lm_head.weight") return;
+      std::ranges::fill(values, 0.0f);
+      const auto channels = static_cast<size_t>(parameter.weight.dim(1));
+      std::ranges::fill(values.subspan(static_cast<size_t>(token) * channels, channels), 1.0f);
+    });
   }
 };
 
@@ -96,6 +113,49 @@ TEST_F(DataVerbsTest, GeneratesText) {
   EXPECT_NE(text_of(run(sampled + "--seed 4")), text_of(run(sampled + "--seed 5")));
   expect_ok(generate + "--prompt 'ka lo' --without 1 --dry-run", "in 2 layers");
   expect_ok("generate --model @/run --tokenizer @/tok.model --bos --prompt '' --temperature 1", "prompt: 1 tokens");
+}
+
+TEST_F(DataVerbsTest, GenerateStopsAtEveryEndToken) {
+  write_text();
+  expect_ok("tokenizer --vocabulary 290 --out @/tok.model @/text", "");
+  const auto model_that_says = [&](int32_t token) {
+    write_model_that_says(token);
+    const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
+    std::filesystem::copy_file(folder_ / "tok.model", checkpoint / "tokenizer.model",
+                               std::filesystem::copy_options::overwrite_existing);
+    return checkpoint;
+  };
+  const char* generate = "generate --model @/run --max-tokens 5 --prompt ka";
+  const auto expect_end = [&](const std::string& reason) { expect_ok(generate, "; " + reason + "\n"); };
+  // A token beyond the tokenizer's pieces, which only the files name.
+  auto checkpoint = model_that_says(295);
+  expect_end("--max-tokens reached");
+  write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": [280, 295]}");
+  expect_end("the text ended");
+  write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": [280, 305]}");
+  write_file_atomically(checkpoint / "added_tokens.json", "{\"<|x|>\": 295}");
+  expect_ok(generate, "<|x|><|x|><|x|><|x|><|x|>\n");
+  expect_ok(generate, "generation_config.json: eos_token_id[1]: 305 is no token of the model");
+  // One of the pieces.
+  checkpoint = model_that_says(280);
+  expect_end("the text ended");
+  write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": 2}");
+  expect_end("--max-tokens reached");
+  // BOS as the tokenizer's files say, unless the user does.
+  expect_ok(generate, "prompt: 1 tokens");
+  write_file_atomically(checkpoint / "tokenizer_config.json", "{\"add_bos_token\": true}");
+  expect_ok(generate, "prompt: 2 tokens");
+  expect_ok(generate + std::string(" --no-bos"), "prompt: 1 tokens");
+  // What a run has seen behind its documents ends a text whatever the files say.
+  checkpoint = model_that_says(2);
+  write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": 7}");
+  expect_end("--max-tokens reached");
+  CheckpointManifest manifest = load_checkpoint_manifest(checkpoint);
+  manifest.run = {{"run.seed", "1"}};
+  manifest.replicas = {1, 1, 1};
+  manifest.microbatches = 1;
+  write_checkpoint_description(checkpoint, manifest, ModelFiles(checkpoint).config(), {});
+  expect_end("the text ended");
 }
 
 TEST_F(DataVerbsTest, RefusesWhatItCannotGenerateFrom) {
