@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "support.h"
+#include "comm/transport/ucx_worker.h"
+#include "tests/comm/support.h"
+#include "tests/temp_folder.h"
 
 namespace skippipe::test {
 namespace {
@@ -171,6 +173,45 @@ TEST(ConnectUcx, SenselessOptionsAreRefused) {
   options.addresses[0].host = "no.such.host.invalid";
   options.listener.reset();
   EXPECT_EQ(connect_ucx(std::move(options), transport).code(), StatusCode::kUnreachable);
+}
+
+// At an address of this machine that is not the usual one.
+TEST(ConnectUcx, NodesMeetAtTheirOwnAddresses) {
+  auto options = local_options(2);
+  for (size_t node = 0; node < 2; ++node) {
+    NodeAddress address{node == 0 ? "127.0.0.2" : "127.0.1.1", 0};
+    ASSERT_TRUE(listen_on(address, options[node].listener).ok());
+    address.port = local_port(options[node].listener);
+    options[node].listener.reset();
+    for (UcxOptions& each : options) each.addresses[node] = address;
+  }
+  std::unique_ptr<Transport> zero, one;
+  std::thread connecting([&] {
+    const Status status = connect_ucx(std::move(options[0]), zero);
+    EXPECT_TRUE(status.ok()) << status.message();
+  });
+  const Status status = connect_ucx(std::move(options[1]), one);
+  connecting.join();
+  EXPECT_TRUE(status.ok()) << status.message();
+}
+
+TEST(ConnectUcx, ANodeWhoseAddressIsNotHereIsRefusedAtOnce) {
+  auto options = local_options(2);
+  options[0].listener.reset();
+  for (NodeAddress& address : options[0].addresses) address.host = "203.0.113.7";
+  std::unique_ptr<Transport> transport;
+  const Status status = connect_ucx(std::move(options[0]), transport);
+  EXPECT_THAT(status.message(), HasSubstr("node 0: can't listen on 203.0.113.7:"));
+  EXPECT_THAT(status.message(), HasSubstr("no network interface of this machine carries it"));
+}
+
+TEST(RdmaDevices, AreNamedByPort) {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "mlx5_1/ports/1");
+  std::filesystem::create_directories(folder / "mlx5_0/ports/1");
+  std::filesystem::create_directories(folder / "mlx5_0/ports/2");
+  EXPECT_THAT(rdma_devices(folder.path()), testing::ElementsAre("mlx5_0:1", "mlx5_0:2", "mlx5_1:1"));
+  EXPECT_THAT(rdma_devices(folder / "nothing"), testing::IsEmpty());
 }
 
 TEST(ConnectUcx, OneNodeNeedsNobody) {
