@@ -34,6 +34,12 @@ std::string device_list(const UcxNetwork& network) {
   return fmt::format("{}", fmt::join(devices, ","));
 }
 
+// For a message.
+std::string over_devices(const UcxNetwork& network) {
+  if (const char* devices = std::getenv("UCX_NET_DEVICES")) return fmt::format(" over UCX_NET_DEVICES={}", devices);
+  return network.interfaces.empty() ? "" : " over " + device_list(network);
+}
+
 // What the user may have set wrong: UCX itself is silent (LOG_LEVEL), and its status says little.
 std::string user_settings() {
   std::string list;
@@ -54,7 +60,9 @@ ucp_context_h make_context(size_t expected_peers, const UcxNetwork& network) {
   set_default(config, "MM_ERROR_HANDLING", "y");  // else UCX_TLS=self,posix finds no transport that notices failures
   // Else UCX uses whichever interface comes first in its own order, such as a docker0 that leads nowhere.
   if (!network.interfaces.empty()) set_default(config, "NET_DEVICES", device_list(network).c_str());
-  if (network.is_ipv6) set_default(config, "TCP_AF_PRIO", "inet6,inet");
+  // Of UCX_TCP_AF_PRIO: this call knows the keys of a transport without its name.
+  if (network.is_ipv6 && !user_set("TCP_AF_PRIO"))
+    require(ucp_config_modify(config, "AF_PRIO", "inet6,inet"), "setting AF_PRIO");
 
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS;
@@ -94,7 +102,7 @@ std::vector<std::string> rdma_devices(const std::filesystem::path& list) {
 
 UcxWorker::UcxWorker(size_t expected_peers, ucp_am_recv_callback_t on_message, void* argument,
                      const UcxNetwork& network)
-    : context_(make_context(expected_peers, network)) {
+    : over_(over_devices(network)), context_(make_context(expected_peers, network)) {
   ucp_worker_params_t params{};
   params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
   params.thread_mode = UCS_THREAD_MODE_SINGLE;
@@ -157,7 +165,7 @@ Status UcxWorker::connect(std::span<const std::byte> address, ucp_err_handler_cb
   const ucs_status_t status = ucp_ep_create(worker_, &params, &endpoint);
   if (status == UCS_OK) return {};
   endpoint = nullptr;
-  return {StatusCode::kUnreachable, fmt::format("UCX can't reach it: {}", ucs_status_string(status))};
+  return {StatusCode::kUnreachable, fmt::format("UCX can't reach it{}: {}", over_, ucs_status_string(status))};
 }
 
 void UcxWorker::close(ucp_ep_h endpoint) {

@@ -53,6 +53,7 @@ class UcxWorker {
   void close(ucp_ep_h endpoint);
 
  private:
+  const std::string over_;  // what it uses, for messages
   ucp_context_h context_ = nullptr;
   ucp_worker_h worker_ = nullptr;
   int event_fd_ = -1;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "comm/control/local_place.h"
 #include "comm/transport/ucx_worker.h"
 #include "tests/comm/support.h"
 #include "tests/temp_folder.h"
@@ -203,6 +204,38 @@ TEST(ConnectUcx, ANodeWhoseAddressIsNotHereIsRefusedAtOnce) {
   const Status status = connect_ucx(std::move(options[0]), transport);
   EXPECT_THAT(status.message(), HasSubstr("node 0: can't listen on 203.0.113.7:"));
   EXPECT_THAT(status.message(), HasSubstr("no network interface of this machine carries it"));
+}
+
+// Whether a UCX worker tells its peers of this address.
+bool tells_of(const UcxWorker& worker, const SocketAddress& address) {
+  const bool v6 = address.family() == AF_INET6;
+  const void* host = v6 ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in6*>(address.get())->sin6_addr)
+                        : &reinterpret_cast<const sockaddr_in*>(address.get())->sin_addr;
+  const std::vector<std::byte> told = worker.address();
+  const std::span part(static_cast<const std::byte*>(host), v6 ? 16 : 4);
+  return std::ranges::search(told, part).size() > 0;
+}
+
+// The first address of an interface that is up and leads elsewhere.
+std::optional<InterfaceAddress> address_elsewhere(int family) {
+  for (const InterfaceAddress& each : interface_addresses()) {
+    const bool link_local = each.address.host().starts_with("fe80:");
+    if (!each.is_loopback_interface && !link_local && each.address.family() == family) return each;
+  }
+  return std::nullopt;
+}
+
+TEST(UcxWorker, UsesTheInterfacesItIsGiven) {
+  const std::optional<InterfaceAddress> other = address_elsewhere(AF_INET);
+  if (!other) GTEST_SKIP() << "no interface but the loopback one";
+  EXPECT_FALSE(tells_of(UcxWorker(1, nullptr, nullptr, {{"lo"}, false}), other->address));
+  EXPECT_TRUE(tells_of(UcxWorker(1, nullptr, nullptr, {{other->interface}, false}), other->address));
+}
+
+TEST(UcxWorker, UsesTheFamilyItIsGiven) {
+  const std::optional<InterfaceAddress> v6 = address_elsewhere(AF_INET6);
+  if (!v6) GTEST_SKIP() << "no interface with an IPv6 address";
+  EXPECT_TRUE(tells_of(UcxWorker(1, nullptr, nullptr, {{v6->interface}, true}), v6->address));
 }
 
 TEST(RdmaDevices, AreNamedByPort) {

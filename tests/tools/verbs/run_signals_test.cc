@@ -76,13 +76,13 @@ TEST_F(RunSignalsTest, ANodeThatMustEndEndsTheRunWithACheckpoint) {
 
 // Suspended for longer than the nodes wait for each other: this takes a few seconds, for that is what it is about.
 TEST_F(RunSignalsTest, ARunThatIsSuspendedAsAWholeGoesOn) {
-  BackgroundLaunch launch(write_run(impatient("iterations = 100")));
+  BackgroundLaunch launch(write_run(impatient("iterations = 30")));
   ASSERT_TRUE(launch.wait_for("iteration")) << launch.output();
   launch.send_to_all(SIGSTOP);
   EXPECT_FALSE(launch.wait(std::chrono::milliseconds(2600)).has_value());
   launch.send_to_all(SIGCONT);
   EXPECT_EQ(launch.wait(kLongEnough), 0) << launch.output();
-  EXPECT_EQ(metrics().size(), 100u);
+  EXPECT_EQ(metrics().size(), 30u);
 }
 
 TEST_F(RunSignalsTest, ANodeThatIsSuspendedAloneIsFound) {
