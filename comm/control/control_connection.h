@@ -32,6 +32,7 @@ class ControlConnection {
   bool is_connected() const { return skippipe::is_connected(socket_); }
   Clock::time_point opened() const { return opened_; }
   Clock::time_point last_heard() const { return last_heard_; }
+  void forgive_silence(Clock::time_point now) { last_heard_ = now; }
 
  private:
   Status write_queued();

@@ -46,6 +46,7 @@ ControlMesh::ControlMesh(ControlOptions options, std::vector<FileDescriptor> lis
 
 void ControlMesh::service() {
   const auto now = awake_.now();
+  forgive_silence(now);
   look_for_machine_sleep(now);
   const int nodes = static_cast<int>(peers_.size());
   connect_due(now);
@@ -281,6 +282,16 @@ std::string ControlMesh::own_sleep() {
   };
   return tell("this node itself did not run", awake_.last_sleep(), awake_.woke()) +
          tell("this machine was suspended", last_machine_sleep_, machine_woke_);
+}
+
+// Those that slept with us wake one after the other: each has the whole limit again. But not so often that a loop which
+// is always late never finds a peer that is gone.
+void ControlMesh::forgive_silence(Clock::time_point now) {
+  const bool slept = awake_.last_sleep() >= options_.heartbeat_interval && awake_.woke() > forgave_;
+  if (!slept || now < forgave_ + 2 * options_.silence_limit) return;
+  forgave_ = now;
+  for (Peer& peer : peers_)
+    if (is_up(peer)) peer.connection->forgive_silence(now);
 }
 
 void ControlMesh::look_for_machine_sleep(Clock::time_point now) {

@@ -96,6 +96,7 @@ class ControlMesh {
   void send(int node, ControlKind kind, std::span<const std::byte> body);
   void lose(int node, const std::string& why);
   std::string own_sleep();
+  void forgive_silence(Clock::time_point now);
   void look_for_machine_sleep(Clock::time_point now);
   void send_heartbeat(int node);
   void take_frame(int node, const ControlFrame& frame);
@@ -111,6 +112,7 @@ class ControlMesh {
   const std::chrono::system_clock::time_point started_;
   AwakeClock awake_;  // of all times here
   Clock::time_point next_beat_;
+  Clock::time_point forgave_{};
   Clock::duration machine_sleep_ = machine_sleep();  // as far as it was noticed
   Clock::duration last_machine_sleep_{0};
   Clock::time_point machine_woke_{};

@@ -33,10 +33,21 @@ class FakeNames {
   }
 };
 
+// The next address, or nothing if the name means nothing: a look-up takes as long as it takes.
+std::optional<SocketAddress> next(ConnectionAttempts& attempts) {
+  const auto limit = Clock::now() + kLimit;
+  const std::string before = attempts.errors();
+  while (Clock::now() < limit) {
+    const std::optional<SocketAddress> address = attempts.next(kNow);
+    if (address || attempts.errors() != before) return address;
+  }
+  return std::nullopt;
+}
+
 std::vector<std::string> tries(ConnectionAttempts& attempts, int count) {
   std::vector<std::string> tried;
   for (int i = 0; i < count; ++i) {
-    tried.push_back(attempts.next(kNow)->to_string());
+    tried.push_back(next(attempts)->to_string());
     attempts.failed("refused", kNow);
   }
   return tried;
@@ -68,21 +79,36 @@ TEST(ConnectionAttempts, TellsWhyEachFailed) {
   FakeNames names{{"fd77::2", "10.77.0.2"}};
   ConnectionAttempts attempts({"beta", 5000}, names.look_up());
   EXPECT_EQ(attempts.errors(), "");
-  std::ignore = attempts.next(kNow);
+  std::ignore = next(attempts);
   attempts.failed("No route to host", kNow);
   EXPECT_EQ(attempts.errors(), "fd77::2: No route to host");
-  std::ignore = attempts.next(kNow);
+  std::ignore = next(attempts);
   attempts.failed("Connection refused", kNow);
   EXPECT_EQ(attempts.errors(), "fd77::2: No route to host; 10.77.0.2: Connection refused");
   names.hosts.clear();
-  EXPECT_FALSE(attempts.next(kNow));
+  EXPECT_FALSE(next(attempts));
   EXPECT_EQ(attempts.errors(), "can't look up 'beta'");
   EXPECT_GT(attempts.next_try(), kNow);
 }
 
+// The thread that serves the other peers does not wait for a slow resolver.
+TEST(ConnectionAttempts, ALookUpThatTakesLongHoldsNobodyUp) {
+  std::promise<void> answer;
+  const auto slow = [&](const NodeAddress& name, std::vector<SocketAddress>& addresses) {
+    answer.get_future().wait();
+    return look_up({"127.0.0.1", name.port}, addresses);
+  };
+  ConnectionAttempts attempts({"beta", 5000}, slow);
+  EXPECT_FALSE(attempts.next(kNow));
+  EXPECT_GT(attempts.next_try(), kNow);
+  EXPECT_FALSE(attempts.next(kNow));
+  answer.set_value();
+  EXPECT_EQ(next(attempts)->to_string(), "127.0.0.1:5000");
+}
+
 TEST(ConnectionAttempts, AnAddressGivenAsSuchIsNotRepeated) {
   ConnectionAttempts attempts({"127.0.0.1", 5000});
-  std::ignore = attempts.next(kNow);
+  std::ignore = next(attempts);
   attempts.failed("Connection refused", kNow);
   EXPECT_EQ(attempts.errors(), "Connection refused");
 }
