@@ -105,8 +105,8 @@ Status listen_at(const NodeAddress& name, const std::vector<SocketAddress>& own,
   const std::string where = own.front().host() == name.host ? "" : fmt::format("'{}': ", name.host);
   if (status.code() != StatusCode::kForeign) return {status.code(), where + status.message()};
   return {StatusCode::kUnreachable,
-          fmt::format("{}{}: no network interface of this machine carries it (there are {}); a node's address is one "
-                      "that its machine carries and the others reach, also through a tunnel",
+          fmt::format("{}{}: no network interface of this machine carries it (they carry {}); a node's address is one "
+                      "that its machine carries and the others reach (behind NAT, that of a VPN)",
                       where, status.message(), list_carried(carried))};
 }
 
