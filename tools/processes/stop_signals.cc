@@ -23,12 +23,11 @@ bool is_ignored(int signal) {
 }  // namespace
 
 Stop StopRule::on_signal(int signal, std::chrono::steady_clock::time_point now) {
-  if (!first_) {
-    first_ = now;
-    return Stop::kInTime;
-  }
-  const bool insists = signal == SIGINT || signal == SIGTERM;
-  return insists && now - *first_ >= same_stop_ ? Stop::kAtOnce : Stop::kNot;
+  const bool asks = signal == SIGINT || signal == SIGTERM;
+  const bool asks_again = asks && first_asked_ && now - *first_asked_ >= same_stop_;
+  if (asks && !first_asked_) first_asked_ = now;
+  if (!std::exchange(stopping_, true)) return Stop::kInTime;
+  return asks_again ? Stop::kAtOnce : Stop::kNot;
 }
 
 StopSignals::StopSignals(std::chrono::milliseconds same_stop) : rule_(same_stop) {

@@ -17,9 +17,10 @@ enum class Stop {
   kAtOnce,  // asked again: end
 };
 
-// Decides what a signal asks for. SIGINT and SIGTERM ask again if they come later than the first one by same_stop: a
-// service manager and `launch` may both pass one stop on. SIGHUP (the terminal is gone) and SIGXCPU (the limit of
-// processor time, sent each second) never do: nobody insists by them.
+// Decides what a signal asks for: the first of any kind, to end in time. A second SIGINT or SIGTERM, later than the
+// first of these by same_stop, asks again: a service manager and `launch` may both pass one stop on. SIGHUP (the
+// terminal is gone) and SIGXCPU (the limit of processor time, sent each second) are no asking at all, however often
+// they come.
 class StopRule {
  public:
   explicit StopRule(std::chrono::milliseconds same_stop) : same_stop_(same_stop) {}
@@ -27,7 +28,8 @@ class StopRule {
 
  private:
   std::chrono::milliseconds same_stop_;
-  std::optional<std::chrono::steady_clock::time_point> first_;
+  bool stopping_ = false;
+  std::optional<std::chrono::steady_clock::time_point> first_asked_;
 };
 
 // Takes SIGINT, SIGTERM, SIGXCPU and, unless it was ignored at the start (nohup), SIGHUP: blocks them in the calling

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <cstdlib>
+
 #include "tools/processes/process_settings.h"
 
 namespace skippipe {
@@ -37,7 +39,8 @@ TEST(StopRule, NobodyInsistsByThese) {
     StopRule rule(0ms);
     rule.on_signal(signal, kNow);
     EXPECT_EQ(rule.on_signal(signal, kNow + 10s), Stop::kNot) << signal;
-    EXPECT_EQ(rule.on_signal(SIGTERM, kNow + 10s), Stop::kAtOnce) << signal;
+    EXPECT_EQ(rule.on_signal(SIGTERM, kNow + 20s), Stop::kNot) << signal << ": `launch` may pass it on late";
+    EXPECT_EQ(rule.on_signal(SIGTERM, kNow + 30s), Stop::kAtOnce) << signal;
   }
 }
 
@@ -81,6 +84,7 @@ TEST_F(StopSignalsTest, AReaderThatLeavesEndsNothing) {
 
 // UCX takes SIGHUP and those of crashes when it is loaded.
 TEST_F(StopSignalsTest, SignalsThatALibraryTookAreOurs) {
+  if (getenv("UCX_DEBUG_SIGNO") != nullptr) GTEST_SKIP() << "UCX does what the environment says";
   const auto body = [] {
     const auto handler = [] {
       struct sigaction current {};
