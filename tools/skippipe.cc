@@ -4,10 +4,12 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "tools/processes/process_settings.h"
 #include "tools/verbs/verbs.h"
 
 int main(int argc, char** argv) {
   using namespace skippipe;
+  settle_process();
   CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
   app.require_subcommand(1);
   app.set_version_flag("--version", SKIPPIPE_VERSION);

@@ -26,6 +26,7 @@ Status ControlConnection::exchange(Clock::time_point now) {
   const Status written = write_queued();
   // Read even after a failed write: the other end may have said why it is leaving.
   Status read = read_available(now);
+  open_ = written.ok() && read.ok();
   return written.ok() ? read : written;
 }
 

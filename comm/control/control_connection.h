@@ -28,8 +28,11 @@ class ControlConnection {
   void watch(int poller);
 
   const std::string& where() const { return where_; }
+  bool is_open() const { return open_; }  // as far as the last exchange saw
+  bool is_connected() const { return skippipe::is_connected(socket_); }
   Clock::time_point opened() const { return opened_; }
   Clock::time_point last_heard() const { return last_heard_; }
+  void forgive_silence(Clock::time_point now) { last_heard_ = now; }
 
  private:
   Status write_queued();
@@ -40,6 +43,7 @@ class ControlConnection {
   const Clock::time_point opened_;
   Clock::time_point last_heard_;
   std::vector<std::byte> in_, out_;
+  bool open_ = true;
   size_t taken_ = 0;  // bytes of in_ that were taken as frames
   uint32_t watched_ = 0;
 };

@@ -12,7 +12,8 @@
 namespace skippipe {
 namespace {
 
-constexpr std::chrono::milliseconds kRetryInterval{100};
+// What a machine that is there takes to answer at most: two lost packets.
+constexpr std::chrono::seconds kConnectLimit{4};
 constexpr size_t kMaxStrangers = 64;
 
 std::vector<std::byte> encode_own_hello(const ControlOptions& options, std::vector<std::byte> worker_address) {
@@ -24,24 +25,29 @@ Status foreign(std::string message) { return {StatusCode::kForeign, std::move(me
 
 }  // namespace
 
-ControlMesh::ControlMesh(ControlOptions options, FileDescriptor listener, std::vector<std::byte> worker_address,
-                         ControlHandler& handler)
+ControlMesh::ControlMesh(ControlOptions options, std::vector<FileDescriptor> listeners,
+                         std::vector<std::byte> worker_address, ControlHandler& handler)
     : options_(std::move(options)),
       own_hello_(encode_own_hello(options_, std::move(worker_address))),
       handler_(handler),
-      listener_(std::move(listener)),
+      listeners_(std::move(listeners)),
       poller_(epoll_create1(EPOLL_CLOEXEC)),
-      peers_(options_.addresses.size()),
+      peers_(options_.addresses.begin(), options_.addresses.end()),
       started_(std::chrono::system_clock::now()),
-      next_beat_(Clock::now()) {
+      awake_(2 * options_.heartbeat_interval),  // service() is called each interval, or more often
+      next_beat_(awake_.now()) {
   epoll_event event{};
   event.events = EPOLLIN;
-  const bool watched = poller_.valid() && epoll_ctl(poller_.get(), EPOLL_CTL_ADD, listener_.get(), &event) == 0;
+  const bool watched = poller_.valid() && std::ranges::all_of(listeners_, [&](const FileDescriptor& listener) {
+                         return epoll_ctl(poller_.get(), EPOLL_CTL_ADD, listener.get(), &event) == 0;
+                       });
   if (!watched) throw RunError("node {}: can't watch its control port: {}", options_.node, std::strerror(errno));
 }
 
 void ControlMesh::service() {
-  const auto now = Clock::now();
+  const auto now = awake_.now();
+  forgive_silence(now);
+  look_for_machine_sleep(now);
   const int nodes = static_cast<int>(peers_.size());
   connect_due(now);
   accept_strangers(now);
@@ -59,12 +65,12 @@ Clock::time_point ControlMesh::next_timer() const {
     const Peer& peer = peers_[node];
     if (is_up(peer)) {
       next = std::min(next, peer.connection->last_heard() + options_.silence_limit);
-    } else if (node < options_.node && !peer.connection && !peer.gone) {
-      next = std::min(next, peer.next_try);
+    } else if (node < options_.node && !peer.gone) {
+      next = std::min(next, peer.connection ? greeting_limit(peer) : peer.attempts.next_try());
     }
   }
   if (!strangers_.empty()) next = std::min(next, strangers_.front()->opened() + options_.silence_limit);
-  return next;
+  return awake_.steady(next);
 }
 
 bool ControlMesh::complete() const {
@@ -80,31 +86,40 @@ std::string ControlMesh::missing() const {
     const bool is_ours = node < options_.node;
     list += fmt::format("{}{}, {} since {:%H:%M:%S}", list.empty() ? "" : "; ", describe(node),
                         is_ours ? "tried" : "awaited", fmt::localtime(start));
-    if (!peers_[node].last_error.empty()) list += fmt::format(" ({})", peers_[node].last_error);
+    if (const std::string errors = peers_[node].attempts.errors(); !errors.empty())
+      list += fmt::format(" ({})", errors);
   }
   return list;
 }
 
 void ControlMesh::connect_due(Clock::time_point now) {
   for (int node = 0; node < options_.node; ++node) {
-    Peer& peer = peers_[node];
-    if (peer.connection || peer.admitted || now < peer.next_try) continue;
-    peer.next_try = now + kRetryInterval;
-    FileDescriptor socket;
-    if (const Status status = begin_connect(options_.addresses[node], socket); !status.ok()) {
-      peer.last_error = status.message();
-      continue;
-    }
-    peer.connection = std::make_unique<ControlConnection>(std::move(socket), options_.addresses[node].to_string(), now);
-    peer.connection->queue(ControlKind::kHello, own_hello_);
-    peer.connection->watch(poller_.get());
+    const Peer& peer = peers_[node];
+    if (!peer.connection && !peer.admitted && now >= peer.attempts.next_try()) connect(node, now);
   }
+}
+
+void ControlMesh::connect(int node, Clock::time_point now) {
+  Peer& peer = peers_[node];
+  const std::optional<SocketAddress> address = peer.attempts.next(now);
+  if (!address) return;
+  FileDescriptor socket;
+  if (const Status status = begin_connect(*address, socket); !status.ok())
+    return peer.attempts.failed(status.message(), now);
+  peer.connection = std::make_unique<ControlConnection>(std::move(socket), options_.addresses[node].to_string(), now);
+  peer.connection->queue(ControlKind::kHello, own_hello_);
+  peer.connection->watch(poller_.get());
 }
 
 void ControlMesh::accept_strangers(Clock::time_point now) {
   std::string from;
+  size_t listener = 0;
   for (size_t i = 0; i < kMaxStrangers; ++i) {
-    FileDescriptor socket = accept_from(listener_, from);
+    FileDescriptor socket;
+    while (listener < listeners_.size() && !socket.valid()) {
+      socket = accept_from(listeners_[listener], from);
+      if (!socket.valid()) ++listener;
+    }
     if (!socket.valid()) return;
     if (strangers_.size() == kMaxStrangers) {
       options_.logger->warn("dropped the connection from {}: more than {} without a hello", strangers_.front()->where(),
@@ -121,6 +136,7 @@ void ControlMesh::serve_strangers(Clock::time_point now) {
     std::optional<Hello> hello;
     Status status = read_hello(*stranger, now, hello);
     if (hello) status = check_stranger(*hello);
+    if (hello && status.ok() && !stranger->is_open()) status = foreign("it gave up before it was answered");
     if (status.ok() && !hello && now >= stranger->opened() + options_.silence_limit) {
       status = foreign(fmt::format("no hello within {} ms", options_.silence_limit.count()));
     }
@@ -170,13 +186,26 @@ void ControlMesh::serve_greeting(int node, Clock::time_point now) {
   std::optional<Hello> hello;
   Status status = read_hello(*peer.connection, now, hello);
   if (hello && hello->node != node) status = foreign(fmt::format("it says it is node {}", hello->node));
+  if (status.ok() && !hello) status = check_greeting(peer, now);
   if (!status.ok()) {
-    peer.last_error = status.message();
     peer.connection.reset();
-    peer.next_try = now + kRetryInterval;
+    peer.attempts.failed(status.message(), now);
   } else if (hello) {
     admit(node, std::move(peer.connection), *hello, now);
   }
+}
+
+// Who has connected waits for a hello as long as its node may take to start, unless it may be another's port.
+Clock::time_point ControlMesh::greeting_limit(const Peer& peer) const {
+  if (!peer.connection->is_connected()) return peer.connection->opened() + kConnectLimit;
+  return peer.attempts.has_others() ? peer.connection->opened() + options_.silence_limit : Clock::time_point::max();
+}
+
+Status ControlMesh::check_greeting(const Peer& peer, Clock::time_point now) const {
+  if (now < greeting_limit(peer)) return {};
+  return {StatusCode::kTimeout, peer.connection->is_connected()
+                                    ? fmt::format("no hello within {} ms", options_.silence_limit.count())
+                                    : fmt::format("no answer within {} s", kConnectLimit.count())};
 }
 
 void ControlMesh::admit(int node, std::unique_ptr<ControlConnection> connection, const Hello& hello,
@@ -184,7 +213,7 @@ void ControlMesh::admit(int node, std::unique_ptr<ControlConnection> connection,
   peers_[node].connection = std::move(connection);
   peers_[node].admitted = true;
   handler_.on_admitted(node, hello.worker_address);
-  send_heartbeat(node, now);                           // compares the clocks
+  send_heartbeat(node);                                // compares the clocks
   if (peers_[node].connection) serve_peer(node, now);  // sends our hello; what came behind theirs is for us
 }
 
@@ -240,7 +269,37 @@ void ControlMesh::lose(int node, const std::string& why) {
   peer.connection.reset();
   peer.gone = true;
   if (peer.said_goodbye) return handler_.on_left(node);
-  handler_.on_lost(node, Status(StatusCode::kPeerGone, fmt::format("{}: {}", describe(node), why)));
+  handler_.on_lost(node, Status(StatusCode::kPeerGone, fmt::format("{}: {}{}", describe(node), why, own_sleep())));
+}
+
+// Peers drop a node that was stopped for longer than their limit.
+std::string ControlMesh::own_sleep() {
+  const auto now = awake_.now();
+  const auto tell = [&](const char* what, Clock::duration slept, Clock::time_point woke) {
+    const bool is_cause = slept >= options_.heartbeat_interval && now < woke + options_.silence_limit;
+    if (!is_cause) return std::string();
+    return fmt::format(" ({} for {:.1f} s just before)", what, std::chrono::duration<double>(slept).count());
+  };
+  return tell("this node itself did not run", awake_.last_sleep(), awake_.woke()) +
+         tell("this machine was suspended", last_machine_sleep_, machine_woke_);
+}
+
+// Those that slept with us wake one after the other: each has the whole limit again. But not so often that a loop which
+// is always late never finds a peer that is gone.
+void ControlMesh::forgive_silence(Clock::time_point now) {
+  const bool slept = awake_.last_sleep() >= options_.heartbeat_interval && awake_.woke() > forgave_;
+  if (!slept || now < forgave_ + 2 * options_.silence_limit) return;
+  forgave_ = now;
+  for (Peer& peer : peers_)
+    if (is_up(peer)) peer.connection->forgive_silence(now);
+}
+
+void ControlMesh::look_for_machine_sleep(Clock::time_point now) {
+  const Clock::duration slept = machine_sleep() - machine_sleep_;
+  if (slept < options_.heartbeat_interval) return;
+  machine_sleep_ += slept;
+  last_machine_sleep_ = slept;
+  machine_woke_ = now;
 }
 
 void ControlMesh::drop(int node) {
@@ -262,14 +321,14 @@ void ControlMesh::send(int node, ControlKind kind, std::span<const std::byte> bo
   peers_[node].connection->watch(poller_.get());  // written by the next service()
 }
 
-void ControlMesh::send_heartbeat(int node, Clock::time_point now) {
+void ControlMesh::send_heartbeat(int node) {
   std::array<std::byte, kHeartbeatBytes> body;
-  put_field(std::span<std::byte>(body), 0, steady_ns(now));
+  put_field(std::span<std::byte>(body), 0, steady_ns(Clock::now()));
   send(node, ControlKind::kHeartbeat, body);
 }
 
 void ControlMesh::beat(Clock::time_point now) {
-  for (int node = 0; node < static_cast<int>(peers_.size()); ++node) send_heartbeat(node, now);
+  for (int node = 0; node < static_cast<int>(peers_.size()); ++node) send_heartbeat(node);
   next_beat_ = now + options_.heartbeat_interval;
 }
 

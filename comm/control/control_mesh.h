@@ -1,8 +1,9 @@
 // The TCP control connections between the nodes of a run: who is there, where UCX reaches them, who has gone.
 //
-// Node i connects to all j < i and is connected to by the others; both sides open with a hello. Then the connections
-// carry heartbeats and goodbyes. Strangers are kept apart until their hello is right: non-blocking, with a limit on
-// their bytes, their time and their number. PROTOCOL.md says what happens on each violation.
+// Node i connects to all j < i, at one address after the other that the name of j has, and is connected to by the
+// others; both sides open with a hello. Then the connections carry heartbeats and goodbyes. Strangers are kept apart
+// until their hello is right: non-blocking, with a limit on their bytes, their time and their number. PROTOCOL.md says
+// what happens on each violation.
 #pragma once
 
 #include <chrono>
@@ -15,7 +16,9 @@
 
 #include "base/log.h"
 #include "base/status.h"
+#include "comm/control/awake_clock.h"
 #include "comm/control/clock_offset.h"
+#include "comm/control/connection_attempts.h"
 #include "comm/control/control_connection.h"
 #include "comm/control/socket.h"
 #include "comm/formats/control_frame.h"
@@ -45,13 +48,15 @@ class ControlHandler {
 // Used by one thread, which sleeps on fd() and calls service() when it is readable or at next_timer().
 class ControlMesh {
  public:
-  // `listener` listens at our own address.
-  ControlMesh(ControlOptions options, FileDescriptor listener, std::vector<std::byte> worker_address,
+  // `listeners` listen at our own address.
+  ControlMesh(ControlOptions options, std::vector<FileDescriptor> listeners, std::vector<std::byte> worker_address,
               ControlHandler& handler);
 
   int fd() const { return poller_.get(); }
   Clock::time_point next_timer() const;
   void service();
+  // In which silence is measured: it hardly passes while this process does not run.
+  Clock::time_point awake_time() { return awake_.now(); }
 
   bool complete() const;        // all the others were admitted
   std::string missing() const;  // who is not there yet, where, since when it was tried, and why not
@@ -67,15 +72,19 @@ class ControlMesh {
 
  private:
   struct Peer {
+    explicit Peer(const NodeAddress& address) : attempts(address) {}
+
     std::unique_ptr<ControlConnection> connection;
     bool admitted = false, said_goodbye = false, gone = false;
-    Clock::time_point next_try{};  // to connect, where that is ours to do
-    std::string last_error;
+    ConnectionAttempts attempts;  // where it is ours to connect
     ClockComparison clock;
   };
 
   bool is_up(const Peer& peer) const { return peer.admitted && peer.connection != nullptr; }
   void connect_due(Clock::time_point now);
+  void connect(int node, Clock::time_point now);
+  Clock::time_point greeting_limit(const Peer& peer) const;
+  Status check_greeting(const Peer& peer, Clock::time_point now) const;
   void accept_strangers(Clock::time_point now);
   void serve_strangers(Clock::time_point now);
   void serve_greeting(int node, Clock::time_point now);
@@ -86,19 +95,27 @@ class ControlMesh {
   Status take_frames(int node);
   void send(int node, ControlKind kind, std::span<const std::byte> body);
   void lose(int node, const std::string& why);
-  void send_heartbeat(int node, Clock::time_point now);
+  std::string own_sleep();
+  void forgive_silence(Clock::time_point now);
+  void look_for_machine_sleep(Clock::time_point now);
+  void send_heartbeat(int node);
   void take_frame(int node, const ControlFrame& frame);
   void beat(Clock::time_point now);
 
   const ControlOptions options_;
   const std::vector<std::byte> own_hello_;
   ControlHandler& handler_;
-  FileDescriptor listener_;
+  std::vector<FileDescriptor> listeners_;
   FileDescriptor poller_;  // epoll: readable when service() has something to do
   std::vector<Peer> peers_;
   std::vector<std::unique_ptr<ControlConnection>> strangers_;  // the oldest first
   const std::chrono::system_clock::time_point started_;
+  AwakeClock awake_;  // of all times here
   Clock::time_point next_beat_;
+  Clock::time_point forgave_{};
+  Clock::duration machine_sleep_ = machine_sleep();  // as far as it was noticed
+  Clock::duration last_machine_sleep_{0};
+  Clock::time_point machine_woke_{};
 };
 
 }  // namespace skippipe

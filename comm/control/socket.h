@@ -3,21 +3,12 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "base/status.h"
+#include "comm/control/socket_address.h"
 
 namespace skippipe {
-
-struct NodeAddress {
-  std::string host;
-  uint16_t port = 0;
-  std::string to_string() const;  // "127.0.0.1:7000", "[::1]:7000"
-};
-
-// Reads what to_string writes. Throws ConfigError for anything but "host:port" or "[host]:port" with a port above 0.
-NodeAddress parse_node_address(std::string_view text);
 
 // Owns a file descriptor.
 class FileDescriptor {
@@ -38,13 +29,18 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-// A listening socket; port 0 takes a free one. kUnreachable says which address and why not ("address in use").
+// A listening socket; port 0 takes a free one. An IPv6 socket takes no IPv4 connections, but for the wildcard's. Not
+// ok: kForeign if no interface here carries the address (or the machine has none of its family), kUnreachable else; the
+// message says which address and why not ("address in use").
+[[nodiscard]] Status listen_on(const SocketAddress& address, FileDescriptor& listener);
+// The same at the first address that a name has.
 [[nodiscard]] Status listen_on(const NodeAddress& address, FileDescriptor& listener);
+SocketAddress local_address(const FileDescriptor& socket);
 uint16_t local_port(const FileDescriptor& socket);
 
-// Begins to connect: the socket is writable when that has succeeded or failed (connect_error). Name look-up may block.
-[[nodiscard]] Status begin_connect(const NodeAddress& address, FileDescriptor& socket);
-[[nodiscard]] Status connect_error(const FileDescriptor& socket);
+// Begins to connect: the socket is writable when that has succeeded or failed.
+[[nodiscard]] Status begin_connect(const SocketAddress& address, FileDescriptor& socket);
+bool is_connected(const FileDescriptor& socket);
 
 // The next connection in the queue, or an invalid descriptor; `from` is the other end's address.
 FileDescriptor accept_from(const FileDescriptor& listener, std::string& from);

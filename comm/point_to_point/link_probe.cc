@@ -114,8 +114,12 @@ Status LinkProbe::measure_streams(int peer, LinkSamples& samples) {
 
 Status LinkProbe::exchange(int peer, const Load& load) {
   const auto start = Clock::now();
-  exchange_ =
-      Exchange{.peer = peer, .load = load, .messages = {}, .replies_s = {}, .start = start, .last_reply = start};
+  exchange_ = Exchange{.peer = peer,
+                       .load = load,
+                       .messages = {},
+                       .replies_s = {},
+                       .start = start,
+                       .patience = Patience(settings_.progress_limit, start)};
   while (status_.ok()) {
     const size_t replied = exchange_->replies_s.size();
     const bool enough =
@@ -128,11 +132,10 @@ Status LinkProbe::exchange(int peer, const Load& load) {
     for (; !enough && under_way < static_cast<size_t>(load.in_flight) && exchange_->messages.size() < load.at_most;
          ++under_way)
       send_next();
-    const auto limit = exchange_->last_reply + settings_.progress_limit;
-    if (Clock::now() >= limit)
+    if (exchange_->patience.is_over())
       return {StatusCode::kTimeout,
               fmt::format("node {} has not answered a probe for {} ms", peer, settings_.progress_limit.count())};
-    transport_.run_once(limit);
+    transport_.run_once(exchange_->patience.due());
   }
   return status_;
 }
@@ -215,7 +218,7 @@ void LinkProbe::take_reply(const MessageHeader& header) {
   const auto now = Clock::now();
   exchange_->messages[header.microbatch].replied = now;
   exchange_->replies_s.push_back(seconds_between(exchange_->start, now));
-  exchange_->last_reply = now;
+  exchange_->patience.restart(now);
 }
 
 void LinkProbe::answer(const MessageHeader& probe, Buffer& buffer) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "comm/control/awake_clock.h"
 #include "comm/transport/transport.h"
 
 namespace skippipe {
@@ -79,7 +80,8 @@ class LinkProbe {
     Load load;
     std::vector<Message> messages;  // by number
     std::vector<double> replies_s;  // since the start, in the order in which they came
-    Clock::time_point start, last_reply;
+    Clock::time_point start;
+    Patience patience;  // with the next reply
     bool under_way = true;
   };
   struct Buffer {

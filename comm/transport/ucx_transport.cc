@@ -12,7 +12,9 @@
 #include <map>
 
 #include "base/error.h"
+#include "comm/control/awake_clock.h"
 #include "comm/control/control_mesh.h"
+#include "comm/control/local_place.h"
 #include "comm/transport/payload.h"
 #include "comm/transport/ucx_worker.h"
 
@@ -39,16 +41,16 @@ struct Event {
 
 class UcxTransport final : public Transport, private ControlHandler {
  public:
-  UcxTransport(const UcxOptions& options, FileDescriptor listener)
+  UcxTransport(const UcxOptions& options, LocalPlace place)
       : sender_{options.run_id, options.node, static_cast<int>(options.addresses.size()), options.payload_checksums},
         silence_limit_(options.silence_limit),
         logger_(options.logger),
         wake_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
         peers_(options.addresses.size()),
-        worker_(options.addresses.size(), &UcxTransport::on_message, this),
+        worker_(options.addresses.size(), &UcxTransport::on_message, this, {place.data.interfaces, place.data.is_ipv6}),
         mesh_({options.run_id, options.node, options.addresses, options.heartbeat_interval, options.silence_limit,
                options.logger},
-              std::move(listener), worker_.address(), *this) {
+              std::move(place.listeners), worker_.address(), *this) {
     if (!wake_fd_.valid()) throw RunError("node {}: no event descriptor: {}", options.node, std::strerror(errno));
   }
 
@@ -59,11 +61,11 @@ class UcxTransport final : public Transport, private ControlHandler {
 
   // Until all the nodes have met.
   Status meet(std::chrono::milliseconds limit) {
-    const auto deadline = Clock::now() + limit;
+    Patience patience(limit);
     auto next_line = Clock::now() + kWaitingLineInterval;
     while (!mesh_.complete()) {
       const auto now = Clock::now();
-      if (now >= deadline) {
+      if (patience.is_over()) {
         return {StatusCode::kUnreachable,
                 fmt::format("node {}: not all nodes met within {} ms: {}", node(), limit.count(), mesh_.missing())};
       }
@@ -73,7 +75,7 @@ class UcxTransport final : public Transport, private ControlHandler {
       }
       advance();
       if (Status status = first_failure(); !status.ok()) return status;
-      if (!mesh_.complete()) wait(std::min(deadline, next_line));
+      if (!mesh_.complete()) wait(std::min(patience.due(), next_line));
     }
     return first_failure();
   }
@@ -232,7 +234,7 @@ ucs_status_t UcxTransport::on_message(void* self, const void* header, size_t hea
   const bool keep = message.rendezvous || (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA) != 0;
   if (keep) message.data = data;
   Peer& peer = transport.peers_[message.header.source];
-  if (peer.early.empty()) peer.early_since = Clock::now();
+  if (peer.early.empty()) peer.early_since = transport.mesh_.awake_time();
   peer.early.emplace(message.header.sequence, message);
   transport.announce_in_order(message.header.source);
   return keep ? UCS_INPROGRESS : UCS_OK;
@@ -276,7 +278,7 @@ void UcxTransport::announce_in_order(int node) {
     incoming_.emplace(ticket, next->second);
     next = peer.early.erase(next);
     ++peer.announced;
-    peer.early_since = Clock::now();
+    peer.early_since = mesh_.awake_time();
   }
   answer_goodbye(node);
 }
@@ -353,7 +355,7 @@ void UcxTransport::look_for_failures() {
         fail_peer(node, Status(StatusCode::kPeerGone,
                                fmt::format("{}: UCX: {}", mesh_.describe(node), ucs_status_string(peer.ucx_error))));
       }
-    } else if (!peer.early.empty() && Clock::now() - peer.early_since > silence_limit_) {
+    } else if (!peer.early.empty() && mesh_.awake_time() - peer.early_since > silence_limit_) {
       fail_peer(node, Status(StatusCode::kPeerGone,
                              fmt::format("{}: its message {} never came", mesh_.describe(node), peer.announced)));
     }
@@ -498,13 +500,13 @@ bool UcxTransport::everyone_has_all() const {
 
 Status UcxTransport::close(std::chrono::milliseconds limit) {
   if (closed_) return {};
-  const auto deadline = Clock::now() + limit;
+  Patience patience(limit);
   while (true) {
     advance();
     report_events();
     if (outgoing_.empty() && !leaving_) say_goodbye();
-    if ((leaving_ && everyone_has_all()) || Clock::now() >= deadline) break;
-    if (events_.empty()) wait(deadline);
+    if ((leaving_ && everyone_has_all()) || patience.is_over()) break;
+    if (events_.empty()) wait(patience.due());
   }
   if (!leaving_) say_goodbye();
   mesh_.service();  // writes what is queued
@@ -537,13 +539,11 @@ Status connect_ucx(UcxOptions options, std::unique_ptr<Transport>& transport) {
     throw ConfigError("a heartbeat each {} ms and a silence limit of {} ms, which must be longer",
                       options.heartbeat_interval.count(), options.silence_limit.count());
   }
-  FileDescriptor listener = std::move(options.listener);
-  if (!listener.valid()) {
-    if (Status status = listen_on(options.addresses[options.node], listener); !status.ok()) {
-      return {status.code(), fmt::format("node {}: {}", options.node, status.message())};
-    }
-  }
-  auto connected = std::make_unique<UcxTransport>(options, std::move(listener));
+  LocalPlace place;
+  if (Status status = take_place(options.addresses, options.node, std::move(options.listener), place); !status.ok())
+    return {status.code(), fmt::format("node {}: {}", options.node, status.message())};
+  for (const std::string& remark : place.remarks) options.logger->warn("{}", remark);
+  auto connected = std::make_unique<UcxTransport>(options, std::move(place));
   if (Status status = connected->meet(options.connect_limit); !status.ok()) return status;
   transport = std::move(connected);
   return {};

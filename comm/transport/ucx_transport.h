@@ -27,7 +27,8 @@ struct UcxOptions {
   FileDescriptor listener;  // listens at this node's address already; else it is opened
 };
 
-// Connects this node to all the others. Not ok: the port can't be listened on ("address in use"), or a peer was not
+// Connects this node to all the others. Not ok: the port can't be listened on ("address in use"), no network interface
+// here carries the node's address, its name is a loopback address that leads to nobody, or a peer was not
 // reached within the limit or left again; the message says which, where, since when it was tried, and why not. Throws
 // ConfigError for options that make no sense and RunError if UCX does not start.
 [[nodiscard]] Status connect_ucx(UcxOptions options, std::unique_ptr<Transport>& transport);

@@ -1,10 +1,13 @@
 #include "comm/transport/ucx_worker.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <signal.h>
 #include <ucs/config/global_opts.h>
+#include <ucs/debug/debug.h>
 
+#include <algorithm>
 #include <cstdlib>
-#include <string>
 
 #include "base/error.h"
 
@@ -23,7 +26,30 @@ void set_default(ucp_config_t* config, const char* key, const char* value) {
   if (!user_set(key)) require(ucp_config_modify(config, key, value), fmt::format("setting {}", key).c_str());
 }
 
-ucp_context_h make_context(size_t expected_peers) {
+// UCX knows one list for networks of all kinds: what is to be kept must be named.
+std::string device_list(const UcxNetwork& network) {
+  std::vector<std::string> devices = network.interfaces;
+  const std::vector<std::string> rdma = rdma_devices();
+  devices.insert(devices.end(), rdma.begin(), rdma.end());
+  return fmt::format("{}", fmt::join(devices, ","));
+}
+
+// For a message.
+std::string over_devices(const UcxNetwork& network) {
+  if (const char* devices = std::getenv("UCX_NET_DEVICES")) return fmt::format(" over UCX_NET_DEVICES={}", devices);
+  return network.interfaces.empty() ? "" : " over " + device_list(network);
+}
+
+// What the user may have set wrong: UCX itself is silent (LOG_LEVEL), and its status says little.
+std::string user_settings() {
+  std::string list;
+  for (const char* key : {"UCX_NET_DEVICES", "UCX_TLS"})
+    if (const char* value = std::getenv(key))
+      list += fmt::format("{}{}={}", list.empty() ? " with " : ", ", key, value);
+  return list;
+}
+
+ucp_context_h make_context(size_t expected_peers, const UcxNetwork& network) {
   // A peer that goes away is our Status, not a line of UCX's on the user's terminal.
   if (!user_set("LOG_LEVEL")) ucs_global_opts_set_value("LOG_LEVEL", "fatal");
   ucp_config_t* config = nullptr;
@@ -32,6 +58,11 @@ ucp_context_h make_context(size_t expected_peers) {
   // messages at a quarter of TCP's rate (tools/bench_transport with UCX_TLS=self,posix and without).
   set_default(config, "TLS", "self,tcp");
   set_default(config, "MM_ERROR_HANDLING", "y");  // else UCX_TLS=self,posix finds no transport that notices failures
+  // Else UCX uses whichever interface comes first in its own order, such as a docker0 that leads nowhere.
+  if (!network.interfaces.empty()) set_default(config, "NET_DEVICES", device_list(network).c_str());
+  // Of UCX_TCP_AF_PRIO: this call knows the keys of a transport without its name.
+  if (network.is_ipv6 && !user_set("TCP_AF_PRIO"))
+    require(ucp_config_modify(config, "AF_PRIO", "inet6,inet"), "setting AF_PRIO");
 
   ucp_params_t params{};
   params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_ESTIMATED_NUM_EPS;
@@ -40,14 +71,38 @@ ucp_context_h make_context(size_t expected_peers) {
   ucp_context_h context = nullptr;
   const ucs_status_t status = ucp_init(&params, config, &context);
   ucp_config_release(config);
-  require(status, "ucp_init");
+  require(status, fmt::format("ucp_init{}", user_settings()).c_str());
   return context;
 }
 
 }  // namespace
 
-UcxWorker::UcxWorker(size_t expected_peers, ucp_am_recv_callback_t on_message, void* argument)
-    : context_(make_context(expected_peers)) {
+void give_back_signals_of_ucx() {
+  const auto give_back = [](int signal) {
+    struct sigaction current {};
+    const bool is_taken =
+        sigaction(signal, nullptr, &current) == 0 &&
+        ((current.sa_flags & SA_SIGINFO) != 0 || (current.sa_handler != SIG_DFL && current.sa_handler != SIG_IGN));
+    if (is_taken) ucs_debug_disable_signal(signal);
+  };
+  if (!user_set("DEBUG_SIGNO")) give_back(static_cast<int>(ucs_global_opts.debug_signo));
+  if (user_set("HANDLE_ERRORS") || user_set("ERROR_SIGNALS")) return;
+  std::for_each_n(ucs_global_opts.error_signals.signals, ucs_global_opts.error_signals.count, give_back);
+}
+
+std::vector<std::string> rdma_devices(const std::filesystem::path& list) {
+  std::vector<std::string> devices;
+  std::error_code none;  // no such folder, no such devices
+  for (const auto& device : std::filesystem::directory_iterator(list, none))
+    for (const auto& port : std::filesystem::directory_iterator(device.path() / "ports", none))
+      devices.push_back(device.path().filename().string() + ":" + port.path().filename().string());
+  std::ranges::sort(devices);
+  return devices;
+}
+
+UcxWorker::UcxWorker(size_t expected_peers, ucp_am_recv_callback_t on_message, void* argument,
+                     const UcxNetwork& network)
+    : over_(over_devices(network)), context_(make_context(expected_peers, network)) {
   ucp_worker_params_t params{};
   params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
   params.thread_mode = UCS_THREAD_MODE_SINGLE;
@@ -110,7 +165,7 @@ Status UcxWorker::connect(std::span<const std::byte> address, ucp_err_handler_cb
   const ucs_status_t status = ucp_ep_create(worker_, &params, &endpoint);
   if (status == UCS_OK) return {};
   endpoint = nullptr;
-  return {StatusCode::kUnreachable, fmt::format("UCX can't reach it: {}", ucs_status_string(status))};
+  return {StatusCode::kUnreachable, fmt::format("UCX can't reach it{}: {}", over_, ucs_status_string(status))};
 }
 
 void UcxWorker::close(ucp_ep_h endpoint) {

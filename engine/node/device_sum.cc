@@ -170,8 +170,7 @@ void DeviceSum::name_group() {
 
 void DeviceSum::connect() {
   step_ = Step::kConnecting;
-  deadline_ = Clock::now() +
-              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(settings_.connect_limit_s));
+  patience_.emplace(std::chrono::duration<double>(settings_.connect_limit_s));
   try {
     communicator_ =
         library_->connect(replicas_[0].offer->id, static_cast<int>(own_), static_cast<int>(replicas_.size()), wake_);
@@ -229,7 +228,7 @@ void DeviceSum::end_if_let_go() {
 void DeviceSum::watch_connection() {
   const State state = communicator_->state();
   if (state == State::kFailed) return report(communicator_->status().message());
-  if (Clock::now() >= deadline_)
+  if (patience_->is_over())
     return report(fmt::format("{} {} within {} s", library_->name(),
                               step_ == Step::kTrying ? "did not sum" : "was not connected", settings_.connect_limit_s));
   if (state == State::kBusy || copying_) return;

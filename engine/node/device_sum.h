@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/control/awake_clock.h"
 #include "comm/point_to_point/documents.h"
 #include "comm/transport/transport.h"
 #include "engine/model/stage.h"
@@ -111,7 +112,7 @@ class DeviceSum {
 
   Step step_ = Step::kBefore;
   std::string outcome_;
-  Clock::time_point deadline_;
+  std::optional<Patience> patience_;
   bool offered_ = false;  // told
   bool copying_ = false;  // for the trial
   bool trying_ = false;   // the trial's sum was begun

@@ -92,6 +92,7 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
       tokens_(static_cast<size_t>(stage.batch().samples * stage.batch().tokens)),
       targets_(tokens_.size()),
       reports_(settings.first_iteration),
+      stall_(std::chrono::duration<double>(settings.stall_limit_s)),
       checkpoints_(std::move(checkpoints)),
       compute_([this] { transport_.wake(); }) {
   SKP_CHECK(plan.workload.exchange_norm == (settings.clip_norm > 0), "the plan says whether a step waits for the norm");
@@ -124,7 +125,8 @@ MessageTraffic::Events Node::message_events() {
 Node::~Node() { transport_.set_listener(nullptr); }
 
 Node::End Node::run() {
-  start_ = last_event_ = Clock::now();
+  start_ = Clock::now();
+  stall_.restart();
   agree_on_reduction();
   feed([](NodeMachine& machine, double now, ActionList& out) { machine.start(now, out); });
   while (!machine_.finished() || reports_ < machine_.iteration()) {
@@ -163,10 +165,10 @@ void Node::wait() {
 Status Node::leave() { return transport_.close(kCloseLimit); }
 
 // Peers give signs of life even when their tasks hang.
-void Node::check_for_stall() const {
-  const double quiet_s = std::chrono::duration<double>(Clock::now() - last_event_).count();
-  if (computing_ || quiet_s < settings_.stall_limit_s) return;
-  throw PeerError("nothing has come for {:.0f} s; this node waits for {}", quiet_s, machine_.waiting_for());
+void Node::check_for_stall() {
+  if (computing_ || !stall_.is_over()) return;
+  throw PeerError("nothing has come for {:.0f} s; this node waits for {}", settings_.stall_limit_s,
+                  machine_.waiting_for());
 }
 
 // Peers that end because of a peer look like it: name them all.
@@ -191,7 +193,7 @@ double Node::seconds() const { return std::chrono::duration<double>(Clock::now()
 template <typename Event>
 void Node::feed(Event&& event) {
   if (!failure_.empty()) return;
-  last_event_ = Clock::now();
+  stall_.restart();
   actions_.clear();
   event(machine_, seconds(), actions_);
   for (const Action& action : actions_.view()) obey(action);
@@ -466,11 +468,12 @@ Status Node::write_last_checkpoint() {
   if (checkpoints_) {
     if (last_snapshot_ != done)
       submit({What::kSnapshot, std::max(done, 1u) - 1}, [this, done] { take_snapshot(done); });
-    const auto limit = Clock::now() + std::chrono::duration<double>(settings_.last_checkpoint_limit_s);
+    Patience patience(std::chrono::duration<double>(settings_.last_checkpoint_limit_s));
     const Status status = wait([&] {
+      const bool is_over = patience.is_over();
       if (computing_) return false;
       if (!checkpoints_->written(done)) error = checkpoints_->last_error();
-      return checkpoints_->written(done) || (Clock::now() > limit && !error.empty());
+      return checkpoints_->written(done) || (is_over && !error.empty());
     });
     if (!status.ok()) return status;
   }
@@ -480,8 +483,8 @@ Status Node::write_last_checkpoint() {
   tell_of_checkpoints(values);
   values[kLastCheckpoint] = written ? 1 : 0;
   stats_.start(done, values);
-  const auto limit = Clock::now() + std::chrono::duration<double>(settings_.stall_limit_s);
-  const Status status = wait([&] { return last_whole_.has_value() || Clock::now() > limit; });
+  Patience patience(std::chrono::duration<double>(settings_.stall_limit_s));
+  const Status status = wait([&] { return last_whole_.has_value() || patience.is_over(); });
   if (!status.ok()) return status;
   if (checkpoints_ && !written) return {StatusCode::kTimeout, error};
   if (!last_whole_.value_or(false)) return {StatusCode::kPeerGone, "another node has not written its part"};

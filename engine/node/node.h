@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "comm/collectives/collectives.h"
+#include "comm/control/awake_clock.h"
 #include "comm/transport/transport.h"
 #include "engine/checkpoint/checkpoint_writer.h"
 #include "engine/files/sampler.h"
@@ -149,7 +150,7 @@ class Node : private TransportListener {
   void tell_of_checkpoints(std::span<double> values) const;
   void checkpoints_arrived(std::span<const double> node_values);
   double seconds() const;
-  void check_for_stall() const;
+  void check_for_stall();
   void hear_of_other_failures();
   void fail(const Status& status);
 
@@ -183,7 +184,7 @@ class Node : private TransportListener {
   int peers_failed_ = 0;      // that the transport has reported
   bool peer_failed_ = false;  // ... because of a peer
   Clock::time_point start_;
-  Clock::time_point last_event_;
+  Patience stall_;  // begins anew with each event
   std::atomic<bool> stop_requested_{false};
   bool last_checkpoint_ = false;    // being written
   std::optional<bool> last_whole_;  // all nodes have written it; known at the end

@@ -69,7 +69,7 @@ NetworkProbe::NetworkProbe(Transport& transport, NetworkProbeSettings settings, 
       settings_(std::move(settings)),
       device_(std::move(device)),
       on_progress_(std::move(on_progress)),
-      deadline_(Clock::now() + settings_.limit),
+      patience_(settings_.limit),
       links_(transport, settings_.links),
       documents_(transport, [this](int from, std::string text) {
         inbox_.push_back({from, std::move(text)});
@@ -214,10 +214,11 @@ void NetworkProbe::wait(const std::function<bool()>& condition, const std::strin
     for (const Status* status : {&links_.status(), &documents_.status()})
       if (!status->ok()) throw RunError(status->message());
     if (inbox_.size() > kMostDocuments) throw RunError("more than {} documents that nobody asked for", kMostDocuments);
-    if (Clock::now() >= deadline_ && !left_early_.ok()) throw PeerError(left_early_.message());
-    if (Clock::now() >= deadline_)
+    const bool is_over = patience_.is_over();
+    if (is_over && !left_early_.ok()) throw PeerError(left_early_.message());
+    if (is_over)
       throw RunError("the probe did not end within {} s; this node still waits for {}", settings_.limit.count(), what);
-    transport_.run_once(deadline_);
+    transport_.run_once(patience_.due());
   }
 }
 
@@ -241,8 +242,8 @@ void NetworkProbe::on_peer_left(int node) {
   if (ending_ || (transport_.node() != 0 && node != 0)) return;
   Status left(StatusCode::kPeerGone, fmt::format("node {} left before all was measured", node));
   if (agreed_) return end_with(std::move(left));
+  if (left_early_.ok()) patience_ = Patience(kLeaveLimit);
   left_early_ = std::move(left);  // because its settings differ, most likely: they are on their way
-  deadline_ = std::min(deadline_, Clock::now() + kLeaveLimit);
 }
 
 void NetworkProbe::end_with(Status status) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/json_reader.h"
+#include "comm/control/awake_clock.h"
 #include "comm/point_to_point/documents.h"
 #include "comm/point_to_point/link_probe.h"
 #include "comm/transport/transport.h"
@@ -89,7 +90,7 @@ class NetworkProbe : private TransportListener {
   const NetworkProbeSettings settings_;
   const DeviceProbe device_;
   const ProgressHandler on_progress_;
-  Clock::time_point deadline_;
+  Patience patience_;
   LinkProbe links_;
   Documents documents_;
   std::deque<Document> inbox_;

@@ -1,4 +1,4 @@
-#include "support.h"
+#include "tests/comm/support.h"
 
 #include <algorithm>
 

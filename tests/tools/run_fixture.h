@@ -113,8 +113,14 @@ class BackgroundLaunch {
     processes_.wait(-1, limit);
     return exit_code_;
   }
-  void interrupt() { processes_.signal_all(SIGINT); }
-  void kill_it() { processes_.signal_all(SIGKILL); }
+  void interrupt() { send(SIGINT); }
+  void kill_it() { send(SIGKILL); }
+  void send(int signal) { processes_.signal_all(signal); }
+  // To the launch and to its nodes.
+  void send_to_all(int signal) {
+    send(signal);
+    for (const pid_t node : nodes()) kill(node, signal);
+  }
   bool wait_for_nodes(size_t count) {
     const auto deadline = std::chrono::steady_clock::now() + kLongEnough;
     while (nodes().size() != count && std::chrono::steady_clock::now() < deadline)

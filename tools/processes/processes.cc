@@ -8,11 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
+#include "comm/control/awake_clock.h"
 
 namespace skippipe {
 namespace {
@@ -38,9 +40,7 @@ constexpr size_t kLongestLine = 16384;
 }  // namespace
 
 Processes::Processes(LineHandler on_line, ExitHandler on_exit)
-    : on_line_(std::move(on_line)), on_exit_(std::move(on_exit)) {
-  signal(SIGCHLD, SIG_DFL);  // ignored, exit codes would be lost
-}
+    : on_line_(std::move(on_line)), on_exit_(std::move(on_exit)) {}
 
 Processes::~Processes() {
   signal_all(SIGKILL);
@@ -91,16 +91,17 @@ void Processes::signal_all(int signal) {
 }
 
 void Processes::wait(int interrupt_fd, std::chrono::milliseconds limit) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
+  Patience patience(limit);
   while (running_ > 0) {
     std::vector<pollfd> fds{{interrupt_fd, POLLIN, 0}};
     for (const Child& child : children_) {
       fds.push_back({child.pidfd, POLLIN, 0});
       fds.push_back({child.stderr_fd, POLLIN, 0});
     }
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
-    const bool last_look = left.count() <= 0;
-    if (poll(fds.data(), fds.size(), last_look ? 0 : static_cast<int>(left.count())) < 0 && errno != EINTR)
+    const bool last_look = patience.is_over();
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(patience.due() - Clock::now());
+    const int nap_ms = last_look ? 0 : static_cast<int>(std::max<int64_t>(left.count(), 0));
+    if (poll(fds.data(), fds.size(), nap_ms) < 0 && errno != EINTR)
       throw RunError("cannot wait for the nodes: {}", std::strerror(errno));
     for (size_t i = 0; i < children_.size(); ++i) {
       if (fds[2 + 2 * i].revents != 0) read_lines(static_cast<int>(i));

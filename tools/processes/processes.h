@@ -10,7 +10,8 @@
 
 namespace skippipe {
 
-// A set of child processes. Used by one thread. Children die with this process, however it ends (PR_SET_PDEATHSIG).
+// A set of child processes. Used by one thread; SIGCHLD must not be ignored (process_settings.h). Children die with
+// this process, however it ends (PR_SET_PDEATHSIG).
 class Processes {
  public:
   // A line that a child wrote to standard error. Standard output is inherited.

@@ -112,7 +112,7 @@ void run(const Options& options) {
   StopSignals signals;
   std::unique_ptr<Progress> bar;
   convert(model, options, [&](uint64_t bytes, uint64_t total) {
-    if (signals.take()) throw Exit{130};
+    if (signals.take() != Stop::kNot) throw Exit{130};
     if (!bar) bar = std::make_unique<Progress>("converting", total, "bytes");
     bar->update(bytes);
   });

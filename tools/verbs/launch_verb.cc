@@ -11,6 +11,7 @@
 #include "engine/run/run_memory.h"
 #include "engine/trace/trace_file.h"
 #include "tools/processes/local_addresses.h"
+#include "tools/processes/process_settings.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/node_processes.h"
 #include "tools/verbs/node_trace.h"
@@ -141,6 +142,8 @@ void launch(const Options& options) {
   check_memory(run, *cpu, cpu_nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
+  require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
+                     fmt::format("a run of {} nodes", run.network.size()));
   std::filesystem::create_directories(run.file.output);
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
   NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"

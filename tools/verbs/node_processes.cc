@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 // How long the other nodes may take to end by themselves once one has failed.
 constexpr milliseconds kEndLimit(2000);
 constexpr char kErrorPrefix[] = "skippipe: ";
+constexpr int kStopped = 130;  // exit code of a node that was asked to end
 
 }  // namespace
 
@@ -36,11 +37,21 @@ void NodeProcesses::start(std::string name, const std::vector<std::string>& argu
 void NodeProcesses::wait() {
   while (processes_.running() > 0 && !failed_) {
     processes_.wait(stop_.fd(), milliseconds(1000));
-    if (stop_.take()) interrupt();
+    switch (stop_.take()) {
+      case Stop::kNot:
+        break;
+      case Stop::kInTime:
+        interrupt();
+        break;
+      case Stop::kAtOnce:
+        processes_.signal_all(SIGKILL);
+        std::cerr << "stopped at once\n";
+        throw Exit{kStopped};
+    }
   }
   if (failed_) end_the_others();
   if (failed_) throw RunError(story());
-  if (interrupted_) throw Exit{130};
+  if (interrupted_) throw Exit{kStopped};
 }
 
 void NodeProcesses::on_line(int child, const std::string& line) {
@@ -54,21 +65,21 @@ void NodeProcesses::on_line(int child, const std::string& line) {
 
 void NodeProcesses::on_exit(int child, int code) {
   if (code == 0) return;
+  // A node that was asked by itself ends the run of all, when they have agreed on the last iteration.
+  if (code == kStopped && !ending_ && !interrupted_) {
+    std::cerr << name_of(child) << " was stopped, and the run with it\n";
+    interrupted_ = true;
+  }
   // What being stopped makes nodes end with.
-  const bool stopped = code == 130 || code == -SIGTERM;
+  const bool stopped = code == kStopped || code == -SIGTERM;
   if (((interrupted_ || ending_) && stopped) || (interrupted_ && code == 3)) return;
   failed_ = true;
   failures_.push_back({child, code});
 }
 
 void NodeProcesses::interrupt() {
-  if (interrupted_) {
-    processes_.signal_all(SIGKILL);
-    std::cerr << "stopped at once\n";
-    throw Exit{130};
-  }
   interrupted_ = true;
-  std::cerr << "\n" << stop_notice_ << "\n";
+  std::cerr << "\n" << (stop_.last() == "SIGINT" ? "" : stop_.last() + ": ") << stop_notice_ << "\n";
   processes_.signal_all(SIGTERM);
 }
 

@@ -19,6 +19,7 @@
 #include "engine/probe/network_probe.h"
 #include "engine/run/emulated_links.h"
 #include "tools/processes/local_addresses.h"
+#include "tools/processes/process_settings.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/join_nodes.h"
@@ -182,6 +183,8 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
 
 // The verb again, as each of the nodes: all the options that were given go with it.
 void probe_locally(const Options& options, const CLI::App& verb) {
+  require_open_files(std::max(open_files_of_launch(options.local), open_files_of_node(options.local)),
+                     fmt::format("a probe of {} nodes", options.local));
   NodeProcesses processes("stopping; Ctrl-C again stops at once");
   const LocalAddresses local = listen_locally(options.local);
   for (int node = 0; node < options.local; ++node) {

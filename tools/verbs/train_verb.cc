@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <mutex>
 #include <optional>
 
@@ -148,8 +147,10 @@ class RunTeller {
   }
 
   void tell_of_end(const TrainingRun& run, const Node& node, bool finished) {
-    fmt::print("{} after {} iterations; checkpoint in {}\n", finished ? "finished" : "stopped", node.iterations_done(),
-               (checkpoints_folder(run.file.output) / checkpoint_name(node.iterations_done())).string());
+    const std::string text = fmt::format(
+        "{} after {} iterations; checkpoint in {}\n", finished ? "finished" : "stopped", node.iterations_done(),
+        (checkpoints_folder(run.file.output) / checkpoint_name(node.iterations_done())).string());
+    std::fputs(text.c_str(), stdout);  // does not throw where the terminal is gone
   }
 
  private:
@@ -168,10 +169,14 @@ void end_run(Node& node, std::optional<NodeTrace>& trace, const Logger& logger) 
 }
 
 void train(const Options& options) {
-  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the progress may leave
-  StopSignals stop_signals;
+  StopSignals stop_signals(kSameStop);
   StopTarget stop_target;
-  const StopWatcher watcher(stop_signals, [&stop_target] { stop_target.stop(); });
+  const StopWatcher watcher(stop_signals, [&] {
+    // The others come from who waits for the end.
+    if (stop_signals.last() == "SIGHUP" || stop_signals.last() == "SIGXCPU")
+      std::fputs(("stopping: " + stop_signals.last() + "\n").c_str(), stderr);  // which may be a terminal that is gone
+    stop_target.stop();
+  });
   TrainingRun run = load_run(options.run_file);
   run.node_dtype = options.dtype;
   const std::optional<TraceLimits> limits = trace_limits(options.trace);

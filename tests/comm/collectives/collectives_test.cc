@@ -7,7 +7,7 @@
 #include <mutex>
 
 #include "comm/transport/in_process_transport.h"
-#include "support.h"
+#include "tests/comm/support.h"
 
 namespace skippipe::test {
 namespace {

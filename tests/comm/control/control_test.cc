@@ -14,7 +14,7 @@
 #include "comm/formats/control_frame.h"
 #include "comm/formats/wire.h"
 #include "comm/transport/ucx_worker.h"
-#include "support.h"
+#include "tests/comm/support.h"
 
 namespace skippipe::test {
 namespace {
@@ -120,7 +120,9 @@ TEST(ClockComparison, SenselessAnswersAreIgnored) {
 class Client {
  public:
   explicit Client(const NodeAddress& address) {
-    EXPECT_TRUE(begin_connect(address, socket_).ok());
+    std::vector<SocketAddress> addresses;
+    EXPECT_TRUE(look_up(address, addresses).ok());
+    EXPECT_TRUE(begin_connect(addresses.front(), socket_).ok());
     const int flags = fcntl(socket_.get(), F_GETFL);
     pollfd writable{socket_.get(), POLLOUT, 0};
     poll(&writable, 1, 60'000);

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "support.h"
+#include "tests/comm/support.h"
 
 namespace skippipe {
 namespace {

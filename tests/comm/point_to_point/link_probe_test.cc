@@ -10,7 +10,7 @@
 #include "comm/point_to_point/documents.h"
 #include "comm/transport/in_process_transport.h"
 #include "comm/transport/shaped_transport.h"
-#include "support.h"
+#include "tests/comm/support.h"
 
 namespace skippipe::test {
 namespace {

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "comm/transport/in_process_transport.h"
-#include "support.h"
+#include "tests/comm/support.h"
 
 namespace skippipe::test {
 namespace {

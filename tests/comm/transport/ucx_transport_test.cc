@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include "base/error.h"
-#include "support.h"
+#include "comm/control/local_place.h"
+#include "comm/transport/ucx_worker.h"
+#include "tests/comm/support.h"
+#include "tests/temp_folder.h"
 
 namespace skippipe::test {
 namespace {
@@ -171,6 +174,77 @@ TEST(ConnectUcx, SenselessOptionsAreRefused) {
   options.addresses[0].host = "no.such.host.invalid";
   options.listener.reset();
   EXPECT_EQ(connect_ucx(std::move(options), transport).code(), StatusCode::kUnreachable);
+}
+
+// At an address of this machine that is not the usual one.
+TEST(ConnectUcx, NodesMeetAtTheirOwnAddresses) {
+  auto options = local_options(2);
+  for (size_t node = 0; node < 2; ++node) {
+    NodeAddress address{node == 0 ? "127.0.0.2" : "127.0.1.1", 0};
+    ASSERT_TRUE(listen_on(address, options[node].listener).ok());
+    address.port = local_port(options[node].listener);
+    options[node].listener.reset();
+    for (UcxOptions& each : options) each.addresses[node] = address;
+  }
+  std::unique_ptr<Transport> zero, one;
+  std::thread connecting([&] {
+    const Status status = connect_ucx(std::move(options[0]), zero);
+    EXPECT_TRUE(status.ok()) << status.message();
+  });
+  const Status status = connect_ucx(std::move(options[1]), one);
+  connecting.join();
+  EXPECT_TRUE(status.ok()) << status.message();
+}
+
+TEST(ConnectUcx, ANodeWhoseAddressIsNotHereIsRefusedAtOnce) {
+  auto options = local_options(2);
+  options[0].listener.reset();
+  for (NodeAddress& address : options[0].addresses) address.host = "203.0.113.7";
+  std::unique_ptr<Transport> transport;
+  const Status status = connect_ucx(std::move(options[0]), transport);
+  EXPECT_THAT(status.message(), HasSubstr("node 0: can't listen on 203.0.113.7:"));
+  EXPECT_THAT(status.message(), HasSubstr("no network interface of this machine carries it"));
+}
+
+// Whether a UCX worker tells its peers of this address.
+bool tells_of(const UcxWorker& worker, const SocketAddress& address) {
+  const bool v6 = address.family() == AF_INET6;
+  const void* host = v6 ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in6*>(address.get())->sin6_addr)
+                        : &reinterpret_cast<const sockaddr_in*>(address.get())->sin_addr;
+  const std::vector<std::byte> told = worker.address();
+  const std::span part(static_cast<const std::byte*>(host), v6 ? 16 : 4);
+  return std::ranges::search(told, part).size() > 0;
+}
+
+// The first address of an interface that is up and leads elsewhere.
+std::optional<InterfaceAddress> address_elsewhere(int family) {
+  for (const InterfaceAddress& each : interface_addresses()) {
+    const bool link_local = each.address.host().starts_with("fe80:");
+    if (!each.is_loopback_interface && !link_local && each.address.family() == family) return each;
+  }
+  return std::nullopt;
+}
+
+TEST(UcxWorker, UsesTheInterfacesItIsGiven) {
+  const std::optional<InterfaceAddress> other = address_elsewhere(AF_INET);
+  if (!other) GTEST_SKIP() << "no interface but the loopback one";
+  EXPECT_FALSE(tells_of(UcxWorker(1, nullptr, nullptr, {{"lo"}, false}), other->address));
+  EXPECT_TRUE(tells_of(UcxWorker(1, nullptr, nullptr, {{other->interface}, false}), other->address));
+}
+
+TEST(UcxWorker, UsesTheFamilyItIsGiven) {
+  const std::optional<InterfaceAddress> v6 = address_elsewhere(AF_INET6);
+  if (!v6) GTEST_SKIP() << "no interface with an IPv6 address";
+  EXPECT_TRUE(tells_of(UcxWorker(1, nullptr, nullptr, {{v6->interface}, true}), v6->address));
+}
+
+TEST(RdmaDevices, AreNamedByPort) {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "mlx5_1/ports/1");
+  std::filesystem::create_directories(folder / "mlx5_0/ports/1");
+  std::filesystem::create_directories(folder / "mlx5_0/ports/2");
+  EXPECT_THAT(rdma_devices(folder.path()), testing::ElementsAre("mlx5_0:1", "mlx5_0:2", "mlx5_1:1"));
+  EXPECT_THAT(rdma_devices(folder / "nothing"), testing::IsEmpty());
 }
 
 TEST(ConnectUcx, OneNodeNeedsNobody) {

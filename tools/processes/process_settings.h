@@ -1,0 +1,25 @@
+// What is decided for the whole process, once, in main.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace skippipe {
+
+// First in main, before any thread: signals are ours and not a library's, children's exit codes are kept, and the soft
+// limit of open files is as high as the hard one lets it be. What a signal then does to a verb, stop_signals.h says.
+void settle_process();
+
+// How many files this process may have open.
+uint64_t open_file_limit();
+
+// Files that a node of so many has open at most, beside `own` ones: its connections to each of the others, and what the
+// transport, the checkpoints and the runtime libraries take.
+uint64_t open_files_of_node(int nodes);
+// ... and the process that starts and watches so many of them.
+uint64_t open_files_of_launch(int nodes);
+
+// Throws RunError where the process may not have so many. `who` needs them: "a node of 24".
+void require_open_files(uint64_t needed, const std::string& who);
+
+}  // namespace skippipe
