@@ -77,6 +77,7 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run) {
   settings.keep_last = static_cast<uint32_t>(run.file.keep_last);
   settings.keep_every = static_cast<uint32_t>(run.file.keep_every);
   settings.tokenizer = run.file.tokenizer;
+  settings.data = run.sampler_shape();
   settings.manifest.layers_per_stage = run.plan.workload.stage_layers;
   settings.manifest.optimizer = true;
   settings.manifest.replicas = replicas_per_stage(run.plan);
@@ -97,6 +98,14 @@ void check_same_model(const ModelFiles& files, const TrainingRun& run) {
 }
 
 }  // namespace
+
+SamplerShape TrainingRun::sampler_shape() const {
+  return {.batch = file.samples,
+          .sequence = file.tokens,
+          .microbatches = static_cast<int64_t>(plan.microbatches.size()),
+          .first_iteration = first_iteration,
+          .first_sample = first_sample};
+}
 
 Recompute TrainingRun::recompute_of(int node) const {
   if (!recompute.empty()) return recompute[static_cast<size_t>(node)];
@@ -177,8 +186,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
       throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
                         shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
-    const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
-    sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
+    sampler_.emplace(*shard_, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
   }
   slab_.emplace(memory_, *backend_);
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));

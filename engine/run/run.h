@@ -28,6 +28,7 @@ struct TrainingRun {
   Plan plan;
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
+  uint64_t first_sample = 0;           // samples of the data that they have read
   std::string node_dtype;              // what this node computes in; empty: the run file's
   std::vector<Recompute> recompute;    // by node, from choose_recompute; empty: the run file's, with none for auto
 
@@ -35,6 +36,8 @@ struct TrainingRun {
   Dtype dtype() const { return parse_compute_dtype(node_dtype.empty() ? file.dtype : node_dtype); }
   // Of messages: the same on all nodes, whatever each computes in.
   Dtype wire_dtype() const { return parse_compute_dtype(file.wire_dtype == "auto" ? file.dtype : file.wire_dtype); }
+  // How it reads its data from the first iteration on.
+  SamplerShape sampler_shape() const;
   Recompute recompute_of(int node) const;
   TrainingSettings settings() const;
 };
