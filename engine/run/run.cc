@@ -14,21 +14,27 @@
 namespace skippipe {
 namespace {
 
-void check_plan(const TrainingRun& run) {
+void check_plan(const TrainingRun& run, const std::string& run_file) {
   const std::string where = run.file.plan.string();
   const auto expect = [&](const char* what, int64_t found, int64_t expected, const std::string& source) {
     if (found != expected) throw PlanError("{}: made for {} {}, but {} has {}", where, found, what, source, expected);
   };
   const Workload& workload = run.plan.workload;
   require_valid(validate(run.plan, run.network), where);
-  expect("samples per microbatch", workload.samples, run.file.samples, "the run file");
+  expect("samples per microbatch", workload.samples, run.file.samples, "data.samples of " + run_file);
   expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
          run.model.layers, run.file.model_config.string());
-  expect("bytes of activations per message", workload.activation_bytes,
-         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype()), "the run file");
+  const int64_t bytes = run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype());
+  if (workload.activation_bytes != bytes)
+    throw PlanError(
+        "{}: made for {} bytes of activations per message, but {} has {} for data.tokens = {} in {}: plan with the "
+        "same "
+        "--tokens, --dtype and --wire-dtype",
+        where, workload.activation_bytes, run_file, bytes, run.file.tokens, dtype_name(run.wire_dtype()));
   if (workload.exchange_norm != (run.file.clip_norm > 0))
-    throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
-                    workload.exchange_norm ? "with" : "without", run.file.clip_norm);
+    throw PlanError("{}: made {} gradient clipping, but optimizer.clip_norm of {} is {}: plan {} --no-norm-exchange",
+                    where, workload.exchange_norm ? "with" : "without", run_file, run.file.clip_norm,
+                    workload.exchange_norm ? "with" : "without");
 }
 
 // Nodes of no stage take no part: the run's network, plan and addresses are those of the others.
@@ -143,7 +149,10 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   run.model = load_model_config(run.file.model_config);
   run.network = load_network(run.file.network);
   run.plan = load_plan(run.file.plan);
-  check_plan(run);
+  if (run.file.tokens > run.model.max_positions)
+    throw ConfigError("{}: data.tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
+                      run_file.string(), run.file.tokens, run.file.model_config.string(), run.model.max_positions);
+  check_plan(run, run_file.string());
   leave_out_unused(run);
   if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
     throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", run_file.string(),
