@@ -152,6 +152,8 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   if (run.file.tokens > run.model.max_positions)
     throw ConfigError("{}: data.tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
                       run_file.string(), run.file.tokens, run.file.model_config.string(), run.model.max_positions);
+  if (!run.file.weights.empty() && !std::filesystem::exists(run.file.weights))
+    throw ConfigError("{}: model.weights: {}: no such file or folder", run_file.string(), run.file.weights.string());
   check_plan(run, run_file.string());
   leave_out_unused(run);
   if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
@@ -159,6 +161,12 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
                       run.file.addresses.size(), run.network.nodes.size());
   for (const std::string& address : run.file.addresses) parse_node_address(address);
   return run;
+}
+
+void create_output_folder(const TrainingRun& run) {
+  std::error_code error;
+  std::filesystem::create_directories(run.file.output, error);
+  if (error) throw ConfigError("run.output: cannot create {}: {}", run.file.output.string(), error.message());
 }
 
 std::vector<int> replicas_per_stage(const Plan& plan) {

@@ -46,6 +46,9 @@ struct TrainingRun {
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
 
+// Throws ConfigError if run.output can't be.
+void create_output_folder(const TrainingRun& run);
+
 // Nodes of each stage.
 std::vector<int> replicas_per_stage(const Plan& plan);
 

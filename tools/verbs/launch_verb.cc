@@ -141,7 +141,7 @@ void launch(const Options& options) {
   check_memory(run, *cpu, cpu_nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
-  std::filesystem::create_directories(run.file.output);
+  create_output_folder(run);
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
   NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
                                  : "stopping without a checkpoint (optimizer.clip_norm = 0)");

@@ -124,7 +124,7 @@ class RunTeller {
 
   RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger)
       : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
-    std::filesystem::create_directories(run.file.output);
+    create_output_folder(run);
     if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
     write_run_description(run, backend);
     metrics_.emplace(run.file.output / "metrics.jsonl", run.sampler_shape(), logger);

@@ -324,6 +324,22 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
   expect_refused(s, "half.json: not valid JSON");
 }
 
+TEST_F(RunVerbsTest, NamesTheFieldOfAFolderThatCannotBe) {
+  Sections s;
+  s.run = "iterations = 3";
+  s.model = "config = \"config.json\"\nweights = \"nowhere\"";
+  expect_refused(s, "model.weights: ");
+  s = {};
+  const std::string run_file = write_run(s);
+  std::string text = read_file(run_file);
+  const std::string output = "output = \"" + fs::path(output_folder()).filename().string();
+  ASSERT_NE(text.find(output), std::string::npos);
+  folder_->write("taken.toml", text.replace(text.find(output), output.size(), "output = \"plan.json/x"));
+  const ProgramResult result = run_skippipe("launch " + path("taken.toml"));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("skippipe: run.output: cannot create "));
+}
+
 // The embedding, final norm and head on nodes of their own.
 TEST_F(RunVerbsTest, TrainsWithNoLayersInStageZero) {
   must_run("plan --method full --layers 0,2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
