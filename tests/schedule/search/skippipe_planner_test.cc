@@ -13,6 +13,7 @@
 #include "schedule/plan/validator.h"
 #include "schedule/search/conflict_search.h"
 #include "schedule/search/paths.h"
+#include "schedule/search/planning.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -241,9 +242,13 @@ TEST(SkippipePlanner, OnePathPerDataNodeWhereExposureAllows) {
 
 TEST(SkippipePlanner, SharesOfAllSizesGiveValidPlans) {
   for (const std::string method : {"random-skip", "skippipe-no-collision", "skippipe"}) {
-    for (const int microbatches : {1, 2, 7, 12, 30}) {
+    for (const auto& [microbatches, equal_exposure] :
+         {std::pair(1, true), std::pair(2, true), std::pair(7, true), std::pair(12, true), std::pair(30, true),
+          std::pair(1, false), std::pair(2, false), std::pair(7, false), std::pair(30, false)}) {
       PlanRequest request = make_request(4, {5, 3, 2, 3});
       request.microbatches = microbatches;
+      request.rules.equal_exposure = equal_exposure;
+      skip_less_if_needed(request);
       request.budget.evaluations = 50;
       const PlanResult result = make_planner(method)->plan(request);
       ASSERT_TRUE(result.plan) << method << ": " << result.why;
