@@ -237,7 +237,8 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--max-jump", options.rules.max_jump, "How far past the furthest stage a visit may go")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  verb.add_flag("--unequal-exposure", options.unequal_exposure, "Stages may serve different numbers of microbatches");
+  verb.add_flag("--unequal-exposure", options.unequal_exposure,
+                "Stages may serve different numbers of microbatches, each at least one");
 }
 
 void add_search_options(CLI::App& verb, PlanOptions& options) {
