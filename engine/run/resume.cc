@@ -124,6 +124,8 @@ void choose_start(TrainingRun& run, const StartChoice& choice,
   const auto checkpoint = find_checkpoint(run, choice, on_broken);
   if (!checkpoint) {
     refuse_to_mix(run, 0, choice);
+    if (!run.file.weights.empty() && !fs::exists(run.file.weights))
+      throw ConfigError("model.weights: {}: no such file or folder", run.file.weights.string());
     return check_samples(run);
   }
   const CheckpointManifest manifest = load_checkpoint_manifest(*checkpoint);

@@ -21,8 +21,8 @@ struct StartChoice {
 // wrote the checkpoint: the data go on with the next sample, whatever a microbatch and an iteration now have of them.
 // With another data.tokens, which cuts the data anew, as many tokens are taken for read as were; of another shard, or
 // one that another run.seed shuffles, as many samples. `on_broken` is told of checkpoints that are passed over.
-// Throws ConfigError: nothing to resume, checkpoints that a new start or an older one would mix with, another model, no
-// iterations left; FileError: the checkpoint named is not whole.
+// Throws ConfigError: nothing to resume or to begin with, checkpoints that a new start or an older one would mix with,
+// another model, no iterations left; FileError: the checkpoint named is not whole.
 void choose_start(TrainingRun& run, const StartChoice& choice,
                   const std::function<void(const std::filesystem::path&, const std::string& problem)>& on_broken = {});
 

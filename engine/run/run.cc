@@ -28,8 +28,7 @@ void check_plan(const TrainingRun& run, const std::string& run_file) {
   if (workload.activation_bytes != bytes)
     throw PlanError(
         "{}: made for {} bytes of activations per message, but {} has {} for data.tokens = {} in {}: plan with the "
-        "same "
-        "--tokens, --dtype and --wire-dtype",
+        "same --tokens, --dtype and --wire-dtype",
         where, workload.activation_bytes, run_file, bytes, run.file.tokens, dtype_name(run.wire_dtype()));
   if (workload.exchange_norm != (run.file.clip_norm > 0))
     throw PlanError("{}: made {} gradient clipping, but optimizer.clip_norm of {} is {}: plan {} --no-norm-exchange",
@@ -152,8 +151,6 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   if (run.file.tokens > run.model.max_positions)
     throw ConfigError("{}: data.tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
                       run_file.string(), run.file.tokens, run.file.model_config.string(), run.model.max_positions);
-  if (!run.file.weights.empty() && !std::filesystem::exists(run.file.weights))
-    throw ConfigError("{}: model.weights: {}: no such file or folder", run_file.string(), run.file.weights.string());
   check_plan(run, run_file.string());
   leave_out_unused(run);
   if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())

@@ -88,6 +88,17 @@ TEST_F(ResumeTest, TellsWhatDataOfAnotherKindMean) {
   EXPECT_THAT(changes(), Contains("data.train: if this is another shard, it goes on with sample 240, too"));
 }
 
+// The weights that a run began with may be gone when it goes on.
+TEST_F(ResumeTest, OnlyANewRunWantsItsWeights) {
+  run_.file.weights = folder_ / "gone";
+  EXPECT_EQ(first_sample(), 240u);
+  TrainingRun run = run_;
+  SKP_EXPECT_ERROR(choose_start(run, {}), ConfigError, "gone: no such file or folder");
+  run.file.weights.clear();
+  choose_start(run, {});
+  EXPECT_EQ(run.first_sample, 0u);
+}
+
 // Nodes that would read other data must not meet.
 TEST_F(ResumeTest, ThePositionIsPartOfTheRun) {
   const uint64_t id = resumed().file.run_id;
