@@ -14,11 +14,14 @@
 namespace skippipe {
 namespace {
 
+// Errors name `told`: the file that the user knows, where `path` is only on the way to it.
 class Descriptor {
  public:
-  Descriptor(const std::filesystem::path& path, int flags, mode_t mode = 0)
+  Descriptor(const std::filesystem::path& path, int flags, const std::filesystem::path& told, mode_t mode = 0)
       : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
-    if (fd_ < 0) throw FileError("{}: cannot open: {}", path.string(), std::strerror(errno));
+    if (fd_ < 0)
+      throw FileError("{}: cannot {}: {}", told.string(), (flags & O_CREAT) != 0 ? "create" : "open",
+                      std::strerror(errno));
   }
   ~Descriptor() { close(fd_); }
   Descriptor(const Descriptor&) = delete;
@@ -47,7 +50,7 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file(path, O_RDONLY, path);
   const uint64_t size = regular_file_size(file, path);
   if (size > max_bytes) throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
   std::string content(size, '\0');
@@ -63,7 +66,7 @@ std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
 }
 
 void sync_folder(const std::filesystem::path& folder) {
-  sync_descriptor(Descriptor(folder, O_RDONLY | O_DIRECTORY), folder);
+  sync_descriptor(Descriptor(folder, O_RDONLY | O_DIRECTORY, folder), folder);
 }
 
 std::filesystem::path temporary_path(const std::filesystem::path& path) {
@@ -73,9 +76,9 @@ std::filesystem::path temporary_path(const std::filesystem::path& path) {
 }
 
 void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
-  sync_descriptor(Descriptor(temporary, O_RDONLY), temporary);
+  sync_descriptor(Descriptor(temporary, O_RDONLY, path), path);
   if (std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw FileError("{}: cannot rename from {}: {}", path.string(), temporary.string(), std::strerror(errno));
+    throw FileError("{}: cannot be replaced: {}", path.string(), std::strerror(errno));
   sync_folder(folder_of(path));
 }
 
@@ -83,12 +86,12 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   const std::filesystem::path temporary = temporary_path(path);
   try {
     {
-      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, path, 0644);
       size_t done = 0;
       while (done < content.size()) {
         const ssize_t n = write(file.get(), content.data() + done, content.size() - done);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) throw FileError("{}: cannot write: {}", temporary.string(), std::strerror(errno));
+        if (n < 0) throw FileError("{}: cannot write: {}", path.string(), std::strerror(errno));
         done += static_cast<size_t>(n);
       }
     }
@@ -101,7 +104,7 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file(path, O_RDONLY, path);
   size_ = regular_file_size(file, path);
   if (size_ == 0) return;
   void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);

@@ -11,7 +11,7 @@ namespace skippipe {
 
 FileWriter::FileWriter(std::filesystem::path path) : path_(std::move(path)), temporary_(temporary_path(path_)) {
   file_.reset(std::fopen(temporary_.c_str(), "wbe"));
-  if (!file_) throw FileError("{}: cannot create: {}", temporary_.string(), std::strerror(errno));
+  if (!file_) throw FileError("{}: cannot create: {}", path_.string(), std::strerror(errno));
 }
 
 FileWriter::~FileWriter() {
@@ -24,7 +24,7 @@ FileWriter::~FileWriter() {
 void FileWriter::write(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
-    throw FileError("{}: cannot write: {}", temporary_.string(), std::strerror(errno));
+    throw FileError("{}: cannot write: {}", path_.string(), std::strerror(errno));
   bytes_written_ += bytes.size();
 }
 
@@ -34,13 +34,13 @@ void FileWriter::overwrite(uint64_t offset, std::span<const std::byte> bytes) {
   const bool done = fseeko(file_.get(), static_cast<off_t>(offset), SEEK_SET) == 0 &&
                     std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) == bytes.size() &&
                     fseeko(file_.get(), 0, SEEK_END) == 0;
-  if (!done) throw FileError("{}: cannot write: {}", temporary_.string(), std::strerror(errno));
+  if (!done) throw FileError("{}: cannot write: {}", path_.string(), std::strerror(errno));
 }
 
 void FileWriter::publish() {
   SKP_CHECK(file_ != nullptr, "{} was published before", path_.string());
   if (std::fclose(file_.release()) != 0)  // writes the last buffer
-    throw FileError("{}: cannot write: {}", temporary_.string(), std::strerror(errno));
+    throw FileError("{}: cannot write: {}", path_.string(), std::strerror(errno));
   publish_file(temporary_, path_);
   temporary_.clear();
 }

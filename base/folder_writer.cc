@@ -34,7 +34,7 @@ FolderWriter::FolderWriter(const fs::path& path)
   std::error_code error;
   fs::remove_all(temporary_, error);
   if (!error) fs::create_directories(temporary_, error);
-  if (error) throw FileError("{}: cannot create: {}", temporary_.string(), error.message());
+  if (error) throw FileError("{}: cannot create: {}", path_.string(), error.message());
 }
 
 FolderWriter::~FolderWriter() {

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json_reader.h"
+#include "engine/files/sampler.h"
 
 namespace skippipe {
 namespace {
@@ -90,6 +91,8 @@ CheckpointManifest read_manifest(const JsonReader& root) {
     for (const std::string& field : run->keys()) manifest.run.emplace(field, run->at(field).as_string());
     manifest.replicas = read_counts(root.at("replicas"), 1, kMaxStages);
     manifest.microbatches = root.at("microbatches").as_int(1);
+    if (const auto samples = root.find("samples"))
+      manifest.samples = static_cast<uint64_t>(samples->as_int(0, static_cast<int64_t>(kMaxSamples)));
   }
   if (const auto contents = root.find("contents"))
     for (const std::string& field : contents->keys()) manifest.contents.emplace(field, contents->at(field).as_string());
@@ -219,6 +222,7 @@ void write_checkpoint_description(const fs::path& folder, CheckpointManifest man
   if (!manifest.run.empty()) {
     document["replicas"] = manifest.replicas;
     document["microbatches"] = manifest.microbatches;
+    if (manifest.samples) document["samples"] = *manifest.samples;
     document["run"] = manifest.run;
     document["contents"] = manifest.contents;
   }

@@ -2,7 +2,7 @@
 //
 //   manifest.json             {"format": "skippipe-checkpoint", "version": 1, "iteration": 20,
 //                              "layers_per_stage": [2, 2, 3], "optimizer": true,
-//                              "replicas": [2, 2, 1], "microbatches": 12,
+//                              "replicas": [2, 2, 1], "microbatches": 12, "samples": 960,
 //                              "run": {"run.seed": "1", ...}, "contents": {"plan.file": "0123456789abcdef", ...},
 //                              "files": [{"name": "config.json", "bytes": 812, "xxh3": "0123456789abcdef"}, ...]}
 //   config.json               the model's shape, as Hugging Face writes it
@@ -14,9 +14,11 @@
 //   stage-00.json ...         {"format": "skippipe-checkpoint-part", "version": 1, "stage": 0, "files": [...]}: the two
 //                             files above
 //
-// "iteration" counts the optimizer steps done. "replicas", "microbatches", "run" and "contents" tell of the run that
-// wrote it, so that a resumed one can say what changed; a converted model has none. The data position and the learning
-// rate are functions of the iteration. "xxh3" is XXH3 (64 bits) of a file's bytes.
+// "iteration" counts the optimizer steps done, "samples" those of the data that they have read
+// (engine/files/sampler.h), the position from which a resumed run goes on; a checkpoint without has read as many as its
+// iterations, microbatches and data.samples make. "replicas", "microbatches", "run" and "contents" tell of the run that
+// wrote it, so that a resumed one can say what changed; a converted model has none. The learning rate is a function of
+// the iteration. "xxh3" is XXH3 (64 bits) of a file's bytes.
 //
 // A stage's part is written by one node; machines that share no folder have each only the parts of their own nodes.
 // All of it is written in a folder of another name (partial_checkpoint), which becomes the checkpoint by renaming.
@@ -50,6 +52,7 @@ struct CheckpointManifest {
   bool optimizer = false;                       // the moments are there
   std::vector<int> replicas;                    // nodes of each stage; empty if no run wrote it
   int64_t microbatches = 0;                     // of an iteration; 0 if no run wrote it
+  std::optional<uint64_t> samples;              // of the data, read so far; none if no run wrote it, or an old one
   std::map<std::string, std::string> run;       // the run file's fields as TOML literals; empty if no run wrote it
   std::map<std::string, std::string> contents;  // of files that the run file names, by field: a checksum
   std::vector<CheckpointFile> files;            // those that belong to no stage; set by the functions below

@@ -209,6 +209,7 @@ void CheckpointWriter::write(uint32_t iteration) {
   const fs::path folder = partial_checkpoint(settings_.folder / checkpoint_name(iteration));
   CheckpointManifest manifest = settings_.manifest;
   manifest.iteration = iteration;
+  manifest.samples = settings_.data.samples_before(iteration);
   write_checkpoint_description(folder, manifest, stage_.config(), settings_.companions);
   write_checkpoint_part(folder, stage_.layout().index, snapshot_, true);
 }

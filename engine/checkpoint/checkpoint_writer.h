@@ -21,6 +21,7 @@
 
 #include "base/log.h"
 #include "engine/checkpoint/checkpoint_files.h"
+#include "engine/files/sampler.h"
 #include "engine/model/memory.h"
 #include "engine/model/stage.h"
 
@@ -44,7 +45,8 @@ struct CheckpointSettings {
   uint32_t interval = 0;         // iterations between checkpoints
   uint32_t keep_last = 1;        // newest ones to keep
   uint32_t keep_every = 0;       // also keep those whose iteration is a multiple; 0: none
-  CheckpointManifest manifest;   // its iteration is set for each
+  SamplerShape data;             // how the run reads its data
+  CheckpointManifest manifest;   // its iteration and samples are set for each
   CompanionFiles companions;
 };
 

@@ -64,8 +64,8 @@ void Sampler::fill(uint32_t iteration, uint32_t microbatch, std::span<int32_t> t
     throw ShapeError("sampler: {} tokens and {} targets, expected {} x {} of each", tokens.size(), targets.size(),
                      batch, sequence);
   SKP_CHECK(microbatch < shape_.microbatches, "microbatch {} of {}", microbatch, shape_.microbatches);
-  const uint64_t first =
-      (static_cast<uint64_t>(iteration) * static_cast<uint64_t>(shape_.microbatches) + microbatch) * batch;
+  SKP_CHECK(iteration >= shape_.first_iteration, "iteration {} before {}", iteration, shape_.first_iteration);
+  const uint64_t first = shape_.samples_before(iteration) + microbatch * batch;
   for (size_t b = 0; b < batch; ++b) {
     const uint64_t begin = sample_begin(first + b);
     shard_->read(begin, tokens.subspan(b * sequence, sequence));

@@ -69,6 +69,7 @@ uint64_t ways(uint64_t stages, uint64_t left_out, uint64_t limit) {
 StagePath path_without(int stages, std::span<const int> without) {
   std::set<int> left_out;
   for (const int stage : without) {
+    if (stages == 1) throw ConfigError("stage {} cannot be left out: the model has stage 0 alone", stage);
     if (stage < 1 || stage >= stages)
       throw ConfigError("stage {} cannot be left out, expected 1 to {}", stage, stages - 1);
     if (!left_out.insert(stage).second) throw ConfigError("stage {} is named twice", stage);

@@ -32,9 +32,9 @@ std::string lines_before(const std::filesystem::path& path, uint32_t first_itera
 
 }  // namespace
 
-MetricsWriter::MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration, Logger logger)
-    : path_(path), logger_(std::move(logger)) {
-  write_file_atomically(path, lines_before(path, first_iteration));
+MetricsWriter::MetricsWriter(const std::filesystem::path& path, const SamplerShape& data, Logger logger)
+    : path_(path), data_(data), logger_(std::move(logger)) {
+  write_file_atomically(path, lines_before(path, data.first_iteration));
   file_.reset(std::fopen(path.c_str(), "ae"));
   if (!file_) throw FileError("{}: cannot open for writing: {}", path.string(), std::strerror(errno));
   std::setvbuf(file_.get(), nullptr, _IONBF, 0);
@@ -49,7 +49,8 @@ void MetricsWriter::write(const IterationReport& report) {
                                        {"seconds", report.seconds},
                                        {"tokens", report.tokens},
                                        {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
-                                       {"busy_share", report.busy_share}};
+                                       {"busy_share", report.busy_share},
+                                       {"samples", data_.samples_before(report.iteration + 1)}};
   const std::string text = line.dump() + "\n";
   if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size()) {
     bytes_ += text.size();

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/log.h"
+#include "engine/files/sampler.h"
 #include "engine/node/node.h"
 
 namespace skippipe {
@@ -15,10 +16,11 @@ namespace skippipe {
 // lost, which is told once: training goes on. One thread.
 class MetricsWriter {
  public:
-  // Keeps the lines of the iterations before first_iteration; begins the file anew where that is 0. Throws FileError.
-  MetricsWriter(const std::filesystem::path& path, uint32_t first_iteration, Logger logger);
+  // Of a run that reads its data so. Keeps the lines of the iterations before its first one; begins the file anew where
+  // that is 0. Throws FileError.
+  MetricsWriter(const std::filesystem::path& path, const SamplerShape& data, Logger logger);
   // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
-  //  "tokens_per_s": ..., "busy_share": ...}
+  //  "tokens_per_s": ..., "busy_share": ..., "samples": ...}: samples counts those of the run so far
   void write(const IterationReport& report);
 
  private:
@@ -26,6 +28,7 @@ class MetricsWriter {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
   std::filesystem::path path_;
+  SamplerShape data_;
   Logger logger_;
   bool told_ = false;
   uint64_t bytes_ = 0;  // of whole lines

@@ -16,21 +16,26 @@
 namespace skippipe {
 namespace {
 
-void check_plan(const TrainingRun& run) {
+void check_plan(const TrainingRun& run, const std::string& run_file) {
   const std::string where = run.file.plan.string();
   const auto expect = [&](const char* what, int64_t found, int64_t expected, const std::string& source) {
     if (found != expected) throw PlanError("{}: made for {} {}, but {} has {}", where, found, what, source, expected);
   };
   const Workload& workload = run.plan.workload;
   require_valid(validate(run.plan, run.network), where);
-  expect("samples per microbatch", workload.samples, run.file.samples, "the run file");
+  expect("samples per microbatch", workload.samples, run.file.samples, "data.samples of " + run_file);
   expect("layers", std::accumulate(workload.stage_layers.begin(), workload.stage_layers.end(), int64_t{0}),
          run.model.layers, run.file.model_config.string());
-  expect("bytes of activations per message", workload.activation_bytes,
-         run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype()), "the run file");
+  const int64_t bytes = run.file.samples * run.file.tokens * run.model.channels * dtype_bytes(run.wire_dtype());
+  if (workload.activation_bytes != bytes)
+    throw PlanError(
+        "{}: made for {} bytes of activations per message, but {} has {} for data.tokens = {} in {}: plan with the "
+        "same --tokens, --dtype and --wire-dtype",
+        where, workload.activation_bytes, run_file, bytes, run.file.tokens, dtype_name(run.wire_dtype()));
   if (workload.exchange_norm != (run.file.clip_norm > 0))
-    throw PlanError("{}: made {} gradient clipping, but the run file's optimizer.clip_norm is {}", where,
-                    workload.exchange_norm ? "with" : "without", run.file.clip_norm);
+    throw PlanError("{}: made {} gradient clipping, but optimizer.clip_norm of {} is {}: plan {} --no-norm-exchange",
+                    where, workload.exchange_norm ? "with" : "without", run_file, run.file.clip_norm,
+                    workload.exchange_norm ? "with" : "without");
 }
 
 // Nodes of no stage take no part: the run's network, plan and addresses are those of the others.
@@ -79,6 +84,7 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles co
   settings.keep_last = static_cast<uint32_t>(run.file.keep_last);
   settings.keep_every = static_cast<uint32_t>(run.file.keep_every);
   settings.companions = std::move(companions);
+  settings.data = run.sampler_shape();
   settings.manifest.layers_per_stage = run.plan.workload.stage_layers;
   settings.manifest.optimizer = true;
   settings.manifest.replicas = replicas_per_stage(run.plan);
@@ -99,6 +105,14 @@ void check_same_model(const ModelFiles& files, const TrainingRun& run) {
 }
 
 }  // namespace
+
+SamplerShape TrainingRun::sampler_shape() const {
+  return {.batch = file.samples,
+          .sequence = file.tokens,
+          .microbatches = static_cast<int64_t>(plan.microbatches.size()),
+          .first_iteration = first_iteration,
+          .first_sample = first_sample};
+}
 
 Recompute TrainingRun::recompute_of(int node) const {
   if (!recompute.empty()) return recompute[static_cast<size_t>(node)];
@@ -136,13 +150,22 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   run.model = load_model_config(run.file.model_config);
   run.network = load_network(run.file.network);
   run.plan = load_plan(run.file.plan);
-  check_plan(run);
+  if (run.file.tokens > run.model.max_positions)
+    throw ConfigError("{}: data.tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
+                      run_file.string(), run.file.tokens, run.file.model_config.string(), run.model.max_positions);
+  check_plan(run, run_file.string());
   leave_out_unused(run);
   if (!run.file.addresses.empty() && run.file.addresses.size() != run.network.nodes.size())
     throw ConfigError("{}: network.addresses: found {} addresses, expected one for each of {} nodes", run_file.string(),
                       run.file.addresses.size(), run.network.nodes.size());
   for (const std::string& address : run.file.addresses) parse_node_address(address);
   return run;
+}
+
+void create_output_folder(const TrainingRun& run) {
+  std::error_code error;
+  std::filesystem::create_directories(run.file.output, error);
+  if (error) throw ConfigError("run.output: cannot create {}: {}", run.file.output.string(), error.message());
 }
 
 std::vector<int> replicas_per_stage(const Plan& plan) {
@@ -179,8 +202,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
     if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
       throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
                         shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
-    const SamplerShape shape{run.file.samples, run.file.tokens, static_cast<int64_t>(run.plan.microbatches.size())};
-    sampler_.emplace(*shard_, shape, static_cast<uint64_t>(run.file.seed));
+    sampler_.emplace(*shard_, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
   }
   slab_.emplace(memory_, *backend_);
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));

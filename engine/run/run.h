@@ -29,6 +29,7 @@ struct TrainingRun {
   Plan plan;
   std::filesystem::path resumed_from;  // a checkpoint; empty: the run begins anew
   uint32_t first_iteration = 0;        // optimizer steps that the checkpoint has
+  uint64_t first_sample = 0;           // samples of the data that they have read
   std::string node_dtype;              // what this node computes in; empty: the run file's
   std::vector<Recompute> recompute;    // by node, from choose_recompute; empty: the run file's, with none for auto
 
@@ -36,6 +37,8 @@ struct TrainingRun {
   Dtype dtype() const { return parse_compute_dtype(node_dtype.empty() ? file.dtype : node_dtype); }
   // Of messages: the same on all nodes, whatever each computes in.
   Dtype wire_dtype() const { return parse_compute_dtype(file.wire_dtype == "auto" ? file.dtype : file.wire_dtype); }
+  // How it reads its data from the first iteration on.
+  SamplerShape sampler_shape() const;
   Recompute recompute_of(int node) const;
   TrainingSettings settings() const;
 };
@@ -43,6 +46,9 @@ struct TrainingRun {
 // Throws ConfigError, FileError or PlanError: a file that is wrong, or two that contradict each other (the plan was
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
+
+// Throws ConfigError if run.output can't be.
+void create_output_folder(const TrainingRun& run);
 
 // Nodes of each stage.
 std::vector<int> replicas_per_stage(const Plan& plan);

@@ -67,10 +67,10 @@ std::string shape_table(const ShapeChoice& choice) {
                   "stages", "layers", kListWidth, "nodes", kListWidth);
   for (const ShapeRow* row : told) text += plan_line(*row, row == planned.front() ? '*' : ' ');
   for (const ShapeRow* row : told_refused) text += refusal_line(*row);
-  const double asked_share = 1 - choice.request.rules.skip_ratio;
+  const double asked_share = 1 - choice.skip_ratio;
   if (std::ranges::any_of(told, [&](const ShapeRow* row) { return row->computed_share < asked_share - kRounding; }))
     text += fmt::format("  ranked by samples/s, in proportion fewer for shapes that skip more than {:.1f} %\n",
-                        choice.request.rules.skip_ratio * 100);
+                        choice.skip_ratio * 100);
   text += not_shown(planned.size() - told.size(), refused.size() - told_refused.size(), choice.untried);
   return text;
 }

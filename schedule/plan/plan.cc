@@ -60,7 +60,8 @@ Workload read_workload(const JsonReader& json, size_t stages) {
   workload.samples = static_cast<int>(json.at("samples").as_int(1, 1 << 20));
   workload.activation_bytes = json.at("activation_bytes").as_int(0, kMaxBytes);
   for (const JsonReader& item : list_of(json.at("stage_layers"), stages, stages))
-    workload.stage_layers.push_back(static_cast<int>(item.as_int(1, 1 << 16)));
+    workload.stage_layers.push_back(
+        static_cast<int>(item.as_int(fewest_layers(workload.stage_layers.size()), 1 << 16)));
   for (const JsonReader& item : list_of(json.at("stage_gradient_bytes"), stages, stages))
     workload.stage_gradient_bytes.push_back(item.as_int(0, kMaxBytes));
   workload.exchange_norm = json.at("exchange_norm").as_bool();

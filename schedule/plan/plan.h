@@ -85,6 +85,9 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
+// Layers of a stage, at least: stage 0 may hold the embedding, final norm and LM head alone.
+inline int fewest_layers(size_t stage) { return stage == 0 ? 0 : 1; }
+
 // The nodes that have a stage, ascending.
 std::vector<int> used_nodes(const Plan& plan);
 // Nodes of no stage leave plan and network, and the others are numbered without them. Returns the numbers that those

@@ -49,6 +49,9 @@ class Checker {
     if (states != slots || (slots != 0 && slots != stages))
       report("shape", "{} stages, but state bytes of {} and slot bytes of {}", stages, states, slots);
     stage_of_.assign(nodes, -1);
+    for (size_t s = 0; s < plan_.workload.stage_layers.size(); ++s)
+      if (const int layers = plan_.workload.stage_layers[s]; layers < (s == 0 ? 0 : 1))
+        report("shape", "stage {} has {} layers, expected at least {}", s, layers, s == 0 ? 0 : 1);
     for (size_t s = 0; s < stages; ++s) {
       if (plan_.stages[s].empty()) report("shape", "stage {} has no node", s);
       for (const int node : plan_.stages[s]) {
@@ -120,13 +123,19 @@ class Checker {
     }
   }
 
+  // Whatever the rules allow, a stage that serves nobody is never trained: only its weights decay.
   void check_exposure() {
-    if (!plan_.rules.equal_exposure || plan_.stage_count() < 2) return;
+    if (plan_.stage_count() < 2) return;
     std::vector<int> served(plan_.stages.size(), 0);
     for (const PlannedMicrobatch& microbatch : plan_.microbatches)
       for (const PlannedVisit& visit : microbatch.visits) ++served[static_cast<size_t>(stage_of(visit))];
     const auto [low, high] = std::minmax_element(served.begin() + 1, served.end());
-    if (*high - *low > 1)
+    if (*low == 0)
+      report("C4",
+             "stage {} is in the path of no microbatch and would never be trained, expected every stage in one: "
+             "plan with a lower --skip or more --microbatches",
+             low - served.begin());
+    else if (plan_.rules.equal_exposure && *high - *low > 1)
       report("C4", "stage {} serves {} microbatches and stage {} serves {}, expected a difference of at most 1",
              low - served.begin(), *low, high - served.begin(), *high);
   }

@@ -191,7 +191,7 @@ std::vector<ConflictSearch::Limit> ConflictSearch::examine(Branch& branch) const
   branch.conflicts = {};
   std::vector<Limit> limits;
   const Usage usage = usage_of(branch);
-  if (request_.rules.equal_exposure) examine_stages(usage, branch, branch.conflicts, limits);
+  examine_stages(usage, branch, branch.conflicts, limits);
   examine_slots(usage, branch, branch.conflicts, limits);
   if (collisions_ == Collisions::kAvoided) examine_times(branch, branch.conflicts, limits);
   return limits;
@@ -293,11 +293,14 @@ void ConflictSearch::add(Usage& usage, size_t agent, const TimedPath& path, int 
   }
 }
 
-// How many paths may visit each stage: as many as each other stage, or one more of those that serve most.
+// How many paths may visit each stage: as many as each other stage, or one more of those that serve most. Where
+// exposure need not be equal, any number, unless that leaves a stage without.
 std::vector<int> ConflictSearch::stage_shares(const std::vector<int>& served) const {
   const int stages = request_.stage_count() - 1;
   std::vector<int> shares(served.size(), 0);
   if (stages == 0) return shares;
+  if (!request_.rules.equal_exposure && std::find(served.begin() + 1, served.end(), 0) == served.end())
+    return std::vector<int>(served.size(), std::numeric_limits<int>::max());
   const int visits = static_cast<int>(agents_.size()) * (length_ - 1);
   std::vector<size_t> order(static_cast<size_t>(stages));
   std::iota(order.begin(), order.end(), size_t{1});
@@ -316,7 +319,7 @@ std::vector<double> ConflictSearch::prices(const Usage& others, size_t agent, do
     for (const int node : request_.stages[s]) {
       const auto n = static_cast<size_t>(node);
       const int excess = others.nodes[wave][n] + agents_[agent].in_flight - capacity_[wave][n];
-      if (request_.rules.equal_exposure && others.stages[s] >= shares[s]) price[n] += 2 * price_s;
+      if (others.stages[s] >= shares[s]) price[n] += 2 * price_s;
       if (excess > 0) price[n] += price_s;
     }
   return price;

@@ -2,7 +2,8 @@
 // planned one by one; where they conflict, the search branches over which of them gives way, and plans that one again.
 //
 // Conflicts, settled in this order as published:
-//   C4  a stage has more paths than its share: a path that visits it may no longer;
+//   C4  a stage has more paths than its share (where exposure need not be equal: while another stage has none): a path
+//       that visits it may no longer;
 //   T1  a node has more microbatches in flight than slots: a path through it may no longer use it. A node that must
 //   take
 //       more because its stage has too few slots in all may have its even share;

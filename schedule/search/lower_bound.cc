@@ -35,7 +35,7 @@ Exposure exposure_of(const PlanRequest& request, int length) {
   const int64_t all = int64_t{request.microbatches} * (length - 1);
   const int64_t others = request.stage_count() - 1;
   if (others < 1) return {};
-  if (!request.rules.equal_exposure) return {.least = 0, .most = request.microbatches, .all = all};
+  if (!request.rules.equal_exposure) return {.least = 1, .most = request.microbatches, .all = all};
   return {.least = all / others, .most = (all + others - 1) / others, .all = all};
 }
 
@@ -615,11 +615,18 @@ class AnyStages {
 
 LowerBound no_plan(std::string what) { return {.seconds = kInfinity, .what = std::move(what)}; }
 
+// Why paths of this length can't be; empty: they can.
+std::string length_problem(const PlanRequest& request, int length) {
+  if (length < 1) return "paths of no stage";
+  if (length < shortest_path_length(request.stage_count(), request.microbatches)) return "paths that leave a stage out";
+  return {};
+}
+
 }  // namespace
 
 LowerBound lower_bound(const PlanRequest& request, const std::vector<std::vector<int>>& stages) {
   const int length = path_length(request);
-  if (length < 1) return no_plan("paths of no stage");
+  if (const std::string problem = length_problem(request, length); !problem.empty()) return no_plan(problem);
   const PathGraph graph(request.stage_count(), length, request.rules);
   if (!graph.has_path()) return no_plan(fmt::format("no path of {} stages keeps C3", length));
   GivenStages given(request, stages, graph);
@@ -629,7 +636,7 @@ LowerBound lower_bound(const PlanRequest& request, const std::vector<std::vector
 LowerBound lower_bound(const PlanRequest& request) {
   if (!request.stages.empty()) return lower_bound(request, request.stages);
   const int length = path_length(request);
-  if (length < 1) return no_plan("paths of no stage");
+  if (const std::string problem = length_problem(request, length); !problem.empty()) return no_plan(problem);
   if (request.stage_count() > request.network.size()) return no_plan("more stages than nodes");
   return AnyStages(request, length).bound();
 }

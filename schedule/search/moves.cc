@@ -192,12 +192,12 @@ bool Moves::replace_stage(Candidate& candidate, Random& random) {
   const auto stage = 1 + static_cast<int>(random.below(candidate.stages.size() - 1));
   if (contains(stages_of(path, stages_a_), stage)) return false;
   int& node = path[1 + random.below(path.size() - 1)];
-  if (request_.rules.equal_exposure) {
-    served_.assign(candidate.stages.size(), 0);
-    for (const int visited : candidate.nodes) ++served_[static_cast<size_t>(stage_of(visited))];
-    // Equal but for one before, and after only if the one that served more gives to one that served less.
-    if (served_[static_cast<size_t>(stage_of(node))] <= served_[static_cast<size_t>(stage)]) return false;
-  }
+  served_.assign(candidate.stages.size(), 0);
+  for (const int visited : candidate.nodes) ++served_[static_cast<size_t>(stage_of(visited))];
+  // Equal but for one before, and after only if the one that served more gives to one that served less. Where exposure
+  // need not be equal, no stage gives its last visit.
+  const int fewest = request_.rules.equal_exposure ? served_[static_cast<size_t>(stage)] : 1;
+  if (served_[static_cast<size_t>(stage_of(node))] <= fewest) return false;
   node = random_node(candidate.stages[static_cast<size_t>(stage)], random);
   return settle(path);
 }

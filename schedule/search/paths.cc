@@ -24,15 +24,15 @@ bool exchange_stages(PathStages& a, PathStages& b, Random& random) {
   return true;
 }
 
-// One stage of a path becomes another; with C4 only where that keeps the numbers that the stages serve as they are but
-// for their order.
+// One stage of a path becomes another; where exposure is equal, only if that keeps the numbers that the stages serve as
+// they are but for their order, and else if it leaves none without a path.
 void replace_stage(PathStages& path, std::vector<int>& served, bool equal_exposure, Random& random) {
   const auto stage = 1 + static_cast<int>(random.below(served.size() - 1));
   if (path.empty() || contains(path, stage)) return;
   int& replaced = path[random.below(path.size())];
   int& more = served[static_cast<size_t>(replaced)];
   int& less = served[static_cast<size_t>(stage)];
-  if (equal_exposure && more <= less) return;
+  if (more <= (equal_exposure ? less : 1)) return;
   --more;
   ++less;
   replaced = stage;
@@ -146,9 +146,10 @@ void place_by_load(const PlanRequest& request, const std::vector<PathStages>& pa
 PlanResult no_paths(const PlanRequest& request, int length) {
   const double exposure = static_cast<double>(request.microbatches) * (length - 1) / (request.stage_count() - 1);
   if (!request.rules.equal_exposure)
-    return {.rule = "C3",
-            .why = fmt::format("no path of {} of {} stages found whose visits go at most {} past the furthest", length,
-                               request.stage_count(), request.rules.max_jump)};
+    return {.rule = "C4",
+            .why = fmt::format("no paths of {} of {} stages found that visit every stage with {} microbatches while C3 "
+                               "allows jumps of at most {}",
+                               length, request.stage_count(), request.microbatches, request.rules.max_jump)};
   return {
       .rule = "C4",
       .why = fmt::format("no paths of {} of {} stages found that visit every stage but the first {} to {} times with "

@@ -24,7 +24,7 @@ int random_difference(const PathStages& path, const PathStages& other, Random& r
 // counts the visits behind stage 0.
 std::vector<PathStages> balanced_stages(size_t microbatches, size_t length, int stage_count, Random& random);
 
-// Exchanges and replaces stages until no path jumps too far (C3). False: not found.
+// Exchanges and replaces stages until no path jumps too far (C3); no stage loses its last path. False: not found.
 bool repair_jumps(std::vector<PathStages>& paths, const PlanRules& rules, int stage_count, Random& random);
 
 // Legal stages, ascending, for each of `count` paths of `length` visits, under C2-C4. Nothing: not found.

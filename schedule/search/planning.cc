@@ -98,11 +98,23 @@ std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& 
 
 std::optional<PlanResult> check_request(const PlanRequest& request) {
   if (auto infeasible = check_unskipped_request(request)) return infeasible;
-  const int length = path_length(request);
-  if (length >= 1) return std::nullopt;
-  return PlanResult{.rule = "C2",
-                    .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
-                                       request.rules.skip_ratio, length, request.stage_count())};
+  return check_path_length(request);
+}
+
+std::optional<PlanResult> check_path_length(const PlanRequest& request) {
+  const int length = path_length(request), stages = request.stage_count();
+  if (length < 1)
+    return PlanResult{.rule = "C2",
+                      .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
+                                         request.rules.skip_ratio, length, stages)};
+  const int least = shortest_path_length(stages, request.microbatches);
+  if (length >= least) return std::nullopt;
+  const std::string more =
+      length < 2 ? "" : fmt::format(" or more --microbatches, at least {} in all", divide_up(stages - 1, length - 1));
+  return PlanResult{.rule = "C4",
+                    .why = fmt::format("paths of {} of {} stages for {} microbatches leave out some stage, which would "
+                                       "never be trained: expected a --skip of at most {}/{}{}",
+                                       length, stages, request.microbatches, stages - least, stages, more)};
 }
 
 std::optional<PlanResult> check_unskipped_request(const PlanRequest& request) {
@@ -129,6 +141,14 @@ std::optional<PlanResult> check_unskipped_request(const PlanRequest& request) {
 
 int path_length(const PlanRequest& request) {
   return request.stage_count() - static_cast<int>(std::lround(request.rules.skip_ratio * request.stage_count()));
+}
+
+int shortest_path_length(int stages, int microbatches) { return 1 + divide_up(stages - 1, std::max(1, microbatches)); }
+
+void skip_less_if_needed(PlanRequest& request) {
+  const int stages = request.stage_count();
+  const int least = shortest_path_length(stages, request.microbatches);
+  if (path_length(request) < least) request.rules.skip_ratio = static_cast<double>(stages - least) / stages;
 }
 
 Plan begin_plan(const PlanRequest& request, const std::string& method, const PlanRules& rules, int length) {

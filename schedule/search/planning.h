@@ -11,11 +11,22 @@ namespace skippipe {
 
 // Throws ConfigError unless the request makes sense. Returns what makes it infeasible from the start, if anything.
 std::optional<PlanResult> check_request(const PlanRequest& request);
+// Of it, what the rules leave of paths: C2, and C4, which wants every stage trained.
+std::optional<PlanResult> check_path_length(const PlanRequest& request);
 // The same for a planner whose paths skip nothing, whatever the rules say.
 std::optional<PlanResult> check_unskipped_request(const PlanRequest& request);
 
 // Stages that a path visits: P = S - round(r * S).
 int path_length(const PlanRequest& request);
+
+// The least whole number of parts, each of at most `by`.
+inline int divide_up(int value, int by) { return (value + by - 1) / by; }
+
+// The fewest stages that paths visit if they are to train every stage (C4): M paths have M * (P - 1) visits for the
+// S - 1 stages behind the first.
+int shortest_path_length(int stages, int microbatches);
+// Paths skip less than the rules ask for, if that leaves too few visits for every stage to have one.
+void skip_less_if_needed(PlanRequest& request);
 
 // The network's nodes at random, in stages of the sizes that the request says, else even ones.
 std::vector<std::vector<int>> random_stages(const PlanRequest& request, Random& random);

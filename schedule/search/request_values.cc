@@ -34,7 +34,7 @@ void check_workload(const Workload& workload) {
   const size_t stages = workload.stage_layers.size();
   require(workload.samples, 1, kMaxCount, "samples");
   require(static_cast<double>(workload.activation_bytes), 0, kMaxBytes, "activation_bytes");
-  require_list(workload.stage_layers, stages, 1, kMaxCount, "stage_layers");
+  for (size_t s = 0; s < stages; ++s) require(workload.stage_layers[s], fewest_layers(s), kMaxCount, "stage_layers");
   require_list(workload.stage_gradient_bytes, stages, 0, kMaxBytes, "stage_gradient_bytes");
   if (workload.stage_state_bytes.empty() && workload.stage_slot_bytes.empty()) return;
   require_list(workload.stage_state_bytes, stages, 0, kMaxBytes, "stage_state_bytes");

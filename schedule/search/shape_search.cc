@@ -9,6 +9,7 @@
 #include "schedule/search/budget_meter.h"
 #include "schedule/search/capacity.h"
 #include "schedule/search/lower_bound.h"
+#include "schedule/search/planning.h"
 
 namespace skippipe {
 namespace {
@@ -79,11 +80,12 @@ class Tournament {
     if (!known_.emplace(shape, stages).second) return std::nullopt;
     set_shape(shapes_, shape, request_);
     request_.stages = stages;
+    if (auto misfit = check_path_length(request_)) return misfit;
     if (auto misfit = check_capacity(request_)) return misfit;
     request_.stages.clear();
     ShapeRow row = {.shape = shape,
                     .samples = int64_t{request_.microbatches} * request_.workload.samples,
-                    .computed_share = computed_share(request_.rules, shape),
+                    .computed_share = computed_share(request_.rules, shape.stage_layers),
                     .floor_s = lower_bound(request_).seconds};
     entries_.push_back({.row = std::move(row), .stages = stages});
     return std::nullopt;
@@ -93,7 +95,7 @@ class Tournament {
   // number of stages one.
   void keep_promising() {
     std::ranges::stable_sort(entries_, std::greater{}, [&](const Entry& entry) {
-      return score_at(entry.row, entry.row.floor_s, request_.rules);
+      return score_at(entry.row, entry.row.floor_s, shapes_.plan.rules);
     });
     std::set<int> seen;
     std::ranges::stable_partition(
@@ -141,7 +143,7 @@ class Tournament {
     if (entry.plan && iteration_s >= *entry.row.iteration_s) return;
     entry.plan = std::move(result.plan);
     entry.row.iteration_s = iteration_s;
-    entry.row.score = score_at(entry.row, iteration_s, request_.rules);
+    entry.row.score = score_at(entry.row, iteration_s, shapes_.plan.rules);
     entry.row.rule.clear();
     entry.row.why.clear();
     if (!best_s_ || entry.row.score > best_score_) {
@@ -191,7 +193,11 @@ class Tournament {
   }
 
   ShapeChoice conclude() {
-    ShapeChoice choice{.rows = {}, .untried = untried_, .plan = std::nullopt, .request = std::move(request_)};
+    ShapeChoice choice{.rows = {},
+                       .untried = untried_,
+                       .skip_ratio = shapes_.plan.rules.skip_ratio,
+                       .plan = std::nullopt,
+                       .request = std::move(request_)};
     if (!entries_.empty()) {
       set_shape(shapes_, entries_.front().row.shape, choice.request);
       choice.plan = std::move(entries_.front().plan);

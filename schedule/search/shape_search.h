@@ -28,6 +28,7 @@ struct ShapeRow {
 struct ShapeChoice {
   std::vector<ShapeRow> rows;  // the best first, those without a plan last
   int untried = 0;             // shapes whose floors were the least promising
+  double skip_ratio = 0;       // that was asked for; the plan may skip less
   std::optional<Plan> plan;    // of the first row; none: no shape has one
   PlanRequest request;         // that the plan answers, with the whole budget
 };

@@ -22,11 +22,19 @@ constexpr int kStepShare = 8;
 constexpr double kLeastSeconds = 1e-12;
 constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
 
-int path_length(const PlanRules& rules, int stages) {
-  PlanRequest request;
-  request.rules = rules;
-  request.workload.stage_layers.assign(static_cast<size_t>(stages), 1);
-  return path_length(request);
+// A request of so many stages and data nodes: no more than what says how long its paths are.
+PlanRequest request_of(const ShapeRequest& request, int stages, int data_nodes) {
+  PlanRequest plan;
+  plan.rules = request.plan.rules;
+  plan.workload.stage_layers.assign(static_cast<size_t>(stages), 1);
+  plan.microbatches = request.microbatches_of(data_nodes);
+  if (request.may_skip_less) skip_less_if_needed(plan);
+  return plan;
+}
+
+// Of a microbatch to a stage behind the first, in the mean.
+double mean_visits(const PlanRequest& request) {
+  return static_cast<double>(path_length(request) - 1) / (request.stage_count() - 1);
 }
 
 // What a stage has to do for a microbatch, mean over those that skip it, shared by its nodes.
@@ -59,9 +67,9 @@ class CostEstimate {
 
   // Each stage on the nodes given.
   std::vector<StageCost> of_stages(const std::vector<std::vector<int>>& stages) const {
-    const auto count = static_cast<int>(stages.size());
+    const auto count = static_cast<int>(stages.size()), data_nodes = static_cast<int>(stages[0].size());
     std::vector<StageCost> costs;
-    for (size_t s = 0; s < stages.size(); ++s) costs.push_back(of_stage(stages[s], s, visits(count, s)));
+    for (size_t s = 0; s < stages.size(); ++s) costs.push_back(of_stage(stages[s], s, visits(count, data_nodes, s)));
     return costs;
   }
 
@@ -73,7 +81,7 @@ class CostEstimate {
     std::vector<StageCost> costs;
     for (size_t s = 0; s < counts.size(); ++s) {
       const double more = static_cast<double>(all.size()) / counts[s];
-      StageCost cost = of_stage(all, s, visits(stages, s));
+      StageCost cost = of_stage(all, s, visits(stages, counts[0], s));
       cost.layer_s *= more;
       cost.fixed_s *= more;
       costs.push_back(cost);
@@ -90,9 +98,8 @@ class CostEstimate {
   const std::vector<NetworkNode>& nodes() const { return request_.plan.network.nodes; }
 
   // Of a microbatch to a stage, in the mean.
-  double visits(int stages, size_t stage) const {
-    if (stage == 0) return 1;
-    return static_cast<double>(path_length(request_.plan.rules, stages) - 1) / (stages - 1);
+  double visits(int stages, int data_nodes, size_t stage) const {
+    return stage == 0 ? 1 : mean_visits(request_of(request_, stages, data_nodes));
   }
 
   MemoryUse memory_use(const Workload& one_layer, const Workload& all_but_one, size_t stage) const {
@@ -218,10 +225,12 @@ std::vector<int> counts_of(const Plan& plan) {
 }  // namespace
 
 void set_shape(const ShapeRequest& request, const Shape& shape, PlanRequest& plan) {
+  plan.rules = request.plan.rules;
   plan.workload = request.workload_of(shape.stage_layers);
   plan.stages.clear();
   plan.nodes_per_stage = shape.nodes_per_stage;
   plan.microbatches = request.microbatches_of(shape.nodes_per_stage.front());
+  if (request.may_skip_less) skip_less_if_needed(plan);
 }
 
 std::vector<int> stage_counts(const ShapeRequest& request) {
@@ -233,14 +242,12 @@ std::vector<int> stage_counts(const ShapeRequest& request) {
 }
 
 std::optional<PlanResult> check_stage_count(const ShapeRequest& request, int stages) {
-  const PlanRules& rules = request.plan.rules;
-  const int length = path_length(rules, stages);
-  if (length < std::min(2, stages))
-    return PlanResult{.rule = "C2",
-                      .why = fmt::format("a skip ratio of {:.3g} leaves {} of {} stages to visit, no other than the "
-                                         "first would be trained",
-                                         rules.skip_ratio, length, stages)};
-  if (!PathGraph(stages, length, rules).has_path())
+  // Data nodes bring microbatches.
+  const int most_data_nodes = std::max(1, request.plan.network.size() - stages + 1);
+  const PlanRequest plan = request_of(request, stages, most_data_nodes);
+  if (auto infeasible = check_path_length(plan)) return infeasible;
+  const int length = path_length(plan);
+  if (!PathGraph(stages, length, plan.rules).has_path())
     return PlanResult{.rule = "C3", .why = fmt::format("no path of {} of {} stages keeps it", length, stages)};
   return std::nullopt;
 }
@@ -294,13 +301,14 @@ std::vector<Shape> move_nodes(const ShapeRequest& request, const Plan& plan) {
   return shapes;
 }
 
-double computed_share(const PlanRules& rules, const Shape& shape) {
-  const int stages = shape.stage_count();
-  const double layers = std::accumulate(shape.stage_layers.begin(), shape.stage_layers.end(), 0.0);
-  if (stages == 1) return 1;
-  const double visits = static_cast<double>(path_length(rules, stages) - 1) / (stages - 1);
-  const double first = shape.stage_layers.front();
-  return (first + visits * (layers - first)) / layers;
+double computed_share(const PlanRules& rules, const std::vector<int>& stage_layers) {
+  if (stage_layers.size() == 1) return 1;
+  PlanRequest request;
+  request.rules = rules;
+  request.workload.stage_layers = stage_layers;
+  const double layers = std::accumulate(stage_layers.begin(), stage_layers.end(), 0.0);
+  const double first = stage_layers.front();
+  return (first + mean_visits(request) * (layers - first)) / layers;
 }
 
 }  // namespace skippipe

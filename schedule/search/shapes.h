@@ -28,6 +28,8 @@ struct ShapeRequest {
   std::function<Workload(const std::vector<int>& stage_layers)> workload_of = {};
   // Microbatches of an iteration, over all data nodes.
   std::function<int(int data_nodes)> microbatches_of = {};
+  // The skip ratio is for shapes that it fits: where its paths would leave stages out, they skip less.
+  bool may_skip_less = false;
 };
 
 // Makes `plan`, a copy of request.plan, one for this shape, wherever its nodes are.
@@ -36,8 +38,7 @@ void set_shape(const ShapeRequest& request, const Shape& shape, PlanRequest& pla
 // The numbers of stages worth a try: all that layers and nodes can fill, or of many some, ever further apart.
 std::vector<int> stage_counts(const ShapeRequest& request);
 
-// Why no shape of so many stages can be, whatever its layers: C2, C3. A path that skips all stages but the first counts
-// as none, as those would never be trained.
+// Why no shape of so many stages can be, whatever its layers and nodes: C2, C3, C4.
 std::optional<PlanResult> check_stage_count(const ShapeRequest& request, int stages);
 
 // Shapes of so many stages, the even one first, none twice: nodes evenly, in proportion to the stages' work, and with
@@ -56,6 +57,6 @@ Shape balance_layers(const ShapeRequest& request, const Plan& plan);
 std::vector<Shape> move_nodes(const ShapeRequest& request, const Plan& plan);
 
 // Share of the model's layers that a microbatch computes, in the mean under C4.
-double computed_share(const PlanRules& rules, const Shape& shape);
+double computed_share(const PlanRules& rules, const std::vector<int>& stage_layers);
 
 }  // namespace skippipe

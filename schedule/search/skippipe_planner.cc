@@ -45,7 +45,11 @@ int share_of(const PlanRequest& request, int data_node_index) {
 int paths_each(const PlanRequest& request, int length, int share, int wanted) {
   const auto data_nodes = static_cast<int>(request.stages[0].size());
   wanted = std::min(wanted, share);
-  if (!request.rules.equal_exposure || length == 1) return wanted;
+  if (length == 1) return wanted;
+  if (!request.rules.equal_exposure) {  // enough for every stage to have one
+    const int all = divide_up(request.stage_count() - 1, length - 1);
+    return std::max(wanted, std::min(share, divide_up(all, data_nodes)));
+  }
   if (request.microbatches % data_nodes != 0) return share;
   for (int paths = wanted; paths < share; ++paths)
     if (share % paths == 0 && int64_t{data_nodes} * paths * (length - 1) % (request.stage_count() - 1) == 0)

@@ -92,14 +92,14 @@ double AllPlans::seconds() {
 }
 
 bool AllPlans::keeps_exposure() const {
-  if (!request_.rules.equal_exposure || plan_.stage_count() < 2) return true;
+  if (plan_.stage_count() < 2) return true;
   const std::vector<int> stage_of = plan_.stage_of_nodes();
   std::vector<int> served(plan_.stages.size(), 0);
   for (const PlannedMicrobatch& microbatch : plan_.microbatches)
     for (const PlannedVisit& visit : microbatch.visits)
       ++served[static_cast<size_t>(stage_of[static_cast<size_t>(visit.node)])];
   const auto [low, high] = std::minmax_element(served.begin() + 1, served.end());
-  return *high - *low <= 1;
+  return *low > 0 && (!request_.rules.equal_exposure || *high - *low <= 1);
 }
 
 std::vector<std::vector<std::vector<int>>> all_placements(const PlanRequest& request) {

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "schedule/machine/ranking.h"
+#include "schedule/search/planning.h"
 
 namespace skippipe::test {
 
@@ -44,12 +45,23 @@ Network random_network(uint64_t seed, int nodes) {
 
 namespace {
 
-// Stages behind the first for one path: a random subset, ascending, then neighbours exchanged here and there. Swaps go
-// one stage back at most, as C3's default allows; a path that got more of them is sorted again.
-std::vector<int> random_path(int stages, int length, int max_swaps, Random& random) {
-  std::vector<int> path(static_cast<size_t>(stages - 1));
-  for (size_t i = 0; i < path.size(); ++i) path[i] = static_cast<int>(i) + 1;
-  random.shuffle(path);
+// All but the first, in random order.
+std::vector<int> shuffled_stages(int stages, Random& random) {
+  std::vector<int> order(static_cast<size_t>(stages - 1));
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i) + 1;
+  random.shuffle(order);
+  return order;
+}
+
+// Stages behind the first for one path: a random subset with those that the path takes from `unvisited`, ascending,
+// then neighbours exchanged here and there. Swaps go one stage back at most, as C3's default allows; a path that got
+// more of them is sorted again.
+std::vector<int> random_path(int stages, int length, int max_swaps, std::vector<int>& unvisited, Random& random) {
+  std::vector<int> path = shuffled_stages(stages, random);
+  const size_t taken = std::min(unvisited.size(), static_cast<size_t>(length - 1));
+  const std::vector<int> first(unvisited.end() - static_cast<std::ptrdiff_t>(taken), unvisited.end());
+  unvisited.resize(unvisited.size() - taken);
+  std::ranges::stable_partition(path, [&](int stage) { return std::ranges::find(first, stage) != first.end(); });
   path.resize(static_cast<size_t>(length - 1));
   std::sort(path.begin(), path.end());
   int swaps = 0;
@@ -68,7 +80,7 @@ std::optional<Case> random_case(uint64_t seed) {
   Random random(seed, {2});
   const int nodes = 1 + static_cast<int>(random.below(12));
   const int stages = 1 + static_cast<int>(random.below(static_cast<uint64_t>(nodes)));
-  const int length = 1 + static_cast<int>(random.below(static_cast<uint64_t>(stages)));
+  const int length = std::max(std::min(2, stages), 1 + static_cast<int>(random.below(static_cast<uint64_t>(stages))));
   Case result{.network = random_network(seed, nodes), .plan = {}};
   Plan& plan = result.plan;
   plan.method = "random";
@@ -87,10 +99,13 @@ std::optional<Case> random_case(uint64_t seed) {
     plan.workload.stage_layers.push_back(1 + static_cast<int>(random.below(3)));
     plan.workload.stage_gradient_bytes.push_back(static_cast<int64_t>(random.below(1 << 24)));
   }
-  plan.microbatches.resize(1 + random.below(16));
+  // Enough for every stage to be in a path (C4).
+  plan.microbatches.resize(
+      std::max<size_t>(1 + random.below(16), length > 1 ? static_cast<size_t>(divide_up(stages - 1, length - 1)) : 1));
+  std::vector<int> unvisited = shuffled_stages(stages, random);
   assign_priorities(plan);
   for (PlannedMicrobatch& microbatch : plan.microbatches) {
-    std::vector<int> path = random_path(stages, length, plan.rules.max_swaps, random);
+    std::vector<int> path = random_path(stages, length, plan.rules.max_swaps, unvisited, random);
     path.insert(path.begin(), 0);
     for (const int stage : path) {
       const std::vector<int>& replicas = plan.stages[static_cast<size_t>(stage)];

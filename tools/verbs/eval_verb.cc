@@ -128,7 +128,11 @@ nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::ve
 
 void run(Options options) {
   const ModelFiles files(options.model, options.config);
+  if (options.batch.tokens > files.config().max_positions)
+    throw ConfigError("--sequence: found {}, expected at most the max_position_embeddings of {}, which is {}",
+                      options.batch.tokens, options.model, files.config().max_positions);
   const TokenShard shard{std::filesystem::path(options.tokens)};
+  if (!options.skip.empty() || !options.without.empty()) require_cut(files, options.stages);
   const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
   LocalModel model(make_backend(options.device), files.config(), layers_per_stage, options.batch,
@@ -162,7 +166,8 @@ void add_eval_verb(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--samples", options->samples, "At most so many samples, spread over the shard; 0: all")
       ->capture_default_str();
-  verb->add_option("--stages", options->stages, "Cut the model into so many stages (default: as the run did)")
+  verb->add_option("--stages", options->stages,
+                   "Cut the model into so many stages (default: as the run did, or in one piece)")
       ->check(CLI::Range(1, 1 << 16));
   verb->add_option("--skip", options->skip,
                    "Shares of the stages to leave out at random, such as 0.33,0.5; stage 0 stays")

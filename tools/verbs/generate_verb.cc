@@ -53,10 +53,8 @@ Tokenizer tokenizer_of(const ModelFiles& files, const Options& options) {
 
 // Those of the path.
 std::vector<StageLayout> stages_of(const ModelFiles& files, const Options& options) {
-  const bool cut = options.stages > 0 || files.manifest() || !options.without.empty();
-  const std::vector<int> layers_per_stage =
-      cut ? cut_of(files, options.stages) : std::vector{static_cast<int>(files.config().layers)};
-  const auto layouts = stage_layouts(files.config(), layers_per_stage);
+  if (!options.without.empty()) require_cut(files, options.stages);
+  const auto layouts = stage_layouts(files.config(), cut_of(files, options.stages));
   std::vector<StageLayout> stages;
   for (const int stage : path_without(static_cast<int>(layouts.size()), options.without))
     stages.push_back(layouts[static_cast<size_t>(stage)]);
@@ -258,7 +256,8 @@ void add_generate_verb(CLI::App& app) {
       ->capture_default_str();
   verb->add_option("--seed", generation.seed, "Of the random choices")->capture_default_str();
   verb->add_option("--without", options->without, "Stages to leave out, such as 2,4")->delimiter(',');
-  verb->add_option("--stages", options->stages, "Cut the model into so many stages (default: as the run did)")
+  verb->add_option("--stages", options->stages,
+                   "Cut the model into so many stages (default: as the run did, or in one piece)")
       ->check(CLI::Range(1, 1 << 16));
   add_device_option(*verb, options->device);
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));

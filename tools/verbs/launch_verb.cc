@@ -144,7 +144,7 @@ void launch(const Options& options) {
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
                      fmt::format("a run of {} nodes", run.network.size()));
-  std::filesystem::create_directories(run.file.output);
+  create_output_folder(run);
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
   NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
                                  : "stopping without a checkpoint (optimizer.clip_norm = 0)");

@@ -12,6 +12,14 @@ std::string network_file_of(const Plan& plan, const std::string& file, const std
   return (std::filesystem::path(file).parent_path() / plan.network).string();
 }
 
+void require_folders_of(std::initializer_list<std::string> files) {
+  for (const std::string& file : files) {
+    const std::filesystem::path folder = std::filesystem::path(file).parent_path();
+    if (!folder.empty() && !std::filesystem::is_directory(folder))
+      throw FileError("{}: {} is no folder", file, folder.string());
+  }
+}
+
 void save_plan_beside(Plan plan, const std::string& network_file, const std::string& file) {
   if (file.empty()) return;
   const auto folder = std::filesystem::absolute(file).parent_path();

@@ -7,6 +7,7 @@
 #include "engine/model/model_config.h"
 #include "engine/probe/slots.h"
 #include "schedule/search/capacity.h"
+#include "schedule/search/planning.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/model_options.h"
 
@@ -15,7 +16,8 @@ namespace {
 
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
-constexpr double kSimulatedVisits = 4e7;      // a few seconds
+constexpr double kSimulatedVisits = 4e7;  // a few seconds
+constexpr const char* kDefaultSkip = "1/3";
 constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
 
 // "0.33" or "1/3"
@@ -32,6 +34,13 @@ double parse_share(const std::string& text) {
   if (!fine || !(share >= 0 && share <= 1))
     throw UsageError("--skip: found '{}', expected a share from 0 to 1 such as 1/3 or 0.33", text);
   return share;
+}
+
+void check_layers(const std::vector<int>& layers) {
+  for (size_t s = 0; s < layers.size(); ++s)
+    if (layers[s] < fewest_layers(s))
+      throw UsageError("plan: --layers: found {} for stage {}, expected at least 1 (only stage 0 may have none)",
+                       layers[s], s);
 }
 
 // What the lists say that were given, all alike.
@@ -64,9 +73,13 @@ std::optional<ModelConfig> load_model(const PlanOptions& options) {
 
 // Layers, activations and gradients from the model's configuration.
 void describe_model(const PlanOptions& options, const ModelConfig& model, Workload& workload) {
+  if (options.tokens > model.max_positions)
+    throw ConfigError("--tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
+                      options.tokens, options.model, model.max_positions);
   if (workload.stage_layers.empty()) {
     if (model.layers < options.stages)
-      throw ConfigError("{} layers do not fill {} stages", model.layers, options.stages);
+      throw ConfigError("--stages: the {} layers of {} do not fill {} stages", model.layers, options.model,
+                        options.stages);
     workload.stage_layers = split_evenly(static_cast<int>(model.layers), options.stages);
   }
   int64_t layers = 0;
@@ -112,8 +125,21 @@ Workload make_workload(const PlanOptions& options, const std::optional<ModelConf
   return workload;
 }
 
+void check_nodes(const PlanOptions& options, const Network& network) {
+  if (options.nodes_per_stage.empty()) return;
+  int64_t nodes = 0;
+  for (const int count : options.nodes_per_stage) nodes += count;
+  if (nodes != network.size())
+    throw ConfigError("--nodes-per-stage: found {} nodes in all, expected the {} of {}", nodes, network.size(),
+                      options.network);
+}
+
 int all_microbatches(const PlanOptions& options, int data_nodes) {
-  if (options.batch > 0) return options.batch / options.samples;
+  if (options.batch > 0) {
+    if (const int all = options.batch / options.samples; all <= kMaxMicrobatches) return all;
+    throw ConfigError("--batch: {} samples in microbatches of {} (--samples), expected at most {} microbatches",
+                      options.batch, options.samples, kMaxMicrobatches);
+  }
   const int64_t all = int64_t{options.microbatches} * std::max(1, data_nodes);
   if (all > kMaxMicrobatches)
     throw ConfigError("--microbatches: {} for each of {} data nodes, expected at most {} in all", options.microbatches,
@@ -153,7 +179,7 @@ PlanRequest begin_request(const PlanOptions& options) {
   PlanRequest request;
   request.network = load_network(options.network);
   request.rules = options.rules;
-  request.rules.skip_ratio = parse_share(options.skip);
+  request.rules.skip_ratio = parse_share(options.skip.value_or(kDefaultSkip));
   request.rules.equal_exposure = !options.unequal_exposure;
   request.seed = options.seed;
   request.budget = make_budget(options);
@@ -174,9 +200,10 @@ void add_workload_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--samples", options.samples, "Samples (sequences) of a microbatch")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  verb.add_option("--layers", options.layers, "Transformer layers of each stage; default: as even as possible")
+  verb.add_option("--layers", options.layers,
+                  "Transformer layers of each stage, of stage 0 also none; default: as even as possible")
       ->delimiter(',')
-      ->check(CLI::Range(1, 1 << 16));
+      ->check(CLI::Range(0, 1 << 16));
   verb.add_option("--tokens", options.tokens, "Tokens of a sample (with --model)")->check(CLI::Range(1, 1 << 24));
   CLI::Option* model =
       verb.add_option("--model", options.model, "The model's config.json: gives the sizes of messages");
@@ -198,8 +225,9 @@ void add_workload_options(CLI::App& verb, PlanOptions& options) {
 }
 
 void add_rule_options(CLI::App& verb, PlanOptions& options) {
-  verb.add_option("--skip", options.skip, "Share of the stages that each path leaves out (skip)")
-      ->capture_default_str();
+  verb.add_option("--skip", options.skip,
+                  "Share of the stages that each path leaves out (skip); default: 1/3, or less if some stage would be "
+                  "left out by all paths");
   verb.add_option("--max-swaps", options.rules.max_swaps, "Visits of a path that may go back behind the furthest stage")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -209,7 +237,8 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--max-jump", options.rules.max_jump, "How far past the furthest stage a visit may go")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
-  verb.add_flag("--unequal-exposure", options.unequal_exposure, "Stages may serve different numbers of microbatches");
+  verb.add_flag("--unequal-exposure", options.unequal_exposure,
+                "Stages may serve different numbers of microbatches, each at least one");
 }
 
 void add_search_options(CLI::App& verb, PlanOptions& options) {
@@ -251,7 +280,9 @@ void add_plan_options(CLI::App& verb, PlanOptions& options) {
 
 PlanRequest make_plan_request(PlanOptions options) {
   options.stages = stage_count(options);
+  check_layers(options.layers);
   PlanRequest request = begin_request(options);
+  check_nodes(options, request.network);
   request.workload = make_workload(options, load_model(options), slots_follow_from_memory(request.network));
   request.nodes_per_stage = options.nodes_per_stage;
   const std::vector<int> nodes =
@@ -259,9 +290,20 @@ PlanRequest make_plan_request(PlanOptions options) {
   request.microbatches = all_microbatches(options, nodes.front());
   request.max_replica_delay_s =
       options.max_replica_delay_s.value_or(default_replica_delay_s(request.network, request.workload));
+  if (!options.skip) skip_less_if_needed(request);
   if (!options.evaluations && options.seconds == 0)
     request.budget.evaluations = evaluations_of(request, kSimulatedVisits);
   return request;
+}
+
+std::string describe_skipping(const PlanOptions& options, const PlanRequest& request, const Plan& plan) {
+  PlanRequest asked = request;
+  asked.rules.skip_ratio = parse_share(kDefaultSkip);
+  const int stages = plan.stage_count(), visited = static_cast<int>(plan.microbatches.front().visits.size());
+  if (options.skip || plan.method == "full" || visited <= path_length(asked)) return {};
+  return fmt::format(
+      "\n  skipping   {} of {} stages, less than --skip's default of {}: every stage must be in some path\n",
+      stages - visited, stages, kDefaultSkip);
 }
 
 ShapeRequest make_shape_request(const PlanOptions& options) {
@@ -274,6 +316,7 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
   const std::optional<ModelConfig> model = load_model(options);
   if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
   request.layers = static_cast<int>(model->layers);
+  request.may_skip_less = !options.skip;
   request.workload_of = [options, model, from_memory = slots_follow_from_memory(request.plan.network)](
                             const std::vector<int>& stage_layers) {
     PlanOptions shaped = options;

@@ -30,7 +30,7 @@ struct PlanOptions {
   std::optional<Dtype> wire_dtype;  // none: the same
   int64_t activation_bytes = 0;
   std::vector<int64_t> stage_gradient_bytes;
-  std::string skip = "1/3";
+  std::optional<std::string> skip;  // none: the default, which gives way where it leaves stages out
   PlanRules rules;
   bool unequal_exposure = false;
   bool no_norm = false;
@@ -50,5 +50,8 @@ PlanRequest make_plan_request(PlanOptions options);
 
 // The same for `--stages auto`.
 ShapeRequest make_shape_request(const PlanOptions& options);
+
+// One line if the plan's paths skip less than the default asks for, else nothing.
+std::string describe_skipping(const PlanOptions& options, const PlanRequest& request, const Plan& plan);
 
 }  // namespace skippipe

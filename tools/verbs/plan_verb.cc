@@ -41,9 +41,12 @@ ShapedPlan make_plan(const Options& options) {
 }
 
 void run(const Options& options) {
+  require_folders_of(
+      {options.out, options.views.timeline, options.views.map, options.comparison.csv, options.comparison.chart});
   const auto [plan, request] = make_plan(options);
   save_plan_beside(plan, options.plan.network, options.out);
   print_plan(plan);
+  fmt::print("{}", describe_skipping(options.plan, request, plan));
   print_floor(request, plan);
   show_views(plan, request.network, options.views);
 }

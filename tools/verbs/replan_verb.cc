@@ -64,6 +64,7 @@ void print_change(const Plan& before, const Plan& after) {
 }
 
 void run(const Options& options) {
+  require_folders_of({options.out, options.views.timeline, options.views.map});
   const Plan old = load_plan(options.plan);
   const std::string network_file = network_file_of(old, options.plan, options.network);
   const Network network = load_network(network_file);

@@ -123,16 +123,17 @@ class RunTeller {
 
   RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger)
       : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
-    std::filesystem::create_directories(run.file.output);
+    create_output_folder(run);
     if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
     write_run_description(run, backend);
-    metrics_.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);
+    metrics_.emplace(run.file.output / "metrics.jsonl", run.sampler_shape(), logger);
   }
 
   void tell_of_start(const TrainingRun& run, const std::string& memory, const DeviceName& device,
                      const std::optional<NodeTrace>& trace) {
     if (!run.resumed_from.empty()) {
-      fmt::print("resuming from iteration {} of {}\n", run.first_iteration, run.resumed_from.string());
+      fmt::print("resuming from iteration {} of {}, with sample {} of the data\n", run.first_iteration,
+                 run.resumed_from.string(), run.first_sample);
       for (const std::string& change : changes_since(load_checkpoint_manifest(run.resumed_from), run))
         fmt::print("  {}\n", change);
     }

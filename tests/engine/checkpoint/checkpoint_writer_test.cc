@@ -140,6 +140,18 @@ TEST_F(CheckpointWriterTest, WritesTheStateOfTheSnapshotAndShowsItOncePublished)
   expect_state(17);
 }
 
+// From where the run began: here with sample 100, after its fifth iteration.
+TEST_F(CheckpointWriterTest, CountsTheSamplesRead) {
+  settings_.data = {.batch = 2, .sequence = 4, .microbatches = 3, .first_iteration = 5, .first_sample = 100};
+  settings_.manifest.replicas = {1};
+  settings_.manifest.microbatches = 3;
+  settings_.manifest.run = {{"data.samples", "2"}};
+  open();
+  write(10);
+  publish(10);
+  EXPECT_EQ(load_checkpoint_manifest(settings_.folder / checkpoint_name(10)).samples, 130u);
+}
+
 TEST_F(CheckpointWriterTest, KeepsTheLastAndSomeOfTheOthers) {
   settings_.keep_last = 2;
   settings_.keep_every = 30;

@@ -27,6 +27,7 @@ CheckpointManifest manifest_of(std::vector<int> layers_per_stage, bool optimizer
   manifest.optimizer = optimizer;
   manifest.replicas.assign(manifest.layers_per_stage.size(), 2);
   manifest.microbatches = 12;
+  manifest.samples = 336;
   manifest.run = {{"run.seed", "1"}, {"optimizer.schedule", "\"cosine\""}};
   return manifest;
 }
@@ -89,6 +90,7 @@ TEST_F(ModelFilesTest, AManifestComesBack) {
   EXPECT_EQ(found.optimizer, expected.optimizer);
   EXPECT_EQ(found.replicas, expected.replicas);
   EXPECT_EQ(found.microbatches, expected.microbatches);
+  EXPECT_EQ(found.samples, expected.samples);
   EXPECT_EQ(found.run, expected.run);
   EXPECT_EQ(read_file(open(folder()).tokenizer().value()), "a tokenizer");
   EXPECT_TRUE(checkpoint_problems(folder()).empty());
@@ -168,6 +170,8 @@ TEST_F(ModelFilesTest, BadManifestsAreRefused) {
   SKP_EXPECT_ERROR(open_with("skippipe-checkpoint", "other"), FileError, "manifest.json: format");
   SKP_EXPECT_ERROR(open_with("\"version\": 1", "\"version\": 2"), FileError, "version");
   SKP_EXPECT_ERROR(open_with("\"iteration\": 7", "\"iteration\": -7"), FileError, "iteration: found -7");
+  SKP_EXPECT_ERROR(open_with("\"samples\": 336", "\"samples\": -1"), FileError, "samples: found -1");
+  SKP_EXPECT_ERROR(open_with("\"samples\": 336", "\"samples\": 4611686018427387905"), FileError, "samples: found");
   SKP_EXPECT_ERROR(open_with("\"layers_per_stage\": [\n    1", "\"layers_per_stage\": [\n    -1"), FileError,
                    "found -1");
   SKP_EXPECT_ERROR(open_with("\"name\": \"config.json\"", "\"name\": \"../config.json\""), FileError,

@@ -64,6 +64,33 @@ TEST_F(SamplerTest, IsAPureFunctionOfSeedIterationAndMicrobatch) {
   EXPECT_LE(equal, 1);
 }
 
+// A run that goes on with other numbers of samples and microbatches reads on where it was, across epochs, too.
+TEST_F(SamplerTest, GoesOnWithTheNextSample) {
+  const TokenShard shard = make_shard(300);
+  constexpr SamplerShape kBefore = {.batch = 2, .sequence = 8, .microbatches = 3};
+  const Sampler whole(shard, kBefore, 5);
+  for (const uint32_t iteration : {0u, 7u, 1000u})
+    for (const SamplerShape& after : {SamplerShape{.batch = 1, .sequence = 8, .microbatches = 5},
+                                      SamplerShape{.batch = 4, .sequence = 8, .microbatches = 6}, kBefore}) {
+      SamplerShape resumed = after;
+      resumed.first_iteration = iteration;
+      resumed.first_sample = kBefore.samples_before(iteration);
+      const Sampler sampler(shard, resumed, 5);
+      const auto batch = static_cast<size_t>(resumed.batch);
+      std::vector<int32_t> tokens(batch * 8), targets(batch * 8);
+      uint64_t next = uint64_t{iteration} * 6;
+      for (uint32_t i = iteration; i < iteration + 20; ++i) {
+        EXPECT_EQ(resumed.samples_before(i), next);
+        for (uint32_t m = 0; m < resumed.microbatches; ++m) {
+          sampler.fill(i, m, tokens, targets);
+          for (size_t b = 0; b < batch; ++b)
+            ASSERT_EQ(static_cast<uint64_t>(tokens[b * 8]), whole.sample_begin(next++));
+        }
+      }
+      if (iteration > 0) SKP_EXPECT_ERROR(sampler.fill(iteration - 1, 0, tokens, targets), InternalError, "before");
+    }
+}
+
 // For shards of every awkward size: an epoch reads every window once, windows do not overlap, nothing is read behind
 // the end, and all but less than two windows' worth of tokens is seen.
 TEST_F(SamplerTest, AnEpochSeesEveryWindowOnce) {

@@ -27,6 +27,8 @@ TEST(PathWithout, LeavesOutWhatIsNamed) {
   SKP_EXPECT_ERROR(path_without(5, std::vector{0}), ConfigError, "stage 0 cannot be left out, expected 1 to 4");
   SKP_EXPECT_ERROR(path_without(5, std::vector{5}), ConfigError, "stage 5");
   SKP_EXPECT_ERROR(path_without(5, std::vector{2, 2}), ConfigError, "stage 2 is named twice");
+  SKP_EXPECT_ERROR(path_without(1, std::vector{1}), ConfigError,
+                   "stage 1 cannot be left out: the model has stage 0 alone");
 }
 
 TEST(RandomPaths, AreDifferentValidAndReplay) {

@@ -14,6 +14,10 @@
 namespace skippipe {
 namespace {
 
+// After two iterations of two samples each.
+constexpr SamplerShape kResumed = {
+    .batch = 4, .sequence = 8, .microbatches = 3, .first_iteration = 2, .first_sample = 4};
+
 IterationReport report_of(uint32_t iteration) {
   IterationReport report;
   report.iteration = iteration;
@@ -35,13 +39,14 @@ TEST(Metrics, KeepTheLinesBeforeTheFirstIteration) {
   const TempFolder folder;
   const std::filesystem::path path = folder / "metrics.jsonl";
   {
-    MetricsWriter writer(path, 0, make_null_logger());
+    MetricsWriter writer(path, {}, make_null_logger());
     for (const uint32_t iteration : {0u, 1u, 2u}) writer.write(report_of(iteration));
   }
   folder.write("metrics.jsonl", read_file(path) + "{\"iteration\": 3, \"lo");  // killed in the middle of a line
-  MetricsWriter(path, 2, make_null_logger()).write(report_of(2));
+  MetricsWriter(path, kResumed, make_null_logger()).write(report_of(2));
   EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0, 1, 2));
-  MetricsWriter(path, 0, make_null_logger()).write(report_of(0));
+  EXPECT_THAT(read_file(path), ::testing::EndsWith("\"samples\":16}\n"));
+  MetricsWriter(path, {}, make_null_logger()).write(report_of(0));
   EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0));
 }
 
@@ -49,7 +54,7 @@ TEST(Metrics, KeepTheLinesBeforeTheFirstIteration) {
 TEST(Metrics, ALineThatDoesNotFitLeavesNothing) {
   const TempFolder folder;
   const std::filesystem::path path = folder / "metrics.jsonl";
-  MetricsWriter writer(path, 0, make_null_logger());
+  MetricsWriter writer(path, {}, make_null_logger());
   writer.write(report_of(0));
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);

@@ -122,6 +122,43 @@ TEST(Validator, CatchesEachRule) {
   expect_broken([](Case& c) { c.network.nodes.pop_back(); }, "network", "4 nodes, the network has 3");
 }
 
+// Equal exposure or not: a stage in no path would never be trained.
+TEST(Validator, CatchesStagesInNoPath) {
+  for (const bool equal_exposure : {true, false}) {
+    test::Case c = test::small_case();
+    c.plan.rules = {.skip_ratio = 0.5, .equal_exposure = equal_exposure};
+    for (PlannedMicrobatch& microbatch : c.plan.microbatches) microbatch.visits.pop_back();
+    assign_priorities(c.plan);
+    Simulator simulator(c.network);
+    ASSERT_TRUE(complete_plan(c.plan, simulator));
+    const std::vector<Violation> found = validate(c.plan, c.network);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0].rule, "C4");
+    EXPECT_EQ(found[0].what,
+              "stage 1 is in the path of no microbatch and would never be trained, expected every stage in one: plan "
+              "with a lower --skip or more --microbatches");
+  }
+  // Most of four stages, one of them without a microbatch: unequal is allowed, none is not.
+  Case c = skipping_case();
+  c.plan.rules.equal_exposure = false;
+  c.plan.microbatches.resize(1);
+  assign_priorities(c.plan);
+  Simulator simulator(c.network);
+  ASSERT_TRUE(complete_plan(c.plan, simulator));
+  const std::vector<Violation> found = validate(c.plan);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_THAT(found[0].what, HasSubstr("stage 3 is in the path of no microbatch"));
+}
+
+// An embedding alone may be stage 0.
+TEST(Validator, LetsStageZeroAloneHaveNoLayers) {
+  Case c = skipping_case();
+  c.plan.workload.stage_layers[0] = 0;
+  EXPECT_TRUE(validate(c.plan).empty());
+  expect_broken([](Case& broken) { broken.plan.workload.stage_layers[2] = 0; }, "shape",
+                "stage 2 has 0 layers, expected at least 1");
+}
+
 TEST(Validator, CatchesAStageVisitedTwice) {
   Case c = skipping_case();
   c.plan.microbatches[0].visits[2].node = c.plan.microbatches[0].visits[1].node;

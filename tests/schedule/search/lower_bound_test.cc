@@ -214,13 +214,19 @@ TEST(LowerBound, SwapsShortenTheWay) {
 }
 
 TEST(LowerBound, SaysWhereThereIsNoPlan) {
-  PlanRequest request = row(6, 2, 2);
+  PlanRequest request = row(6, 3, 2);
   request.rules = {.skip_ratio = 0.5, .max_jump = 1};  // stages 4 and 5 are out of reach
   const LowerBound bound = lower_bound(request, request.stages);
   EXPECT_EQ(bound.seconds, INFINITY);
   EXPECT_THAT(bound.what, HasSubstr("can't serve them"));
   request.rules.skip_ratio = 1;
   EXPECT_EQ(lower_bound(request, request.stages).seconds, INFINITY);
+  // Two visits each reach all, but there are four of them for five stages.
+  request.rules = {.skip_ratio = 0.5, .equal_exposure = false};
+  EXPECT_LT(lower_bound(request, request.stages).seconds, INFINITY);
+  request.microbatches = 2;
+  EXPECT_EQ(lower_bound(request, request.stages).what, "paths that leave a stage out");
+  EXPECT_EQ(for_any_stages(request).seconds, INFINITY);
 }
 
 TEST(LowerBound, KnowsSlotsThatFollowFromMemory) {

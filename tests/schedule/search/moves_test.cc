@@ -32,6 +32,7 @@ TEST(Moves, KeepTheRules) {
                      .max_jump = 2 + static_cast<int>(random.below(3)),
                      .equal_exposure = random.below(2) == 0};
     request.microbatches = 1 + static_cast<int>(random.below(12));
+    skip_less_if_needed(request);
     if (random.below(3) == 0) request.nodes_per_stage = split_evenly(request.network.size(), stages);
     const int length = path_length(request);
     PlanRequest placed = request;

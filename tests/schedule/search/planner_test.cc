@@ -18,6 +18,7 @@
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
 #include "schedule/plan/validator.h"
+#include "schedule/search/planning.h"
 #include "tests/expect_error.h"
 #include "tests/schedule/all_plans.h"
 #include "tests/schedule/random_plans.h"
@@ -51,6 +52,7 @@ PlanRequest any_request(uint64_t seed) {
   request.rules.max_swaps = static_cast<int>(random.below(3));
   request.rules.max_jump = 1 + static_cast<int>(random.below(4));
   request.budget.threads = 1 + static_cast<int>(random.below(3));
+  if (random.below(2) == 0) skip_less_if_needed(request);
   if (random.below(3) == 0) request.nodes_per_stage = split_evenly(nodes, stages);
   request.workload.stage_state_bytes.assign(static_cast<size_t>(stages), 100);
   request.workload.stage_slot_bytes.assign(static_cast<size_t>(stages), 100);
@@ -186,6 +188,20 @@ TEST(Planner, SaysWhichRuleCannotBeMet) {
   request.rules.skip_ratio = 1;
   infeasible(request, "C2", "0 of 4 stages");
   EXPECT_TRUE(make_planner("full")->plan(request).plan) << "skips nothing";
+  // Two of three stages for one microbatch, or three of five for two, unless exposure need not be equal either.
+  for (const bool equal_exposure : {true, false}) {
+    request = make_request(1, 6, 3, 1);
+    request.rules.equal_exposure = equal_exposure;
+    infeasible(request, "C4",
+               "paths of 2 of 3 stages for 1 microbatches leave out some stage, which would never be trained: expected "
+               "a --skip of at most 0/3 or more --microbatches, at least 2 in all");
+    request = make_request(1, 8, 6, 2);
+    request.rules.skip_ratio = 0.5;
+    infeasible(request, "C4", "expected a --skip of at most 2/6 or more --microbatches, at least 3 in all");
+    request = make_request(1, 6, 2, 8);
+    infeasible(request, "C4", "expected a --skip of at most 0/2");
+    EXPECT_TRUE(make_planner("full")->plan(request).plan) << "skips nothing";
+  }
   // Two visits of ten stages reach at most stage 4, so that the later ones serve nobody.
   request = make_request(1, 10, 10, 9);
   request.rules.skip_ratio = 0.8;

@@ -113,11 +113,32 @@ TEST(Shapes, PathsMustTrainEveryStage) {
   EXPECT_FALSE(check_stage_count(request, 3));
   const auto two = check_stage_count(request, 2);
   ASSERT_TRUE(two);
-  EXPECT_EQ(two->rule, "C2");
-  EXPECT_THAT(two->why, HasSubstr("leaves 1 of 2 stages"));
+  EXPECT_EQ(two->rule, "C4");
+  EXPECT_THAT(two->why, HasSubstr("paths of 1 of 2 stages for 44 microbatches leave out some stage"));
   ShapeRequest far = request;
   far.plan.rules.skip_ratio = 1;
   EXPECT_EQ(check_stage_count(far, 1)->rule, "C2");
+}
+
+// Four nodes and a single microbatch: whatever is asked, only whole paths train all stages.
+TEST(Shapes, SkipLessWhereTheyMay) {
+  ShapeRequest request = request_of(4, 12);
+  request.microbatches_of = [](int) { return 1; };
+  const ShapeChoice strict = choose(request);
+  EXPECT_FALSE(strict.plan) << "nor has one stage so many microbatches as data nodes";
+  EXPECT_EQ(std::ranges::count(strict.rows, std::string("C4"), &ShapeRow::rule), 3);
+  request.may_skip_less = true;
+  const ShapeChoice choice = choose(request);
+  ASSERT_TRUE(choice.plan);
+  EXPECT_THAT(validate(*choice.plan, request.plan.network), testing::IsEmpty());
+  std::set<int> planned;
+  for (const ShapeRow& row : choice.rows) {
+    if (!row.iteration_s) continue;
+    planned.insert(row.shape.stage_count());
+    EXPECT_DOUBLE_EQ(row.computed_share, 1);
+  }
+  EXPECT_EQ(planned, (std::set<int>{2, 3, 4}));
+  EXPECT_DOUBLE_EQ(choice.skip_ratio, 1.0 / 3);
 }
 
 TEST(Shapes, StageZeroHasMoreNodesOrFewerLayers) {
@@ -191,9 +212,9 @@ TEST(Shapes, MovedNodesStayInTheNetwork) {
 TEST(Shapes, SkippingMoreIsNoGain) {
   PlanRules rules;
   rules.skip_ratio = 1.0 / 3;
-  EXPECT_DOUBLE_EQ(computed_share(rules, {.stage_layers = {2, 2, 2}, .nodes_per_stage = {1, 1, 1}}), 2.0 / 3);
-  EXPECT_DOUBLE_EQ(computed_share(rules, {.stage_layers = {4, 4, 4, 4, 4}, .nodes_per_stage = {1, 1, 1, 1, 1}}), 0.6);
-  EXPECT_DOUBLE_EQ(computed_share(rules, {.stage_layers = {7}, .nodes_per_stage = {3}}), 1);
+  EXPECT_DOUBLE_EQ(computed_share(rules, {2, 2, 2}), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(computed_share(rules, {4, 4, 4, 4, 4}), 0.6);
+  EXPECT_DOUBLE_EQ(computed_share(rules, {7}), 1);
   const ShapeChoice choice = choose(request_of(6, 12));
   ASSERT_TRUE(choice.plan);
   for (const ShapeRow& row : choice.rows)
@@ -243,7 +264,7 @@ TEST(Shapes, SaysWhyThereIsNone) {
   EXPECT_FALSE(choice.plan);
   EXPECT_EQ(choice.rows.size(), 3u);
   for (const ShapeRow& row : choice.rows) EXPECT_FALSE(row.rule.empty());
-  EXPECT_THAT(shape_table(choice), HasSubstr("rule C2 can't be met"));
+  EXPECT_THAT(shape_table(choice), HasSubstr("rule C4 can't be met"));
   request.layers = 0;
   SKP_EXPECT_ERROR(choose(request), ConfigError, "layers: found 0");
 }
@@ -263,7 +284,7 @@ TEST(Shapes, TheTableHasTwelveRows) {
   const std::string table = shape_table(choice);
   EXPECT_EQ(std::ranges::count(table, '\n'), 15);
   EXPECT_THAT(table, HasSubstr("fewer for shapes that skip more than 0.0 %"));
-  choice.request.rules.skip_ratio = 0.5;
+  choice.skip_ratio = 0.5;
   EXPECT_THAT(shape_table(choice), Not(HasSubstr("ranked by")));
   EXPECT_EQ(std::ranges::count(table, '*'), 1);
   EXPECT_THAT(table, HasSubstr("30 each"));

@@ -13,6 +13,7 @@
 #include "schedule/plan/validator.h"
 #include "schedule/search/conflict_search.h"
 #include "schedule/search/paths.h"
+#include "schedule/search/planning.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -130,12 +131,12 @@ TEST(PathSearch, AFreePathTakesWhatTheSimulatorSays) {
   request.microbatches = 1;
   request.workload.stage_gradient_bytes.assign(4, 0);
   request.workload.exchange_norm = false;
-  request.rules.equal_exposure = false;
+  request.rules.skip_ratio = 0;  // alone, it trains every stage
   const PlanResult result = make_planner("skippipe")->plan(request);
   ASSERT_TRUE(result.plan);
   std::vector<int> nodes;
   for (const PlannedVisit& visit : result.plan->microbatches[0].visits) nodes.push_back(visit.node);
-  const auto path = PathSearch(request, 3).run({.data_node = 0}, {}, {});
+  const auto path = PathSearch(request, 4).run({.data_node = 0}, {}, {});
   ASSERT_TRUE(path);
   EXPECT_EQ(nodes, path->nodes);
   EXPECT_NEAR(path->end_s, result.plan->predicted.iteration_s, 1e-9);
@@ -186,6 +187,25 @@ TEST_F(ConflictSearchTest, StagesServeEquallyMany) {
   }
 }
 
+// All would rather go to the nearer stage alone.
+TEST_F(ConflictSearchTest, EveryStageServesOneWhereExposureIsUnequal) {
+  request_.rules.equal_exposure = false;
+  for (NetworkNode& node : request_.network.nodes) node.slots = 3;
+  for (int a = 0; a < 9; ++a)
+    for (int b = 6; b < 9; ++b) request_.network.link(a, b) = request_.network.link(b, a) = {.latency_s = 9};
+  const auto solutions = ConflictSearch(request_, 2, agents(1), Collisions::kIgnored, meter_).run();
+  ASSERT_FALSE(solutions.empty());
+  int uneven = 0;
+  for (const auto& paths : solutions) {
+    std::array<int, 3> served{};
+    for (const auto& [node, count] : visits(paths)) served[static_cast<size_t>(node / 3)] += count;
+    EXPECT_GE(served[1], 1);
+    EXPECT_GE(served[2], 1);
+    uneven += served[1] == 2 && served[2] == 1 ? 1 : 0;
+  }
+  EXPECT_GT(uneven, 0);
+}
+
 TEST_F(ConflictSearchTest, PathsDoNotMeet) {
   const auto solutions = ConflictSearch(request_, 3, agents(1), Collisions::kAvoided, meter_).run();
   ASSERT_FALSE(solutions.empty());
@@ -222,9 +242,13 @@ TEST(SkippipePlanner, OnePathPerDataNodeWhereExposureAllows) {
 
 TEST(SkippipePlanner, SharesOfAllSizesGiveValidPlans) {
   for (const std::string method : {"random-skip", "skippipe-no-collision", "skippipe"}) {
-    for (const int microbatches : {1, 2, 7, 12, 30}) {
+    for (const auto& [microbatches, equal_exposure] :
+         {std::pair(1, true), std::pair(2, true), std::pair(7, true), std::pair(12, true), std::pair(30, true),
+          std::pair(1, false), std::pair(2, false), std::pair(7, false), std::pair(30, false)}) {
       PlanRequest request = make_request(4, {5, 3, 2, 3});
       request.microbatches = microbatches;
+      request.rules.equal_exposure = equal_exposure;
+      skip_less_if_needed(request);
       request.budget.evaluations = 50;
       const PlanResult result = make_planner(method)->plan(request);
       ASSERT_TRUE(result.plan) << method << ": " << result.why;

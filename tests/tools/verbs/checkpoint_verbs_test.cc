@@ -158,6 +158,42 @@ TEST_F(CheckpointVerbsTest, ARunGoesOnUnderAnotherPlan) {
   }
 }
 
+// Iterations of twice or half the microbatches, whose samples are half or twice as many: with a learning rate of 0, the
+// loss of an iteration is the mean of those that an uninterrupted run has for the same samples.
+TEST_F(CheckpointVerbsTest, TheDataGoOnUnderAnotherBatch) {
+  must_run("plan --method full --stages 1 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
+           path("config.json") + " --network " + path("network.json") + " --out " + path("twice.json"));
+  must_run("plan --method full --stages 1 --microbatches 1 --samples 2 --tokens 32 --evaluations 50 --model " +
+           path("config.json") + " --network " + path("network.json") + " --out " + path("half.json"));
+  Sections sections;
+  sections.optimizer = "learning_rate = 0";
+  sections.run = "iterations = 4";
+  must_run("launch " + write_run(sections));
+  std::vector<double> expected;
+  for (const nlohmann::json& line : metrics()) expected.push_back(line["loss"]);
+  EXPECT_EQ(metrics().back()["samples"], 4 * 4 * 4);
+  remove_output();
+
+  sections.run = "iterations = 1";
+  must_run("launch " + write_run(sections));
+  const auto go_on = [&](int iterations, const std::string& plan, int samples) {
+    sections.run = fmt::format("iterations = {}", iterations);
+    sections.plan = fmt::format("file = \"{}\"\nnetwork = \"network.json\"", plan);
+    sections.data = fmt::format("train = \"tokens/train.tokens\"\nsamples = {}\ntokens = 32", samples);
+    const ProgramResult resumed = run_skippipe("launch --resume " + write_run(sections));
+    EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+    return resumed.output;
+  };
+  EXPECT_THAT(go_on(3, "half.json", 2), HasSubstr("with sample 16 of the data"));
+  EXPECT_THAT(go_on(4, "twice.json", 4), HasSubstr("with sample 32 of the data"));
+  const auto found = metrics();
+  ASSERT_EQ(found.size(), 4u);
+  EXPECT_NEAR((found[1]["loss"].get<double>() + found[2]["loss"].get<double>()) / 2, expected[1], 1e-5);
+  EXPECT_NEAR(found[3]["loss"].get<double>(), (expected[2] + expected[3]) / 2, 1e-5);
+  EXPECT_EQ(found[3]["samples"], 64);
+  EXPECT_EQ(load_checkpoint_manifest(checkpoint(4)).samples, 64u);
+}
+
 TEST_F(CheckpointVerbsTest, RefusesStartsThatWouldMixRuns) {
   Sections sections;
   sections.run = "iterations = 4";

@@ -47,7 +47,7 @@ TEST_F(ConvertVerbsTest, SaysWhatBecomesOfTheTokenizer) {
 TEST_F(ConvertVerbsTest, BadInputIsNamedAndNothingIsWritten) {
   folder_.write("file", "x");
   expect_refused("convert @/none --out @/out", "none");
-  expect_refused("convert % --out @/file/out", "file/.out");
+  expect_refused("convert % --out @/file/out", "file/out: cannot create: ");
   expect_refused("convert % --out @/file --force", "file: exists and is no model");
   expect_refused("convert % --out @ --force", "exists and is no model");
   expect_refused("convert % --out @/out --stages 3", "3");

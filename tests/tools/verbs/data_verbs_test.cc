@@ -81,7 +81,24 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
                  "stage 0 cannot be left out");
   expect_refused("eval --model @/run --tokens @/text --sequence 16", "text: not a token shard");
-  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 65", "max_position_embeddings");
+  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 65",
+                 "--sequence: found 65, expected at most the max_position_embeddings of ");
+
+  // Of no run: in one piece, unless stages are to be left out.
+  expect_ok("convert @/run --out @/hf", "a Hugging Face model");
+  const std::string of_model = "eval --model @/hf --tokens @/tokens/validation.tokens --sequence 16 --samples 8";
+  expect_ok(of_model + " --json @/whole.json", "all 1 stages");
+  const auto perplexity = [&](const char* file) {
+    const std::string text = read_file(folder_ / file);
+    return text.substr(text.find("\"perplexity\""), 30);
+  };
+  EXPECT_EQ(perplexity("whole.json"), perplexity("eval.json"));
+  for (const char* left_out : {" --skip 0.33", " --without 1"}) {
+    const ProgramResult uncut = run(of_model + left_out);
+    EXPECT_EQ(uncut.exit_code, 2);
+    EXPECT_THAT(uncut.output, HasSubstr("hf is no checkpoint and has no stages to leave out: give --stages"));
+    expect_ok(of_model + left_out + " --stages 3", "all 3 stages");
+  }
   std::filesystem::resize_file(folder_ / "run/checkpoints/iteration-00000001/stage-02.safetensors", 500);
   expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
 }

@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "base/file.h"
+#include "schedule/machine/ranking.h"
+#include "schedule/machine/simulator.h"
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"
 #include "schedule/plan/validator.h"
@@ -16,6 +18,7 @@ namespace skippipe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class PlanVerbsTest : public VerbTest {
  protected:
@@ -67,8 +70,68 @@ TEST_F(PlanVerbsTest, TakesSizesFromTheModel) {
   const int64_t layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64;
   EXPECT_EQ(workload.stage_gradient_bytes,
             (std::vector<int64_t>{4 * (3 * layer + 2 * 300 * 64 + 64), 4 * 2 * layer, 4 * 2 * layer}));
-  expect_refused(plan("--stages 8" + model), "7 layers do not fill 8 stages");
+  expect_refused(plan("--stages 8" + model), "do not fill 8 stages");
   expect_refused(plan("--stages 2 --layers 3,3" + model), "--layers sum to 6");
+}
+
+// What is not asked for gives way to every stage being trained; what is asked for does not.
+TEST_F(PlanVerbsTest, EveryStageIsTrained) {
+  expect_ok("network --nodes 4 --seed 5 --out @/four.json", "4 nodes");
+  const std::string four = "plan --network @/four.json --evaluations 100 --out @/two.json ";
+  const Network network = load_network(path("four.json"));
+  for (const char* how : {"", "--unequal-exposure ", "--method skippipe ", "--method random-skip "}) {
+    expect_ok(four + how + "--stages 2 --microbatches 4",
+              "\n  skipping   0 of 2 stages, less than --skip's default of 1/3: every stage must be in some path\n");
+    EXPECT_TRUE(validate(load_plan(path("two.json")), network).empty());
+  }
+  expect_ok(four + "--nodes-per-stage 1,1,1,1 --microbatches 1", "\n  skipping   0 of 4 stages, less than");
+  const ProgramResult enough = run(four + "--stages 3 --microbatches 2");
+  EXPECT_EQ(enough.exit_code, 0);
+  EXPECT_THAT(enough.output, Not(HasSubstr("  skipping ")));
+  const ProgramResult full = run(four + "--stages 2 --microbatches 2 --method full");
+  EXPECT_EQ(full.exit_code, 0);
+  EXPECT_THAT(full.output, Not(HasSubstr("  skipping ")));
+
+  expect_refused(four + "--stages 2 --microbatches 4 --skip 1/3",
+                 "rule C4 can't be met: paths of 1 of 2 stages for 8 microbatches leave out some stage, which would "
+                 "never be trained: expected a --skip of at most 0/2");
+  expect_refused(four + "--nodes-per-stage 1,1,1,1 --microbatches 1 --skip 0.25",
+                 "expected a --skip of at most 0/4 or more --microbatches, at least 2 in all");
+  expect_ok(four + "--stages 2 --microbatches 4 --skip 1/3 --compare", "rule C4 can't be met");
+  EXPECT_EQ(load_plan(path("two.json")).method, "full");
+
+  // One made by hand, or by a program that knew no better.
+  Plan plan = load_plan(path("two.json"));
+  plan.rules.skip_ratio = 0.5;
+  for (PlannedMicrobatch& microbatch : plan.microbatches) microbatch.visits.resize(1);
+  Simulator simulator(network);
+  assign_priorities(plan);
+  ASSERT_TRUE(complete_plan(plan, simulator));
+  save_plan(plan, path("by-hand.json"));
+  for (const char* verb : {"simulate", "replan"})
+    expect_refused(std::string(verb) + " @/by-hand.json --network @/four.json",
+                   "rule C4: stage 1 is in the path of no microbatch and would never be trained");
+}
+
+// An embedding alone may be stage 0, and no other.
+TEST_F(PlanVerbsTest, StageZeroMayHaveNoLayers) {
+  expect_ok("network --nodes 4 --seed 5 --out @/four.json", "4 nodes");
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  const std::string three =
+      "plan --network @/four.json --microbatches 4 --evaluations 100 --model @/config.json --tokens 32 --out "
+      "@/three.json --layers ";
+  expect_ok(three + "0,1,1", "s per iteration");
+  expect_ok("simulate @/three.json", "+0.00 %");
+  EXPECT_EQ(load_plan(path("three.json")).workload.stage_layers, (std::vector<int>{0, 1, 1}));
+  const ProgramResult later = run(three + "1,0,1");
+  EXPECT_EQ(later.exit_code, 2);
+  EXPECT_THAT(later.output, HasSubstr("--layers: found 0 for stage 1, expected at least 1"));
+  std::string text = read_file(path("three.json"));
+  text.replace(text.find("\"stage_layers\":[0,1,1]"), 22, "\"stage_layers\":[1,0,1]");
+  folder_.write("hole.json", text);
+  expect_refused("simulate @/hole.json --network @/four.json", "stage_layers[1]: found 0, expected");
 }
 
 // Without `slots` in the network, they follow from the memory that the model leaves.
@@ -155,7 +218,9 @@ TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   EXPECT_LT(found.predicted.iteration_s, 48.92) << "what random skipping needs";
   for (const char* arguments : {"--skip 1/0", "--skip 4/3", "--skip x", "--nodes-per-stage 10,10"})
     EXPECT_EQ(run(plan("--stages 6 --microbatches 6 ") + arguments).exit_code, 2) << arguments;
-  expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"), "nodes_per_stage: 8 nodes in all");
+  expect_refused(plan("--nodes-per-stage 5,3 --microbatches 6"),
+                 "--nodes-per-stage: found 8 nodes in all, expected the 20");
+  expect_refused(plan("--stages 2 --batch 65537"), "--batch: 65537 samples in microbatches of 1 (--samples)");
 }
 
 TEST_F(PlanVerbsTest, ComparesMethods) {
@@ -247,6 +312,10 @@ TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
   expect_refused(plan("--stages 21" + sizes), "rule C1 can't be met: 21 stages need at least as many nodes, found 20");
   expect_refused(plan("--stages 10 --skip 0.8" + sizes), "rule C4 can't be met");
   EXPECT_EQ(run_skippipe(plan("--stages 0" + sizes)).exit_code, 2);
+  expect_refused("plan --network '" SKIPPIPE_SOURCE_DIR
+                 "/examples/published-20-nodes.json' --stages 2 --map @/none/map.svg --evaluations 1000000000" +
+                     sizes,
+                 "none/map.svg: ");
   EXPECT_EQ(run_skippipe(plan("--stages 3 --method best" + sizes)).exit_code, 2);
 
   ASSERT_EQ(run_skippipe(plan("--stages 3" + sizes)).exit_code, 0);

@@ -298,6 +298,8 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
   s = {};
   s.data = "train = \"tokens/train.tokens\"\nsamples = 4\ntokens = 16";
   expect_refused(s, "bytes of activations");
+  s.data = "train = \"tokens/train.tokens\"\nsamples = 4\ntokens = 65";
+  expect_refused(s, ".toml: data.tokens: found 65, expected at most the max_position_embeddings of ");
   s = {};
   s.optimizer = "clip_norm = 0.0";
   expect_refused(s, "gradient clipping");
@@ -308,11 +310,48 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
   s.plan = "file = \"plan.json\"\nnetwork = \"other.json\"";
   expect_refused(s, "plan.json");
   s = {};
+  Plan skipping = load_plan(path("plan.json"));
+  skipping.rules.skip_ratio = 0.5;
+  for (PlannedMicrobatch& microbatch : skipping.microbatches) microbatch.visits.resize(1);
+  save_plan(skipping, path("skipping.json"));
+  s.plan = "file = \"skipping.json\"\nnetwork = \"network.json\"";
+  expect_refused(s, "skipping.json: rule C4: stage 1 is in the path of no microbatch and would never be trained");
+  s = {};
   std::string plan = read_file(path("plan.json"));
   plan.resize(plan.size() / 2);
   folder_->write("half.json", plan);
   s.plan = "file = \"half.json\"\nnetwork = \"network.json\"";
   expect_refused(s, "half.json: not valid JSON");
+}
+
+TEST_F(RunVerbsTest, NamesTheFieldOfAFolderThatCannotBe) {
+  Sections s;
+  s.run = "iterations = 3";
+  s.model = "config = \"config.json\"\nweights = \"nowhere\"";
+  expect_refused(s, "model.weights: ");
+  s = {};
+  const std::string run_file = write_run(s);
+  std::string text = read_file(run_file);
+  const std::string output = "output = \"" + fs::path(output_folder()).filename().string();
+  ASSERT_NE(text.find(output), std::string::npos);
+  folder_->write("taken.toml", text.replace(text.find(output), output.size(), "output = \"plan.json/x"));
+  const ProgramResult result = run_skippipe("launch " + path("taken.toml"));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("skippipe: run.output: cannot create "));
+}
+
+// The embedding, final norm and head on nodes of their own.
+TEST_F(RunVerbsTest, TrainsWithNoLayersInStageZero) {
+  must_run("plan --method full --layers 0,2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
+           path("config.json") + " --network " + path("network.json") + " --out " + path("no-layers.json"));
+  Sections sections;
+  sections.plan = "file = \"no-layers.json\"\nnetwork = \"network.json\"";
+  const ProgramResult result = run_skippipe("launch " + write_run(sections));
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_EQ(metrics().size(), 3u);
+  const ProgramResult evaluated = run_skippipe("eval --without 1 --model " + output_folder() + " --tokens " +
+                                               path("tokens/train.tokens") + " --sequence 32 --samples 4");
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
 }
 
 // What only the nodes see: told once, for the node that saw it.
@@ -343,7 +382,7 @@ TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
 TEST_F(RunVerbsTest, MessagesMayBeShorterThanWhatIsComputed) {
   Sections sections;
   sections.network = "wire_dtype = \"bf16\"";
-  expect_refused(sections, "plan.json: made for 24576 bytes of activations per message, but the run file has 12288");
+  expect_refused(sections, "plan.json: made for 24576 bytes of activations per message, but ");
   must_run(
       "plan --wire-dtype bf16 --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 "
       "--model " +
