@@ -86,12 +86,8 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run) {
   return settings;
 }
 
-// Two that compute the same, though one may be for longer texts.
 void check_same_model(const ModelFiles& files, const TrainingRun& run) {
-  ModelConfig found = files.config();
-  found.max_positions = run.model.max_positions;
-  found.initializer_range = run.model.initializer_range;
-  if (!(found == run.model))
+  if (files.config() != run.model)
     throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
                       run.file.model_config.string());
 }
@@ -131,7 +127,7 @@ TrainingSettings TrainingRun::settings() const {
 TrainingRun load_run(const std::filesystem::path& run_file) {
   TrainingRun run;
   run.file = load_run_file(run_file);
-  run.model = load_model_config(run.file.model_config);
+  run.model = load_training_config(run.file.model_config);
   run.network = load_network(run.file.network);
   run.plan = load_plan(run.file.plan);
   check_plan(run);
