@@ -1,13 +1,16 @@
 // The `skippipe` program: parses the command line, runs one verb, turns errors into one line and an exit code.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <iostream>
 
 #include "base/error.h"
+#include "tools/verbs/number_options.h"
 #include "tools/verbs/verbs.h"
 
 int main(int argc, char** argv) {
   using namespace skippipe;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit (ulimit -f) is an error like a full disk, and no death
   CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
   app.require_subcommand(1);
   app.set_version_flag("--version", SKIPPIPE_VERSION);
@@ -28,6 +31,7 @@ int main(int argc, char** argv) {
   add_devices_verb(app);
   add_bench_verb(app);
   add_report_verb(app);
+  require_plain_numbers(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

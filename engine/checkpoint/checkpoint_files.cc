@@ -186,11 +186,9 @@ std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights) {
   return moments;
 }
 
-void write_checkpoint_description(const fs::path& folder, CheckpointManifest manifest, const ModelConfig& config,
+void write_checkpoint_description(const OutputPath& folder, CheckpointManifest manifest, const ModelConfig& config,
                                   const fs::path& tokenizer) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
+  make_folder(folder);
   manifest.files.clear();
   const auto write = [&](const std::string& name, const std::string& content) {
     write_file_atomically(folder / name, content);
@@ -214,7 +212,7 @@ void write_checkpoint_description(const fs::path& folder, CheckpointManifest man
   write_file_atomically(folder / kManifestFile, document.dump(2) + "\n");
 }
 
-CheckpointPartWriter::CheckpointPartWriter(const fs::path& folder, int stage, std::vector<SafeTensor> weights,
+CheckpointPartWriter::CheckpointPartWriter(const OutputPath& folder, int stage, std::vector<SafeTensor> weights,
                                            bool optimizer)
     : folder_(folder), stage_(stage) {
   for (SafeTensor& weight : weights) weight.dtype = SafeDtype::kF32;
@@ -247,7 +245,7 @@ void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
   if (published()) return;
   try {
     remove_strays(partial);
-    sync_folder(partial);
+    sync_folder({partial, checkpoint});
   } catch (const FileError&) {
     if (published()) return;  // meanwhile
     throw;
@@ -258,7 +256,7 @@ void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
     error = rename();
   }
   if (error != 0 && !published())
-    throw FileError("{}: cannot rename from {}: {}", checkpoint.string(), partial.string(), std::strerror(error));
+    throw FileError("{}: cannot be given its name: {}", checkpoint.string(), std::strerror(error));
   sync_folder(checkpoint.parent_path());
 }
 

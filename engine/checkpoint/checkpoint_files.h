@@ -69,15 +69,15 @@ std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights);
 
 // Writes manifest.json, config.json and, unless its path is empty, tokenizer.model; creates the folder. Several nodes
 // may write the same. Throws FileError.
-void write_checkpoint_description(const std::filesystem::path& folder, CheckpointManifest manifest,
-                                  const ModelConfig& config, const std::filesystem::path& tokenizer);
+void write_checkpoint_description(const OutputPath& folder, CheckpointManifest manifest, const ModelConfig& config,
+                                  const std::filesystem::path& tokenizer);
 
 // Writes a stage's part, tensor by tensor: all weights in their order, then, with the optimizer's state, both moments
 // of each weight in that order. Nothing stays without finish(). One thread. Throws FileError.
 class CheckpointPartWriter {
  public:
   // `weights`: names and shapes; dtypes are ignored.
-  CheckpointPartWriter(const std::filesystem::path& folder, int stage, std::vector<SafeTensor> weights, bool optimizer);
+  CheckpointPartWriter(const OutputPath& folder, int stage, std::vector<SafeTensor> weights, bool optimizer);
 
   // The next values, in pieces of any size that ends with a tensor or before.
   void write_weights(std::span<const float> values);
@@ -85,7 +85,7 @@ class CheckpointPartWriter {
   void finish();
 
  private:
-  std::filesystem::path folder_;
+  OutputPath folder_;
   int stage_;
   std::unique_ptr<SafetensorsWriter> weights_;
   std::unique_ptr<SafetensorsWriter> moments_;  // null without

@@ -206,7 +206,8 @@ void CheckpointWriter::run() {
 }
 
 void CheckpointWriter::write(uint32_t iteration) {
-  const fs::path folder = partial_checkpoint(settings_.folder / checkpoint_name(iteration));
+  const fs::path checkpoint = settings_.folder / checkpoint_name(iteration);
+  const OutputPath folder(partial_checkpoint(checkpoint), checkpoint);
   CheckpointManifest manifest = settings_.manifest;
   manifest.iteration = iteration;
   write_checkpoint_description(folder, manifest, stage_.config(), settings_.tokenizer);

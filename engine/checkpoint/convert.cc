@@ -195,7 +195,7 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
   require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
-  require_space(out.folder(), bytes);
+  require_space(out.folder().place, bytes);
   for (const auto& [name, content] : files) write_file_atomically(out.folder() / name, content);
   TensorStream stream(model, progress, bytes);
   for (const Shard& shard : shards) {
@@ -222,7 +222,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
   require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
-  require_space(out.folder(), bytes);
+  require_space(out.folder().place, bytes);
   write_checkpoint_description(out.folder(), manifest, model.config(), tokenizer_file);
   TensorStream stream(model, progress, bytes);
   for (const StageLayout& layout : layouts) {
@@ -239,10 +239,12 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
 }
 
 void require_nothing_at(const fs::path& folder) {
+  follow_links(folder);
   if (!is_nothing(folder)) throw FileError("{}: exists, and is not replaced unless that is asked for", folder.string());
 }
 
 void require_model_or_nothing_at(const fs::path& folder) {
+  follow_links(folder);
   if (!is_nothing(folder) && !is_model(folder))
     throw FileError("{}: exists and is no model, so it is not replaced", folder.string());
 }

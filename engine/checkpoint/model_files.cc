@@ -83,7 +83,7 @@ fs::path find_model(const fs::path& path) {
 
 }  // namespace
 
-void write_checkpoint_part(const fs::path& folder, int stage, std::span<const Parameter> parameters, bool optimizer) {
+void write_checkpoint_part(const OutputPath& folder, int stage, std::span<const Parameter> parameters, bool optimizer) {
   std::vector<SafeTensor> weights;
   for (const Parameter& parameter : parameters)
     weights.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});

@@ -24,8 +24,7 @@ namespace skippipe {
 
 // Writes a stage's part of a checkpoint from memory of the host: the weights, with the optimizer's state the moments as
 // well. Throws FileError.
-void write_checkpoint_part(const std::filesystem::path& folder, int stage, std::span<const Parameter> parameters,
-                           bool optimizer);
+void write_checkpoint_part(const OutputPath& folder, int stage, std::span<const Parameter> parameters, bool optimizer);
 
 // The model of a folder, memory-mapped. Immutable, so any thread may use it.
 class ModelFiles {

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "comm/transport/shaped_transport.h"
 #include "engine/model/device.h"
@@ -124,7 +125,7 @@ class RunTeller {
 
   RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger)
       : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
-    std::filesystem::create_directories(run.file.output);
+    make_folder(run.file.output);
     if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
     write_run_description(run, backend);
     metrics_.emplace(run.file.output / "metrics.jsonl", run.first_iteration, logger);

@@ -152,6 +152,35 @@ TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
     EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
 }
 
+TEST_F(DataVerbsTest, NumbersThatAreNoneAreNamedAndNeverWrap) {
+  const auto expect_wrong_use = [&](const std::string& arguments, const std::string& part) {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 2) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part)) << arguments;
+  };
+  for (const std::string number :
+       {"-1", "1e3", "0x10", "99999999999999999999", "'1 2'", "' 1'", "+1", "7x", "''", "1.5"}) {
+    const std::string bare = number.front() == '\'' ? number.substr(1, number.size() - 2) : number;
+    for (const std::string option :
+         {"tokenize --tokenizer x --out y z --seed", "tokenizer --vocabulary 300 --out x y --seed",
+          "tokenize --tokenizer x --out y z --document-lines", "eval --model x --tokens y --sequence 8 --samples",
+          "generate --model x --prompt y --seed", "plan --network x --stages 2 --microbatches 2 --seed"})
+      expect_wrong_use(option + " " + number, "found '" + bare + "', expected a whole number from 0 to");
+  }
+  for (const std::string number : {"1e3", "0x10", "99999999999999999999", "'1 2'", "8z"}) {
+    expect_wrong_use("eval --model x --tokens y --sequence " + number, "expected a whole number");
+    expect_wrong_use("eval --model x --tokens y --sequence 8 --without 1," + number, "expected a whole number");
+    expect_wrong_use("train x --node " + number, "expected a whole number");
+  }
+  for (const std::string number : {"nan", "inf", "0x1p-1", "1e999", "0.1x", "' 0.1'"})
+    expect_wrong_use("tokenize --tokenizer x --out y z --validation-share " + number, "expected a number");
+  for (const std::string size : {"-1", "-1GB", "0x10", "99999999999999999999", "'1 GB'", "1.5GB"})
+    expect_wrong_use("convert x --out y --max-shard-size " + size, "expected a whole number with or without a unit");
+  // Plain decimals, also with zeros in front: no other base.
+  expect_refused("eval --model @/none --tokens y --sequence 010 --samples 18446744073709551615", "none");
+  expect_refused("convert @/none --out y --max-shard-size 2GB", "none");
+}
+
 TEST_F(DataVerbsTest, HelpShowsAnExample) {
   for (const std::string verb : {"tokenizer", "tokenize", "plan", "simulate", "probe", "train", "launch", "eval",
                                  "generate", "convert", "inspect"})
