@@ -58,12 +58,16 @@ class TensorStream {
   // Calls write(values) with each piece of the tensor.
   template <typename Write>
   void copy(const SafeTensor& tensor, const Write& write) {
-    model_.stream_f32(tensor, buffer_, [&](std::span<const float> values) {
+    std::string problem = model_.stream_f32(tensor, buffer_, [&](std::span<const float> values) {
       write(values);
       bytes_ += values.size() * static_cast<size_t>(safe_dtype_bytes(tensor.dtype));
       if (progress_) progress_(bytes_, total_bytes_);
     });
+    if (!problem.empty()) problems_.push_back(std::move(problem));
   }
+
+  // What is not finite, a line for each tensor.
+  const std::vector<std::string>& problems() const { return problems_; }
 
  private:
   const ModelFiles& model_;
@@ -71,6 +75,7 @@ class TensorStream {
   uint64_t total_bytes_;
   uint64_t bytes_ = 0;
   std::vector<float> buffer_;
+  std::vector<std::string> problems_;
 };
 
 struct Shard {
@@ -181,8 +186,8 @@ bool is_nothing(const fs::path& path) {
 
 }  // namespace
 
-void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, const HuggingFaceOutput& output,
-                              const ConvertProgress& progress) {
+std::vector<std::string> write_hugging_face_model(const fs::path& folder, const ModelFiles& model,
+                                                  const HuggingFaceOutput& output, const ConvertProgress& progress) {
   ModelConfig config = model.config();
   std::map<std::string, std::string> files = tokenizer_files(output.tokenizer, config);
   files["config.json"] = model_config_json(config, torch_name(output.dtype));
@@ -206,10 +211,12 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
     writer.finish();
   }
   out.publish();
+  return stream.problems();
 }
 
-void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std::span<const int> layers_per_stage,
-                            const fs::path& tokenizer, const ConvertProgress& progress) {
+std::vector<std::string> write_model_checkpoint(const fs::path& folder, const ModelFiles& model,
+                                                std::span<const int> layers_per_stage, const fs::path& tokenizer,
+                                                const ConvertProgress& progress) {
   const auto layouts = stage_layouts(model.config(), layers_per_stage);
   fs::path tokenizer_file;
   if (!tokenizer.empty()) {
@@ -236,6 +243,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
     writer.finish();
   }
   out.publish();
+  return stream.problems();
 }
 
 void require_nothing_at(const fs::path& folder) {

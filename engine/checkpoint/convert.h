@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <functional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "engine/checkpoint/model_files.h"
 #include "engine/files/safetensors.h"
@@ -22,18 +24,23 @@ struct HuggingFaceOutput {
   std::filesystem::path tokenizer;
 };
 
+// Both copy values that are not finite as they are, and return a line for each tensor that has some (FiniteCheck): such
+// a model is of no use but to see what went wrong.
+
 // Writes a folder that transformers loads: config.json, generation_config.json, model.safetensors (or several files and
 // their index) and the tokenizer's files. What `folder` was before is gone afterwards; unless all is written, nothing
 // changes. Throws FileError (also where a weight is too large for the dtype), ConfigError.
-void write_hugging_face_model(const std::filesystem::path& folder, const ModelFiles& model,
-                              const HuggingFaceOutput& output, const ConvertProgress& progress = {});
+std::vector<std::string> write_hugging_face_model(const std::filesystem::path& folder, const ModelFiles& model,
+                                                  const HuggingFaceOutput& output,
+                                                  const ConvertProgress& progress = {});
 
 // Writes a checkpoint whose stages have so many layers each. The weights are stored as f32; a checkpoint's iteration,
 // optimizer state and the fields of its run are carried along, another model begins at iteration 0 without optimizer
 // state. `tokenizer` as above, but it must have a SentencePiece model.
-void write_model_checkpoint(const std::filesystem::path& folder, const ModelFiles& model,
-                            std::span<const int> layers_per_stage, const std::filesystem::path& tokenizer,
-                            const ConvertProgress& progress = {});
+std::vector<std::string> write_model_checkpoint(const std::filesystem::path& folder, const ModelFiles& model,
+                                                std::span<const int> layers_per_stage,
+                                                const std::filesystem::path& tokenizer,
+                                                const ConvertProgress& progress = {});
 
 // Throws FileError if there is something at `folder`, other than an empty folder.
 void require_nothing_at(const std::filesystem::path& folder);

@@ -51,12 +51,19 @@ fs::path tokenizer_of(const ModelFiles& model, const Options& options) {
   return copies || model.tokenizer() ? model.folder() : fs::path();
 }
 
+// What was written can be looked at, but is not what whoever asked for it wants.
+void require_finite(const std::vector<std::string>& problems, const std::string& out) {
+  if (problems.empty()) return;
+  const std::string others = problems.size() > 1 ? fmt::format(" (and {} more such tensors)", problems.size() - 1) : "";
+  throw FileError("{}{}; {} is written and has them as they are", problems.front(), others, out);
+}
+
 void convert(const ModelFiles& model, const Options& options, const ConvertProgress& progress) {
   const fs::path tokenizer = tokenizer_of(model, options);
   if (options.to_checkpoint()) {
     const auto cut =
         options.stages > 0 ? even_layers_per_stage(model.config(), options.stages) : options.layers_per_stage;
-    write_model_checkpoint(options.out, model, cut, tokenizer, progress);
+    require_finite(write_model_checkpoint(options.out, model, cut, tokenizer, progress), options.out);
     fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
                tokenizer.empty() ? ", without tokenizer (it would keep a SentencePiece tokenizer.model)" : "");
     return;
@@ -65,7 +72,9 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
   output.dtype = dtype_of(options);
   output.tokenizer = tokenizer;
   if (options.max_shard_bytes > 0) output.max_shard_bytes = options.max_shard_bytes;
-  write_hugging_face_model(options.out, model, output, progress);
+  require_finite(write_hugging_face_model(options.out, model, output, progress), options.out);
+  for (const std::string& objection : transformers_objections(model.config()))
+    fmt::print(stderr, "{}: transformers 5 will not load it: {}\n", options.out, objection);
   fmt::print("{}: a Hugging Face model, {} as {}{}\n", options.out,
              format_bytes(static_cast<uint64_t>(model.config().parameters() * safe_dtype_bytes(output.dtype))),
              safe_dtype_name(output.dtype), tokenizer.empty() ? ", without tokenizer" : "");
