@@ -222,7 +222,7 @@ nlohmann::ordered_json fields_of(const ModelConfig& config) {
   return fields;
 }
 
-// So that transformers 4, which passes over rope_parameters, and 5 read the same.
+// So that transformers 4, which passes over rope_parameters and over rope_theta in rope_scaling, and 5 read the same.
 void spell_rope_twice(nlohmann::ordered_json& document, const ModelConfig& config) {
   const nlohmann::ordered_json now = fields_of(config);
   const auto is_filled = [&](const char* key) { return document.contains(key) && !document[key].empty(); };
@@ -230,7 +230,8 @@ void spell_rope_twice(nlohmann::ordered_json& document, const ModelConfig& confi
     for (const char* key : {"rope_theta", "rope_scaling"})
       if (!is_filled(key)) document[key] = now[key];
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    if (!is_filled(key) || !document[key].is_object()) continue;
+    if (!is_filled(key)) continue;
+    if (document[key].contains("rope_theta") && !is_filled("rope_theta")) document["rope_theta"] = now["rope_theta"];
     if (!document[key].contains("rope_type") && !document[key].contains("type")) document[key]["rope_type"] = "default";
     if (config.rope_scaling)
       document[key]["original_max_position_embeddings"] = config.rope_scaling->original_max_position_embeddings;

@@ -184,6 +184,9 @@ TEST(ModelConfig, WritesWhatEveryTransformersReads) {
   EXPECT_TRUE(written["rms_norm_eps"].is_number_float());
   EXPECT_EQ(written["max_position_embeddings"], 2048);
   document = good_document();
+  document.erase("rope_theta");
+  document["rope_scaling"] = {{"rope_type", "default"}, {"rope_theta", 77.0}};
+  EXPECT_EQ(json::parse(model_config_json(parse(document)))["rope_theta"], 77.0);
   document["rope_scaling"] = json::object();
   EXPECT_TRUE(json::parse(model_config_json(parse(document)))["rope_scaling"].is_null());
 }
