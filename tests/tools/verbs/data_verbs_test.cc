@@ -61,6 +61,15 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
       "without 1, 2");
   EXPECT_THAT(read_file(folder_ / "eval.json"), HasSubstr("\"label\": \"1 of 3 left out at random\""));
 
+  // An LM head of the largest numbers there are: finite, but not what it computes.
+  expect_ok("convert @/run --out @/large --tokenizer none", "");
+  std::string weights = read_file(folder_ / "large/model.safetensors");
+  for (size_t end = weights.size(), i = end - size_t{300} * 16 * 4; i < end; i += 4)
+    weights.replace(i, 4, std::string("\xff\xff\x7f\x7f", 4));
+  folder_.write("large/model.safetensors", weights);
+  expect_refused("eval --model @/large --stages 1 --tokens @/tokens/validation.tokens --sequence 16 --samples 8",
+                 "all 1 stages: the loss is not a number, expected a finite number");
+
   expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
                  "stage 0 cannot be left out");
   expect_refused("eval --model @/run --tokens @/text --sequence 16", "text: not a token shard");
