@@ -7,21 +7,18 @@
 
 #include <cerrno>
 #include <cstring>
-#include <utility>
+#include <system_error>
 
 #include "base/error.h"
+#include "base/file_writer.h"
 
 namespace skippipe {
 namespace {
 
-// Errors name `told`: the file that the user knows, where `path` is only on the way to it.
 class Descriptor {
  public:
-  Descriptor(const std::filesystem::path& path, int flags, const std::filesystem::path& told, mode_t mode = 0)
-      : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
-    if (fd_ < 0)
-      throw FileError("{}: cannot {}: {}", told.string(), (flags & O_CREAT) != 0 ? "create" : "open",
-                      std::strerror(errno));
+  Descriptor(const OutputPath& path, int flags) : fd_(open(path.place.c_str(), flags | O_CLOEXEC)) {
+    if (fd_ < 0) throw FileError("{}: cannot open: {}", path.name.string(), std::strerror(errno));
   }
   ~Descriptor() { close(fd_); }
   Descriptor(const Descriptor&) = delete;
@@ -39,18 +36,26 @@ uint64_t regular_file_size(const Descriptor& file, const std::filesystem::path& 
   return static_cast<uint64_t>(info.st_size);
 }
 
-void sync_descriptor(const Descriptor& file, const std::filesystem::path& path) {
-  if (fsync(file.get()) != 0) throw FileError("{}: cannot sync: {}", path.string(), std::strerror(errno));
+// A link that leads nowhere, in the path or above it; empty: none.
+std::filesystem::path dangling_link(const std::filesystem::path& path) {
+  std::error_code error;
+  for (std::filesystem::path part = path; !part.empty(); part = part.parent_path()) {
+    if (std::filesystem::is_symlink(part, error) && !std::filesystem::exists(part, error)) return part;
+    if (part == part.parent_path()) break;
+  }
+  return {};
 }
 
-std::filesystem::path folder_of(const std::filesystem::path& path) {
-  return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+[[noreturn]] void refuse_dangling(const std::filesystem::path& link) {
+  std::error_code ignored;
+  throw FileError("{}: a link to '{}', which is not there", link.string(),
+                  std::filesystem::read_symlink(link, ignored).string());
 }
 
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
-  const Descriptor file(path, O_RDONLY, path);
+  const Descriptor file(path, O_RDONLY);
   const uint64_t size = regular_file_size(file, path);
   if (size > max_bytes) throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
   std::string content(size, '\0');
@@ -65,46 +70,35 @@ std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   return content;
 }
 
-void sync_folder(const std::filesystem::path& folder) {
-  sync_descriptor(Descriptor(folder, O_RDONLY | O_DIRECTORY, folder), folder);
+void sync_folder(const OutputPath& folder) {
+  const Descriptor file(folder, O_RDONLY | O_DIRECTORY);
+  if (fsync(file.get()) != 0) throw FileError("{}: cannot sync: {}", folder.name.string(), std::strerror(errno));
 }
 
-std::filesystem::path temporary_path(const std::filesystem::path& path) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp." + std::to_string(gettid());
-  return temporary;
+std::filesystem::path follow_links(const std::filesystem::path& path) {
+  if (const auto link = dangling_link(path); !link.empty()) refuse_dangling(link);
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error)) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) throw FileError("{}: cannot follow the link: {}", path.string(), error.message());
+  return target;
 }
 
-void publish_file(const std::filesystem::path& temporary, const std::filesystem::path& path) {
-  sync_descriptor(Descriptor(temporary, O_RDONLY, path), path);
-  if (std::rename(temporary.c_str(), path.c_str()) != 0)
-    throw FileError("{}: cannot be replaced: {}", path.string(), std::strerror(errno));
-  sync_folder(folder_of(path));
+void make_folder(const OutputPath& folder) {
+  if (const auto link = dangling_link(folder.place); !link.empty()) refuse_dangling(link);
+  std::error_code error;
+  std::filesystem::create_directories(folder.place, error);
+  if (error) throw FileError("{}: cannot create: {}", folder.name.string(), error.message());
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
-  const std::filesystem::path temporary = temporary_path(path);
-  try {
-    {
-      const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC, path, 0644);
-      size_t done = 0;
-      while (done < content.size()) {
-        const ssize_t n = write(file.get(), content.data() + done, content.size() - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) throw FileError("{}: cannot write: {}", path.string(), std::strerror(errno));
-        done += static_cast<size_t>(n);
-      }
-    }
-    publish_file(temporary, path);
-  } catch (const FileError&) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
-    throw;
-  }
+void write_file_atomically(const OutputPath& path, std::string_view content) {
+  FileWriter writer(path);
+  writer.write(std::as_bytes(std::span(content)));
+  writer.publish();
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file(path, O_RDONLY, path);
+  const Descriptor file(path, O_RDONLY);
   size_ = regular_file_size(file, path);
   if (size_ == 0) return;
   void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);

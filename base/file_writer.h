@@ -7,14 +7,19 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
+
+#include "base/file.h"
 
 namespace skippipe {
 
 // Collects the file under a temporary name in the same folder; publish() syncs and renames. Without publish() the
-// temporary is removed and `path` stays as it was. One thread. Every member throws FileError.
+// temporary is removed and `path` stays as it was. A link is followed. One thread. Every member throws FileError, which
+// names `path` and never the temporary.
 class FileWriter {
  public:
-  explicit FileWriter(std::filesystem::path path);
+  // Throws also where there is something at the path that is no regular file.
+  explicit FileWriter(const OutputPath& path);
   ~FileWriter();
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
@@ -26,12 +31,15 @@ class FileWriter {
   void publish();
 
  private:
+  [[noreturn]] void fail(const char* what) const;  // of errno
+
   struct Close {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };
 
+  std::string name_;
   std::filesystem::path path_;
-  std::filesystem::path temporary_;
+  std::filesystem::path temporary_;  // empty: published
   std::unique_ptr<std::FILE, Close> file_;
   uint64_t bytes_written_ = 0;
 };

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+
+#include "base/file.h"
 
 namespace skippipe {
 
 // Collects the files in a folder with a temporary name beside it; publish() syncs and renames. Without publish() the
-// temporary folder is removed and `path` stays as it was. One thread. Every member throws FileError.
+// temporary folder is removed and `path` stays as it was. A link is followed. One thread. Every member throws
+// FileError, which names `path` and not the temporary folder.
 class FolderWriter {
  public:
   // Creates the temporary folder, and those above it that are missing.
@@ -16,11 +20,12 @@ class FolderWriter {
   FolderWriter& operator=(const FolderWriter&) = delete;
 
   // Where to write the files; each must be synced by whoever writes it.
-  const std::filesystem::path& folder() const { return temporary_; }
+  OutputPath folder() const { return {temporary_, name_}; }
   // What `path` was before, if anything, is gone afterwards.
   void publish();
 
  private:
+  std::filesystem::path name_;  // as the user gave it
   std::filesystem::path path_;
   std::filesystem::path temporary_;
 };

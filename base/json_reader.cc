@@ -29,8 +29,10 @@ std::string describe(const nlohmann::json& value) {
 
 }  // namespace
 
+std::string JsonReader::found() const { return describe(*value_); }
+
 void JsonReader::fail(const std::string& expected) const {
-  throw FileError("{}: found {}, expected {}", where_, describe(*value_), expected);
+  throw FileError("{}: found {}, expected {}", where_, found(), expected);
 }
 
 bool JsonReader::has(const std::string& key) const { return value_->is_object() && value_->contains(key); }

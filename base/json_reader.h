@@ -39,6 +39,8 @@ class JsonReader {
   double get_double(const std::string& key, double fallback, double low, double high) const;
   int64_t get_int(const std::string& key, int64_t fallback, int64_t low, int64_t high) const;
 
+  // The value as messages show it: short.
+  std::string found() const;
   // Throws FileError saying `expected` and what is here instead.
   [[noreturn]] void fail(const std::string& expected) const;
   // "file: stages[2]"

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "tools/processes/process_settings.h"
+#include "tools/verbs/number_options.h"
 #include "tools/verbs/verbs.h"
 
 int main(int argc, char** argv) {
@@ -30,6 +31,7 @@ int main(int argc, char** argv) {
   add_devices_verb(app);
   add_bench_verb(app);
   add_report_verb(app);
+  require_plain_numbers(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -203,11 +203,9 @@ std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights) {
   return moments;
 }
 
-void write_checkpoint_description(const fs::path& folder, CheckpointManifest manifest, const ModelConfig& config,
+void write_checkpoint_description(const OutputPath& folder, CheckpointManifest manifest, const ModelConfig& config,
                                   const CompanionFiles& companions) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
+  make_folder(folder);
   manifest.files.clear();
   CompanionFiles files = companions;
   files[kConfigFile].content = model_config_json(config);
@@ -230,7 +228,7 @@ void write_checkpoint_description(const fs::path& folder, CheckpointManifest man
   write_file_atomically(folder / kManifestFile, document.dump(2) + "\n");
 }
 
-CheckpointPartWriter::CheckpointPartWriter(const fs::path& folder, int stage, std::vector<SafeTensor> weights,
+CheckpointPartWriter::CheckpointPartWriter(const OutputPath& folder, int stage, std::vector<SafeTensor> weights,
                                            bool optimizer)
     : folder_(folder), stage_(stage) {
   for (SafeTensor& weight : weights) weight.dtype = SafeDtype::kF32;
@@ -263,7 +261,7 @@ void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
   if (published()) return;
   try {
     remove_strays(partial);
-    sync_folder(partial);
+    sync_folder({partial, checkpoint});
   } catch (const FileError&) {
     if (published()) return;  // meanwhile
     throw;
@@ -274,7 +272,7 @@ void publish_checkpoint(const fs::path& partial, const fs::path& checkpoint) {
     error = rename();
   }
   if (error != 0 && !published())
-    throw FileError("{}: cannot rename from {}: {}", checkpoint.string(), partial.string(), std::strerror(error));
+    throw FileError("{}: cannot be given its name: {}", checkpoint.string(), std::strerror(error));
   sync_folder(checkpoint.parent_path());
 }
 

@@ -75,15 +75,15 @@ std::vector<SafeTensor> moment_tensors(std::span<const SafeTensor> weights);
 
 // Writes manifest.json, config.json and the companions; creates the folder. Several nodes may write the same. Throws
 // FileError.
-void write_checkpoint_description(const std::filesystem::path& folder, CheckpointManifest manifest,
-                                  const ModelConfig& config, const CompanionFiles& companions);
+void write_checkpoint_description(const OutputPath& folder, CheckpointManifest manifest, const ModelConfig& config,
+                                  const CompanionFiles& companions);
 
 // Writes a stage's part, tensor by tensor: all weights in their order, then, with the optimizer's state, both moments
 // of each weight in that order. Nothing stays without finish(). One thread. Throws FileError.
 class CheckpointPartWriter {
  public:
   // `weights`: names and shapes; dtypes are ignored.
-  CheckpointPartWriter(const std::filesystem::path& folder, int stage, std::vector<SafeTensor> weights, bool optimizer);
+  CheckpointPartWriter(const OutputPath& folder, int stage, std::vector<SafeTensor> weights, bool optimizer);
 
   // The next values, in pieces of any size that ends with a tensor or before.
   void write_weights(std::span<const float> values);
@@ -91,7 +91,7 @@ class CheckpointPartWriter {
   void finish();
 
  private:
-  std::filesystem::path folder_;
+  OutputPath folder_;
   int stage_;
   std::unique_ptr<SafetensorsWriter> weights_;
   std::unique_ptr<SafetensorsWriter> moments_;  // null without

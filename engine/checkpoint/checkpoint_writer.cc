@@ -117,6 +117,7 @@ void CheckpointWriter::snapshot(uint32_t iteration) {
   }
   finish(context);
   pending_ = iteration;
+  refused_.reset();
   error_.clear();
   changed_.notify_all();
 }
@@ -134,6 +135,11 @@ bool CheckpointWriter::written(uint32_t iteration) const {
 std::string CheckpointWriter::last_error() const {
   const std::lock_guard lock(mutex_);
   return error_;
+}
+
+bool CheckpointWriter::refused(uint32_t iteration) const {
+  const std::lock_guard lock(mutex_);
+  return refused_ == iteration;
 }
 
 void CheckpointWriter::publish(uint32_t iteration) {
@@ -169,16 +175,21 @@ void CheckpointWriter::run() {
       const uint32_t iteration = *pending_;
       writing_ = true;
       lock.unlock();
-      std::string error;
+      std::string error = non_finite_state(snapshot_);
+      const bool refused = !error.empty();
       try {
-        write(iteration);
+        if (!refused) write(iteration);
       } catch (const std::exception& failure) {
         error = failure.what();
       }
       lock.lock();
       writing_ = false;
       error_ = error;
-      if (error.empty()) {
+      if (refused) {
+        pending_.reset();
+        refused_ = iteration;
+        logger_->warn("the checkpoint of iteration {} is not written: {}", iteration, error);
+      } else if (error.empty()) {
         pending_.reset();
         last_written_ = iteration;
         if (due(iteration)) progress_.add(iteration, settings_.interval);
@@ -206,7 +217,8 @@ void CheckpointWriter::run() {
 }
 
 void CheckpointWriter::write(uint32_t iteration) {
-  const fs::path folder = partial_checkpoint(settings_.folder / checkpoint_name(iteration));
+  const fs::path checkpoint = settings_.folder / checkpoint_name(iteration);
+  const OutputPath folder(partial_checkpoint(checkpoint), checkpoint);
   CheckpointManifest manifest = settings_.manifest;
   manifest.iteration = iteration;
   manifest.samples = settings_.data.samples_before(iteration);

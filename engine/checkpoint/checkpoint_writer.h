@@ -72,6 +72,8 @@ class CheckpointWriter {
   // The part of this iteration is written; or why it could not be, at the last attempt.
   bool written(uint32_t iteration) const;
   std::string last_error() const;
+  // The state of this iteration is not finite, so that it replaces no checkpoint: last_error says what.
+  bool refused(uint32_t iteration) const;
   // All nodes have written it: makes it a checkpoint and removes what need not be kept. Done once idle().
   void publish(uint32_t iteration);
   uint32_t published() const;  // iteration of the newest; 0: none
@@ -98,6 +100,7 @@ class CheckpointWriter {
   std::string error_;  // of the last attempt; empty after a success
   CheckpointProgress progress_;
   uint32_t last_written_ = 0;
+  std::optional<uint32_t> refused_;
   std::deque<uint32_t> to_publish_;
   bool publishing_ = false;
   uint32_t published_ = 0;

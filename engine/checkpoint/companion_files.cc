@@ -56,13 +56,10 @@ CompanionFiles read_companions(const fs::path& folder) {
   return files;
 }
 
-void write_companions(const fs::path& folder, const CompanionFiles& files) {
+void write_companions(const OutputPath& folder, const CompanionFiles& files) {
   for (const auto& [name, file] : files) {
-    const fs::path path = folder / name;
-    std::error_code error;
-    fs::create_directories(path.parent_path(), error);
-    if (error) throw FileError("{}: cannot create: {}", path.parent_path().string(), error.message());
-    write_file_atomically(path, file.content);
+    if (const fs::path subfolder = fs::path(name).parent_path(); !subfolder.empty()) make_folder(folder / subfolder);
+    write_file_atomically(folder / name, file.content);
   }
 }
 

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/file.h"
+
 namespace skippipe {
 
 struct CompanionFile {
@@ -28,7 +30,7 @@ bool is_companion(std::string_view name);
 // LFS in place of the file, or JSON that is none.
 CompanionFiles read_companions(const std::filesystem::path& folder);
 // Creates the folder of chat templates where it takes one. Throws FileError.
-void write_companions(const std::filesystem::path& folder, const CompanionFiles& files);
+void write_companions(const OutputPath& folder, const CompanionFiles& files);
 
 std::vector<std::string> companion_names(const CompanionFiles& files);
 // Something to make tokens with is among them.

@@ -58,12 +58,16 @@ class TensorStream {
   // Calls write(values) with each piece of the tensor.
   template <typename Write>
   void copy(const SafeTensor& tensor, const Write& write) {
-    model_.stream_f32(tensor, buffer_, [&](std::span<const float> values) {
+    std::string problem = model_.stream_f32(tensor, buffer_, [&](std::span<const float> values) {
       write(values);
       bytes_ += values.size() * static_cast<size_t>(safe_dtype_bytes(tensor.dtype));
       if (progress_) progress_(bytes_, total_bytes_);
     });
+    if (!problem.empty()) problems_.push_back(std::move(problem));
   }
+
+  // What is not finite, a line for each tensor.
+  const std::vector<std::string>& problems() const { return problems_; }
 
  private:
   const ModelFiles& model_;
@@ -71,6 +75,7 @@ class TensorStream {
   uint64_t total_bytes_;
   uint64_t bytes_ = 0;
   std::vector<float> buffer_;
+  std::vector<std::string> problems_;
 };
 
 struct Shard {
@@ -177,8 +182,8 @@ bool is_nothing(const fs::path& path) {
 
 }  // namespace
 
-void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, const HuggingFaceOutput& output,
-                              const ConvertProgress& progress) {
+std::vector<std::string> write_hugging_face_model(const fs::path& folder, const ModelFiles& model,
+                                                  const HuggingFaceOutput& output, const ConvertProgress& progress) {
   ModelConfig config = model.config();
   CompanionFiles files = output.companions;
   check_tokenizer(files, config);
@@ -193,7 +198,7 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
   require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
-  require_space(out.folder(), bytes);
+  require_space(out.folder().place, bytes);
   write_companions(out.folder(), files);
   TensorStream stream(model, progress, bytes);
   for (const Shard& shard : shards) {
@@ -204,10 +209,12 @@ void write_hugging_face_model(const fs::path& folder, const ModelFiles& model, c
     writer.finish();
   }
   out.publish();
+  return stream.problems();
 }
 
-void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std::span<const int> layers_per_stage,
-                            const CompanionFiles& companions, const ConvertProgress& progress) {
+std::vector<std::string> write_model_checkpoint(const fs::path& folder, const ModelFiles& model,
+                                                std::span<const int> layers_per_stage, const CompanionFiles& companions,
+                                                const ConvertProgress& progress) {
   const auto layouts = stage_layouts(model.config(), layers_per_stage);
   check_tokenizer(companions, model.config());
   const CheckpointManifest manifest = manifest_of(model, layers_per_stage);
@@ -216,7 +223,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
   require_intact(model, progress, bytes);
 
   FolderWriter out(folder);
-  require_space(out.folder(), bytes);
+  require_space(out.folder().place, bytes);
   write_checkpoint_description(out.folder(), manifest, model.config(), companions);
   TensorStream stream(model, progress, bytes);
   for (const StageLayout& layout : layouts) {
@@ -230,6 +237,7 @@ void write_model_checkpoint(const fs::path& folder, const ModelFiles& model, std
     writer.finish();
   }
   out.publish();
+  return stream.problems();
 }
 
 std::vector<std::string> left_behind(const ModelFiles& model) {
@@ -248,10 +256,12 @@ std::vector<std::string> left_behind(const ModelFiles& model) {
 }
 
 void require_nothing_at(const fs::path& folder) {
+  follow_links(folder);
   if (!is_nothing(folder)) throw FileError("{}: exists, and is not replaced unless that is asked for", folder.string());
 }
 
 void require_model_or_nothing_at(const fs::path& folder) {
+  follow_links(folder);
   if (!is_nothing(folder) && !is_model(folder))
     throw FileError("{}: exists and is no model, so it is not replaced", folder.string());
 }

@@ -24,21 +24,25 @@ struct HuggingFaceOutput {
   CompanionFiles companions;                 // they go along; see below
 };
 
+// Both copy values that are not finite as they are, and return a line for each tensor that has some (FiniteCheck): such
+// a model is of no use but to see what went wrong.
+
 // Writes a folder that transformers loads: config.json, generation_config.json, model.safetensors (or several files and
 // their index) and the companions. Where these have a SentencePiece tokenizer.model and nothing else about tokens, the
 // other files of its tokenizer are made (hugging_face_tokenizer.h), and config.json learns from it where texts begin
 // and end, unless it knows. What `folder` was before is gone afterwards; unless all is written, nothing changes. Throws
 // FileError (also where a weight is too large for the dtype), ConfigError (also for a tokenizer that such files can't
 // express).
-void write_hugging_face_model(const std::filesystem::path& folder, const ModelFiles& model,
-                              const HuggingFaceOutput& output, const ConvertProgress& progress = {});
+std::vector<std::string> write_hugging_face_model(const std::filesystem::path& folder, const ModelFiles& model,
+                                                  const HuggingFaceOutput& output,
+                                                  const ConvertProgress& progress = {});
 
 // Writes a checkpoint whose stages have so many layers each. The weights are stored as f32; a checkpoint's iteration,
 // optimizer state and the fields of its run are carried along, another model begins at iteration 0 without optimizer
 // state. The companions are checked as above and go along as they are.
-void write_model_checkpoint(const std::filesystem::path& folder, const ModelFiles& model,
-                            std::span<const int> layers_per_stage, const CompanionFiles& companions,
-                            const ConvertProgress& progress = {});
+std::vector<std::string> write_model_checkpoint(const std::filesystem::path& folder, const ModelFiles& model,
+                                                std::span<const int> layers_per_stage, const CompanionFiles& companions,
+                                                const ConvertProgress& progress = {});
 
 // Names of what is in the model's folder and never goes into another: neither weights, nor shape, nor a companion.
 std::vector<std::string> left_behind(const ModelFiles& model);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/json_reader.h"
+#include "engine/files/finite_check.h"
 #include "engine/model/parameters.h"
 #include "kernels/copy.h"
 
@@ -83,7 +84,7 @@ fs::path find_model(const fs::path& path) {
 
 }  // namespace
 
-void write_checkpoint_part(const fs::path& folder, int stage, std::span<const Parameter> parameters, bool optimizer) {
+void write_checkpoint_part(const OutputPath& folder, int stage, std::span<const Parameter> parameters, bool optimizer) {
   std::vector<SafeTensor> weights;
   for (const Parameter& parameter : parameters)
     weights.push_back({parameter.name, SafeDtype::kF32, shape_of(parameter.weight)});
@@ -95,6 +96,20 @@ void write_checkpoint_part(const fs::path& folder, int stage, std::span<const Pa
     writer.write_moments(values_of(parameter.second_moment));
   }
   writer.finish();
+}
+
+std::string non_finite_state(std::span<const Parameter> parameters) {
+  const auto problem_of = [](const std::string& name, const Tensor& tensor) {
+    FiniteCheck check;
+    check.look_at(values_of(tensor));
+    return check.finite() ? "" : check.problem({name, SafeDtype::kF32, shape_of(tensor)});
+  };
+  for (const Parameter& parameter : parameters)
+    for (const auto& [name, tensor] : {std::pair(parameter.name, parameter.weight),
+                                       std::pair(first_moment_name(parameter.name), parameter.first_moment),
+                                       std::pair(second_moment_name(parameter.name), parameter.second_moment)})
+      if (std::string problem = problem_of(name, tensor); !problem.empty()) return problem;
+  return {};
 }
 
 ModelFiles::ModelFiles(const fs::path& path, const fs::path& config_path)
@@ -179,12 +194,14 @@ void ModelFiles::read(const std::string& name, const Tensor& tensor, Context& ct
   std::vector<float> piece(static_cast<size_t>(std::min(kPiece, tensor.elements())));
   const Tensor flat = tensor.reshape({tensor.elements()});
   int64_t done = 0;
-  file_of(name).stream_f32(name, shape_of(tensor), piece, [&](std::span<const float> values) {
+  const SafeTensor stored = {name, SafeDtype::kF32, shape_of(tensor)};
+  const std::string problem = stream_f32(stored, piece, [&](std::span<const float> values) {
     const auto count = static_cast<int64_t>(values.size());
     copy(ctx, flat.slice(0, done, count), host_tensor(values));
     finish(ctx);
     done += count;
   });
+  if (!problem.empty()) throw FileError(problem);
 }
 
 bool ModelFiles::repeats_embedding(const std::string& name) const {
@@ -241,9 +258,15 @@ void ModelFiles::require_whole() const {
   if (!found.empty()) throw FileError(found.front());
 }
 
-void ModelFiles::stream_f32(const SafeTensor& tensor, std::span<float> buffer,
-                            const std::function<void(std::span<const float>)>& sink) const {
-  file_of(tensor.name).stream_f32(tensor.name, tensor.shape, buffer, sink);
+std::string ModelFiles::stream_f32(const SafeTensor& tensor, std::span<float> buffer,
+                                   const std::function<void(std::span<const float>)>& sink) const {
+  const SafetensorsFile& file = file_of(tensor.name);
+  FiniteCheck check;
+  file.stream_f32(tensor.name, tensor.shape, buffer, [&](std::span<const float> values) {
+    check.look_at(values);
+    sink(values);
+  });
+  return check.finite() ? "" : fmt::format("{}: {}", file.path().string(), check.problem(tensor));
 }
 
 void ModelFiles::load(std::span<const Parameter> parameters, Context& ctx) const {

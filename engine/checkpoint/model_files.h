@@ -24,8 +24,11 @@ namespace skippipe {
 
 // Writes a stage's part of a checkpoint from memory of the host: the weights, with the optimizer's state the moments as
 // well. Throws FileError.
-void write_checkpoint_part(const std::filesystem::path& folder, int stage, std::span<const Parameter> parameters,
-                           bool optimizer);
+void write_checkpoint_part(const OutputPath& folder, int stage, std::span<const Parameter> parameters, bool optimizer);
+
+// What a checkpoint of these parameters could not be resumed from, in memory of the host: the first weight or moment
+// that has values that are not finite; empty: none.
+std::string non_finite_state(std::span<const Parameter> parameters);
 
 // The model of a folder, memory-mapped. Immutable, so any thread may use it.
 class ModelFiles {
@@ -50,13 +53,14 @@ class ModelFiles {
   void require_whole() const;
 
   const std::vector<std::unique_ptr<SafetensorsFile>>& files() const { return files_; }
-  // Reads a tensor piece by piece, see SafetensorsFile::stream_f32.
-  void stream_f32(const SafeTensor& tensor, std::span<float> buffer,
-                  const std::function<void(std::span<const float>)>& sink) const;
+  // Reads a tensor piece by piece, see SafetensorsFile::stream_f32. Returns what is wrong with its values
+  // (FiniteCheck), naming the file; empty: all are finite.
+  [[nodiscard]] std::string stream_f32(const SafeTensor& tensor, std::span<float> buffer,
+                                       const std::function<void(std::span<const float>)>& sink) const;
 
   // Reads the weights of a stage's parameters, F32, F16 or BF16, to where they lie; waits for ctx's stream. Throws
-  // FileError naming file, tensor, what was found and expected; also where a file of a checkpoint has changed, or the
-  // model has tensors that this one would ignore.
+  // FileError naming file, tensor, what was found and expected; also where a file of a checkpoint has changed, the
+  // model has tensors that this one would ignore, or a weight is not finite.
   void load(std::span<const Parameter> parameters, Context& ctx) const;
   // Reads the moments, too; of a checkpoint with the optimizer's state.
   void load_training_state(std::span<const Parameter> parameters, Context& ctx) const;

@@ -248,14 +248,14 @@ bool SafetensorsFile::equal(size_t index, const SafetensorsFile& other, size_t o
   return true;
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
+SafetensorsWriter::SafetensorsWriter(const OutputPath& path, std::vector<SafeTensor> tensors,
                                      const std::map<std::string, std::string>& metadata)
-    : path_(path), tensors_(std::move(tensors)), file_(path), hash_(XXH3_createState()) {
+    : name_(path.name), tensors_(std::move(tensors)), file_(path), hash_(XXH3_createState()) {
   XXH3_64bits_reset(hash_.get());
   std::set<std::string_view> names = {kMetadataKey};
   for (const SafeTensor& tensor : tensors_)
     if (!names.insert(tensor.name).second)
-      throw FileError("{}: two tensors are named '{}'", path.string(), tensor.name);
+      throw FileError("{}: two tensors are named '{}'", name_.string(), tensor.name);
   const std::string header = header_of(tensors_, metadata);
   const uint64_t header_bytes = header.size();
   append(std::as_bytes(std::span(&header_bytes, 1)));
@@ -274,27 +274,27 @@ uint64_t SafetensorsWriter::xxh3() const { return XXH3_64bits_digest(hash_.get()
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   if (bytes.empty()) return;
-  SKP_CHECK(next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
+  SKP_CHECK(next_ < tensors_.size(), "{}: more than {} tensors", name_.string(), tensors_.size());
   const SafeTensor& tensor = tensors_[next_];
   SKP_CHECK(bytes.size() <= tensor.bytes() - written_bytes_, "{}: {} bytes for tensor '{}', which has {} left",
-            path_.string(), bytes.size(), tensor.name, tensor.bytes() - written_bytes_);
+            name_.string(), bytes.size(), tensor.name, tensor.bytes() - written_bytes_);
   append(bytes);
   written_bytes_ += bytes.size();
   skip_complete();
 }
 
 void SafetensorsWriter::write(std::span<const float> values) {
-  SKP_CHECK(values.empty() || next_ < tensors_.size(), "{}: more than {} tensors", path_.string(), tensors_.size());
+  SKP_CHECK(values.empty() || next_ < tensors_.size(), "{}: more than {} tensors", name_.string(), tensors_.size());
   if (values.empty() || tensors_[next_].dtype == SafeDtype::kF32) return write(std::as_bytes(values));
   const SafeTensor& tensor = tensors_[next_];
-  SKP_CHECK(is_float(tensor.dtype), "{}: values for tensor '{}'", path_.string(), tensor.name);
+  SKP_CHECK(is_float(tensor.dtype), "{}: values for tensor '{}'", name_.string(), tensor.name);
   const bool f16 = tensor.dtype == SafeDtype::kF16;
   narrowed_.resize(values.size());
   for (size_t i = 0; i < values.size(); ++i) {
     narrowed_[i] = f16 ? float_to_f16(values[i]) : float_to_bf16(values[i]);
     const bool infinite = (narrowed_[i] & 0x7fffu) == (f16 ? 0x7c00u : 0x7f80u);
     if (infinite && std::isfinite(values[i]))
-      throw FileError("{}: tensor '{}' holds {}, which is too large for {}", path_.string(), tensor.name, values[i],
+      throw FileError("{}: tensor '{}' holds {}, which is too large for {}", name_.string(), tensor.name, values[i],
                       safe_dtype_name(tensor.dtype));
   }
   write(std::as_bytes(std::span(narrowed_)));
@@ -308,7 +308,7 @@ void SafetensorsWriter::skip_complete() {
 }
 
 void SafetensorsWriter::finish() {
-  SKP_CHECK(next_ == tensors_.size(), "{}: {} of {} tensors were written", path_.string(), next_, tensors_.size());
+  SKP_CHECK(next_ == tensors_.size(), "{}: {} of {} tensors were written", name_.string(), next_, tensors_.size());
   file_.publish();
 }
 

@@ -80,7 +80,7 @@ class SafetensorsFile {
 class SafetensorsWriter {
  public:
   // The tensors that will be written, in their order. Throws FileError on a repeated or reserved name.
-  SafetensorsWriter(const std::filesystem::path& path, std::vector<SafeTensor> tensors,
+  SafetensorsWriter(const OutputPath& path, std::vector<SafeTensor> tensors,
                     const std::map<std::string, std::string>& metadata = {});
 
   // The bytes of the next tensor, all of them or the next piece of them.
@@ -101,7 +101,7 @@ class SafetensorsWriter {
   void append(std::span<const std::byte> bytes);
   void skip_complete();
 
-  std::filesystem::path path_;
+  std::filesystem::path name_;
   std::vector<SafeTensor> tensors_;
   size_t next_ = 0;             // the tensor being written
   uint64_t written_bytes_ = 0;  // of it

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/random.h"
 
 namespace skippipe {
@@ -29,9 +30,7 @@ TokenizedText tokenize_text(const std::filesystem::path& folder, const Tokenizer
   const int32_t eos = special_id(tokenizer.eos_id(), "EOS");
   const int32_t bos = options.bos ? special_id(tokenizer.bos_id(), "BOS") : 0;
   const auto vocabulary = static_cast<uint32_t>(tokenizer.vocabulary_size());
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw FileError("{}: cannot create: {}", folder.string(), error.message());
+  make_folder(folder);
   TokenShardWriter train(folder / kTrainShard, vocabulary, tokenizer.fingerprint());
   TokenShardWriter validation(folder / kValidationShard, vocabulary, tokenizer.fingerprint());
 

@@ -33,11 +33,14 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
-  bool tied_embeddings = false;  // tie_word_embeddings
-  double initializer_range = 0.02;
+  bool tied_embeddings = false;     // tie_word_embeddings
+  double initializer_range = 0.02;  // of what training begins with; read by load_training_config
   // Where a text begins and ends. Carried along for generation and for Hugging Face; none if config.json does not say.
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;
+  // The config.json that this was read from, so that what is written has all of its fields, also those that nothing
+  // here uses; empty: none.
+  std::string source;
 
   // Columns of the merged query, key and value projection: (H + 2K) D.
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
@@ -47,17 +50,25 @@ struct ModelConfig {
   int64_t head_parameters() const;       // final norm, and the LM head's V C unless it is tied
   int64_t parameters() const;            // the whole model
 
-  friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
+  // Whether two are the same model: they compute the same from the same weights, whatever their longest text, first
+  // weights and tokens with a meaning.
+  friend bool operator==(const ModelConfig& a, const ModelConfig& b);
 };
 
 // Reads a config.json of LlamaForCausalLM; fields that do not touch the computation are ignored. Throws FileError if
 // the file is not readable or a field is missing, of the wrong type or out of range, ConfigError if the model is one
-// that this engine does not compute (another architecture, biases, another activation, an unknown rope type). Messages
-// name the file and the field, what was found and what was expected.
+// that this engine does not compute (another architecture, biases, another activation, an unknown rope type) or if it
+// says one thing in two places and not the same: versions of transformers differ in which they take. Messages name the
+// file and the field, what was found and what was expected.
 ModelConfig load_model_config(const std::filesystem::path& path);
 // The same for text; `name` stands for the file in messages.
 ModelConfig parse_model_config(std::string_view text, const std::string& name);
-// A config.json that Hugging Face and load_model_config read back. `dtype`: of the stored weights, as PyTorch calls it.
+// For training, which also needs initializer_range, and has no dropout: another one than 0 is a ConfigError.
+ModelConfig load_training_config(const std::filesystem::path& path);
+// A config.json that Hugging Face and load_model_config read back: `source`, if there is one, with what was changed
+// since. `dtype`: of the stored weights, as PyTorch calls it.
 std::string model_config_json(const ModelConfig& config, std::string_view dtype = "float32");
+// Why a version of transformers would not load what is written, though this engine computes it, a line each.
+std::vector<std::string> transformers_objections(const ModelConfig& config);
 
 }  // namespace skippipe

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/number_text.h"
 #include "kernels/backend.h"
 #include "kernels/copy.h"
 
@@ -410,9 +411,10 @@ void Node::report(uint32_t iteration, std::span<const double> sums) {
   report.busy_share = sums[kBusySeconds] / (report.seconds * transport_.node_count());
   report.tokens = int64_t{microbatches_} * stage_.batch().samples * stage_.batch().tokens;
   if (!std::isfinite(report.loss) || !std::isfinite(gradient_norm_)) {
-    failure_ =
-        fmt::format("iteration {}: loss {} and gradient norm {} are not both finite; a lower learning rate may help",
-                    iteration, report.loss, gradient_norm_);
+    failure_ = fmt::format(
+        "iteration {}: the loss is {} and the gradient norm is {}, expected finite numbers; a lower learning "
+        "rate may help",
+        iteration, number_text(report.loss), number_text(gradient_norm_));
     return;
   }
   if (hooks_.on_report) hooks_.on_report(report);
@@ -473,7 +475,7 @@ Status Node::write_last_checkpoint() {
       const bool is_over = patience.is_over();
       if (computing_) return false;
       if (!checkpoints_->written(done)) error = checkpoints_->last_error();
-      return checkpoints_->written(done) || (is_over && !error.empty());
+      return checkpoints_->written(done) || checkpoints_->refused(done) || (is_over && !error.empty());
     });
     if (!status.ok()) return status;
   }

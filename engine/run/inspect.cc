@@ -14,6 +14,7 @@
 #include "engine/checkpoint/checkpoint_files.h"
 #include "engine/checkpoint/companion_files.h"
 #include "engine/checkpoint/model_files.h"
+#include "engine/files/finite_check.h"
 #include "engine/files/token_shards.h"
 #include "engine/model/memory.h"
 #include "engine/model/model_config.h"
@@ -61,6 +62,16 @@ void add_tokenizer(Inspection& result, const fs::path& folder) {
   add(result, "tokenizer", has_tokenizer(files) ? fmt::format("{}", fmt::join(companion_names(files), ", ")) : "none");
 }
 
+void add_problems_of_values(Inspection& result, const SafetensorsFile& file) {
+  const std::vector<std::string> problems = non_finite_tensors(file);
+  result.problems.insert(result.problems.end(), problems.begin(), problems.end());
+}
+
+void look_at_weights(Inspection& result, const ModelFiles& model) {
+  result.problems = model.problems();
+  for (const auto& file : model.files()) add_problems_of_values(result, *file);
+}
+
 void look_at_checkpoint(Inspection& result, const fs::path& path) {
   result.problems = checkpoint_problems(path);
   const CheckpointManifest manifest = load_checkpoint_manifest(path);
@@ -72,7 +83,7 @@ void look_at_checkpoint(Inspection& result, const fs::path& path) {
   add_shape(result, model.config());
   add_tensors(result, model);
   add_tokenizer(result, model.folder());
-  if (result.whole()) result.problems = model.problems();
+  if (result.whole()) look_at_weights(result, model);
 }
 
 void look_at_hugging_face_model(Inspection& result, const fs::path& path) {
@@ -80,7 +91,7 @@ void look_at_hugging_face_model(Inspection& result, const fs::path& path) {
   add_shape(result, model.config());
   add_tensors(result, model);
   add_tokenizer(result, path);
-  result.problems = model.problems();
+  look_at_weights(result, model);
 }
 
 void look_at_part_of_run(Inspection& result, const fs::path& folder, const fs::path& part) {
@@ -104,6 +115,7 @@ void look_at_safetensors(Inspection& result, const fs::path& path) {
   result.tensors = file.tensors();
   for (const auto& [key, value] : file.metadata()) add(result, "metadata", fmt::format("{}: {}", key, value));
   add(result, "tensors", fmt::format("{}", file.tensors().size()));
+  add_problems_of_values(result, file);
 }
 
 void look_at_token_shard(Inspection& result, const fs::path& path) {

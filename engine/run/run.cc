@@ -94,12 +94,8 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles co
   return settings;
 }
 
-// Two that compute the same, though one may be for longer texts.
 void check_same_model(const ModelFiles& files, const TrainingRun& run) {
-  ModelConfig found = files.config();
-  found.max_positions = run.model.max_positions;
-  found.initializer_range = run.model.initializer_range;
-  if (!(found == run.model))
+  if (files.config() != run.model)
     throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
                       run.file.model_config.string());
 }
@@ -147,7 +143,7 @@ TrainingSettings TrainingRun::settings() const {
 TrainingRun load_run(const std::filesystem::path& run_file) {
   TrainingRun run;
   run.file = load_run_file(run_file);
-  run.model = load_model_config(run.file.model_config);
+  run.model = load_training_config(run.file.model_config);
   run.network = load_network(run.file.network);
   run.plan = load_plan(run.file.plan);
   if (run.file.tokens > run.model.max_positions)
@@ -163,9 +159,11 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
 }
 
 void create_output_folder(const TrainingRun& run) {
-  std::error_code error;
-  std::filesystem::create_directories(run.file.output, error);
-  if (error) throw ConfigError("run.output: cannot create {}: {}", run.file.output.string(), error.message());
+  try {
+    make_folder(run.file.output);
+  } catch (const FileError& error) {
+    throw ConfigError("run.output: {}", error.what());
+  }
 }
 
 std::vector<int> replicas_per_stage(const Plan& plan) {

@@ -39,17 +39,31 @@ TEST(WriteFileAtomically, ReplacesAndLeavesTheOldOnFailure) {
   write_file_atomically(folder / "f", "new");
   EXPECT_EQ(read_file(folder / "f"), "new");
 
-  // A folder cannot be replaced by a file: the rename fails, nothing is lost and nothing is left behind.
+  // A folder is not replaced by a file; nothing is lost and nothing is left behind.
   std::filesystem::create_directory(folder / "taken");
   folder.write("taken/inside", "kept");
-  const auto names_only = [&](const std::string& name, const std::string& problem) {
-    const auto path = folder / name;
-    SKP_EXPECT_ERROR(write_file_atomically(path, "x"), FileError, path.string() + ": " + problem);
-  };
-  names_only("taken", "cannot be replaced: Is a directory");
+  SKP_EXPECT_ERROR(write_file_atomically(folder / "taken", "x"), FileError, "taken: cannot be replaced: Is a directory");
   EXPECT_EQ(read_file(folder / "taken/inside"), "kept");
   EXPECT_EQ(folder.files(), 2u);
-  names_only("no/such/f", "cannot create: No such file");
+  SKP_EXPECT_ERROR(write_file_atomically(folder / "no/such/f", "x"), FileError, "no/such/f: cannot create: No such");
+}
+
+TEST(WriteFileAtomically, FollowsLinksAndNamesThoseThatLeadNowhere) {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "far");
+  folder.write("far/f", "old");
+  std::filesystem::create_symlink("far/f", folder / "link");
+  write_file_atomically(folder / "link", "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+  EXPECT_EQ(read_file(folder / "far/f"), "new");
+
+  std::filesystem::create_symlink("gone", folder / "dangling");
+  SKP_EXPECT_ERROR(write_file_atomically(folder / "dangling", "x"), FileError,
+                   "dangling: a link to 'gone', which is not there");
+  SKP_EXPECT_ERROR(write_file_atomically(folder / "dangling/f", "x"), FileError,
+                   "dangling: a link to 'gone', which is not there");
+  SKP_EXPECT_ERROR(make_folder(folder / "dangling/sub"), FileError, "dangling: a link to 'gone', which is not there");
+  SKP_EXPECT_ERROR(write_file_atomically("/dev/null", "x"), FileError, "/dev/null: cannot be replaced: not a regular file");
 }
 
 TEST(FileWriter, PublishesAtTheEndOnly) {
@@ -76,7 +90,23 @@ TEST(FileWriter, LeavesNothingUnlessPublished) {
   }
   EXPECT_EQ(read_file(folder / "f"), "old");
   EXPECT_EQ(folder.files(), 1u);
-  SKP_EXPECT_ERROR(FileWriter(folder / "no/f"), FileError, (folder / "no/f").string() + ": cannot create");
+  SKP_EXPECT_ERROR(FileWriter(folder / "no/f"), FileError, "no/f: cannot create");
+}
+
+TEST(FileWriter, CallsTheFileByTheNameThatItWillHave) {
+  if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  const TempFolder folder;
+  const OutputPath place = OutputPath(folder.path(), "out") / "f";
+  EXPECT_EQ(place.place, folder / "f");
+  std::filesystem::create_symlink("/dev/full", folder / ("f.tmp." + std::to_string(getpid())));
+  FileWriter writer(place);
+  writer.write(bytes_of("x"));
+  try {
+    writer.publish();
+    ADD_FAILURE() << "published on a full disk";
+  } catch (const FileError& error) {
+    EXPECT_STREQ(error.what(), "out/f: cannot write: No space left on device");
+  }
 }
 
 TEST(FileWriter, SaysWhenTheDiskIsFull) {

@@ -17,7 +17,7 @@ TEST(FolderWriter, NothingIsSeenBeforePublish) {
     FolderWriter writer(path);
     write_file_atomically(writer.folder() / "f", "new");
     EXPECT_FALSE(std::filesystem::exists(path));
-    EXPECT_EQ(writer.folder().parent_path(), folder / "a/b");
+    EXPECT_EQ(writer.folder().place.parent_path(), folder / "a/b");
     writer.publish();
   }
   EXPECT_EQ(read_file(path / "f"), "new");
@@ -52,7 +52,23 @@ TEST(FolderWriter, ReplacesWhatWasThere) {
 TEST(FolderWriter, ErrorsNameTheFolder) {
   const TempFolder folder;
   folder.write("file", "");
-  SKP_EXPECT_ERROR(FolderWriter(folder / "file/out"), FileError, (folder / "file/out").string() + ": cannot create");
+  SKP_EXPECT_ERROR(FolderWriter(folder / "file/out"), FileError, "file/out: cannot create: Not a directory");
+  std::filesystem::create_symlink("gone", folder / "dangling");
+  SKP_EXPECT_ERROR(FolderWriter(folder / "dangling/"), FileError, "dangling: a link to 'gone', which is not there");
+  FolderWriter writer(folder / "out");
+  SKP_EXPECT_ERROR(write_file_atomically(writer.folder() / "no/f", ""), FileError,
+                   (folder / "out/no/f").string() + ": cannot create");
+}
+
+TEST(FolderWriter, FollowsALink) {
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "far");
+  std::filesystem::create_symlink("far", folder / "link");
+  FolderWriter writer(folder / "link");
+  write_file_atomically(writer.folder() / "f", "new");
+  writer.publish();
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+  EXPECT_EQ(read_file(folder / "far/f"), "new");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/number_text.h"
 #include "base/random.h"
 #include "kernels/backend.h"
 #include "kernels/copy.h"
@@ -152,7 +153,8 @@ void StepMeasurement::measure() {
 void StepMeasurement::finish() {
   free_bytes_after_ = runtime_.available_bytes(Place::kDevice);
   allocations_ = runtime_.allocations() - allocations_before_;
-  if (!std::isfinite(last_loss_)) throw RunError("the loss went from {} to {}", first_loss_, last_loss_);
+  if (!std::isfinite(last_loss_))
+    throw RunError("the loss went from {} to {}", number_text(first_loss_), number_text(last_loss_));
   if (allocations_ != 0) throw RunError("memory was taken {} times while steps ran, expected never", allocations_);
   std::ranges::sort(seconds_);
 }

@@ -24,6 +24,7 @@ void raise_open_file_limit() {
 void settle_process() {
   give_back_signals_of_ucx();
   signal(SIGCHLD, SIG_DFL);  // ignored, exit codes would be lost
+  signal(SIGXFSZ, SIG_IGN);  // a file at its limit (ulimit -f) is an error like a full disk, and no death
   raise_open_file_limit();
 }
 

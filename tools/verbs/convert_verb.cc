@@ -79,6 +79,13 @@ void print_companions(const ModelFiles& model, const CompanionFiles& came, const
   print("not taken along", left_behind(model));
 }
 
+// What was written can be looked at, but is not what whoever asked for it wants.
+void require_finite(const std::vector<std::string>& problems, const std::string& out) {
+  if (problems.empty()) return;
+  const std::string others = problems.size() > 1 ? fmt::format(" (and {} more such tensors)", problems.size() - 1) : "";
+  throw FileError("{}{}; {} is written and has them as they are", problems.front(), others, out);
+}
+
 void convert(const ModelFiles& model, const Options& options, const ConvertProgress& progress) {
   const CompanionFiles came = read_companions(model.folder());
   const CompanionFiles companions = companions_of(came, options);
@@ -86,7 +93,7 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
   if (options.to_checkpoint()) {
     const auto cut =
         options.stages > 0 ? even_layers_per_stage(model.config(), options.stages) : options.layers_per_stage;
-    write_model_checkpoint(options.out, model, cut, companions, progress);
+    require_finite(write_model_checkpoint(options.out, model, cut, companions, progress), options.out);
     fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
                without);
     return print_companions(model, came, companions);
@@ -95,7 +102,9 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
   output.dtype = dtype_of(options);
   output.companions = companions;
   if (options.max_shard_bytes > 0) output.max_shard_bytes = options.max_shard_bytes;
-  write_hugging_face_model(options.out, model, output, progress);
+  require_finite(write_hugging_face_model(options.out, model, output, progress), options.out);
+  for (const std::string& objection : transformers_objections(model.config()))
+    fmt::print(stderr, "{}: transformers 5 will not load it: {}\n", options.out, objection);
   fmt::print("{}: a Hugging Face model, {} as {}{}\n", options.out,
              format_bytes(static_cast<uint64_t>(model.config().parameters() * safe_dtype_bytes(output.dtype))),
              safe_dtype_name(output.dtype), without);

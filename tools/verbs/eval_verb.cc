@@ -3,12 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/number_text.h"
 #include "engine/checkpoint/model_files.h"
 #include "engine/inference/evaluate.h"
 #include "tools/verbs/device_option.h"
@@ -80,6 +82,14 @@ void evaluate_groups(LocalModel& model, const EvaluationData& data, std::vector<
   }
 }
 
+void require_finite(const std::vector<Group>& groups) {
+  for (const Group& group : groups)
+    for (const LossSum& loss : group.losses)
+      if (!std::isfinite(loss.mean()))
+        throw RunError("{}: the loss is {}, expected a finite number: the model's values grow too large", group.label,
+                       number_text(loss.mean()));
+}
+
 std::vector<double> perplexities_of(const Group& group) {
   std::vector<double> values;
   for (const LossSum& loss : group.losses) values.push_back(perplexity(loss));
@@ -142,6 +152,7 @@ void run(Options options) {
     model.stage(i).refresh_weights();
   }
   evaluate_groups(model, {&shard, options.samples}, groups);
+  require_finite(groups);
   print_table(groups);
   fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
              options.batch.tokens);

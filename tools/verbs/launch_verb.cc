@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "engine/run/resume.h"
 #include "engine/run/run_description.h"
 #include "engine/run/run_memory.h"
@@ -15,6 +16,7 @@
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/node_processes.h"
 #include "tools/verbs/node_trace.h"
+#include "tools/verbs/number_options.h"
 #include "tools/verbs/start_options.h"
 #include "tools/verbs/verbs.h"
 
@@ -31,13 +33,8 @@ struct Options {
 };
 
 int parse_node(const std::string& text, int node_count) {
-  size_t used = 0;
   int node = -1;
-  try {
-    node = std::stoi(text, &used);
-  } catch (const std::exception&) {
-  }
-  if (used != text.size() || node < 0 || node >= node_count)
+  if (!parse_number(text, node) || node < 0 || node >= node_count)
     throw UsageError("--nodes: found '{}', expected nodes from 0 to {}, such as 0-3,7", text, node_count - 1);
   return node;
 }

@@ -3,21 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "engine/model/memory.h"
 #include "engine/run/run_description.h"
 #include "engine/trace/trace_file.h"
+#include "tools/verbs/number_options.h"
 
 namespace skippipe {
 namespace {
 
 // Reads an iteration as users count them, all of `text`.
 bool read_iteration(std::string_view text, uint32_t& iteration) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), iteration);
-  return error == std::errc() && end == text.data() + text.size() && iteration > 0;
+  return parse_number(text, iteration) && iteration > 0;
 }
 
 // What a node can record in one iteration: per visit at most three tasks, two messages in and two out, and a wait
@@ -87,7 +87,7 @@ void NodeTrace::finish() {
     make_logger(name)->warn("the trace has no room for {} of {} events; --trace-iterations chooses which it has",
                             traced.dropped, traced.dropped + events.size());
   const std::filesystem::path path = trace_part_file(run_.file.output, node_);
-  std::filesystem::create_directories(path.parent_path());
+  make_folder(path.parent_path());
   write_trace({run_id_text(run_.file.run_id), {std::move(traced)}}, path);
 }
 

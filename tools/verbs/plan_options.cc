@@ -1,7 +1,6 @@
 #include "tools/verbs/plan_options.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/error.h"
 #include "engine/model/model_config.h"
@@ -10,6 +9,7 @@
 #include "schedule/search/planning.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/model_options.h"
+#include "tools/verbs/number_options.h"
 
 namespace skippipe {
 namespace {
@@ -24,12 +24,9 @@ constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
 double parse_share(const std::string& text) {
   const size_t slash = text.find('/');
   double above = 0, below = 1;
-  const auto read = [&](size_t begin, size_t end, double& value) {
-    const auto [at, error] = std::from_chars(text.data() + begin, text.data() + end, value);
-    return error == std::errc() && at == text.data() + end;
-  };
-  const bool fine = slash == std::string::npos ? read(0, text.size(), above)
-                                               : read(0, slash, above) && read(slash + 1, text.size(), below);
+  const bool fine = slash == std::string::npos
+                        ? parse_number(text, above)
+                        : parse_number(text.substr(0, slash), above) && parse_number(text.substr(slash + 1), below);
   const double share = above / below;
   if (!fine || !(share >= 0 && share <= 1))
     throw UsageError("--skip: found '{}', expected a share from 0 to 1 such as 1/3 or 0.33", text);
@@ -68,7 +65,7 @@ int64_t checked_product(std::initializer_list<int64_t> factors, const char* what
 std::optional<ModelConfig> load_model(const PlanOptions& options) {
   if (options.model.empty()) return std::nullopt;
   if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
-  return load_model_config(options.model);
+  return load_training_config(options.model);
 }
 
 // Layers, activations and gradients from the model's configuration.

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "comm/transport/shaped_transport.h"
 #include "engine/model/device.h"
@@ -69,6 +70,7 @@ void check(const Options& options) {
   const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
   if (access(folder.c_str(), W_OK) != 0)
     throw FileError("{}: cannot write there: {}", folder.string(), std::strerror(errno));
+  follow_links(options.out);
 }
 
 // ---- this device
@@ -203,7 +205,7 @@ void probe_locally(const Options& options, const CLI::App& verb) {
 void run(const Options& options, const CLI::App& verb) {
   check(options);
   if (options.local > 0) return probe_locally(options, verb);
-  const ModelConfig config = load_model_config(options.config);
+  const ModelConfig config = load_training_config(options.config);
   options.addresses.empty() ? probe_this_device(options, config) : probe_as_node(options, config);
 }
 

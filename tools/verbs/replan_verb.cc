@@ -1,7 +1,6 @@
 // skippipe replan: what becomes of a plan when nodes are gone or have joined.
 #include <fmt/ranges.h>
 
-#include <charconv>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "base/error.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/replanning.h"
+#include "tools/verbs/number_options.h"
 #include "tools/verbs/plan_files.h"
 #include "tools/verbs/plan_report.h"
 #include "tools/verbs/verbs.h"
@@ -29,9 +29,7 @@ struct Options {
 void take_place(const std::string& text, std::map<std::string, int>& places) {
   const size_t equals = text.rfind('=');
   int stage = 0;
-  const char* end = text.data() + text.size();
-  if (equals == std::string::npos || equals == 0 || std::from_chars(text.data() + equals + 1, end, stage).ptr != end ||
-      equals + 1 == text.size())
+  if (equals == std::string::npos || equals == 0 || !parse_number(text.substr(equals + 1), stage))
     throw UsageError("--place: found '{}', expected a node and its stage such as node-7=2", text);
   if (!places.try_emplace(text.substr(0, equals), stage).second)
     throw UsageError("--place: '{}' is given twice", text.substr(0, equals));

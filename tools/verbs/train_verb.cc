@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "comm/transport/shaped_transport.h"
 #include "engine/model/device.h"

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -198,6 +199,27 @@ TEST_F(CheckpointWriterTest, GivesUpWhatFailsForTheNext) {
   publish(20);
   EXPECT_EQ(list_checkpoints(settings_.folder), (std::vector<uint32_t>{20}));
   expect_state(20);
+}
+
+TEST_F(CheckpointWriterTest, AStateThatIsNotFiniteReplacesNothing) {
+  open();
+  write(10);
+  publish(10);
+  for (const auto state : {&Parameter::weight, &Parameter::second_moment}) {
+    set_state(20);
+    values_of(stage_->parameters()[1].*state)[3] = std::nanf("");
+    writer_->snapshot(20);
+    ASSERT_TRUE(wait([&] { return writer_->refused(20); }));
+    EXPECT_THAT(writer_->last_error(), ::testing::HasSubstr("1 of "));
+    EXPECT_THAT(writer_->last_error(), ::testing::HasSubstr("is not a number"));
+    EXPECT_FALSE(writer_->written(20));
+    EXPECT_FALSE(writer_->progress().has(20, kInterval));
+  }
+  EXPECT_TRUE(list_partial_checkpoints(settings_.folder).empty());
+  expect_state(10);
+  write(30);
+  publish(30);
+  expect_state(30);
 }
 
 TEST_F(CheckpointWriterTest, ReplacesABrokenOneThatAResumedRunReachesAgain) {

@@ -100,6 +100,31 @@ class ConvertTest : public ::testing::Test {
   const TempFolder folder_;
 };
 
+TEST_F(ConvertTest, EveryFieldOfTheConfigurationComesBack) {
+  const fs::path source = write_model("source", tiny_config(2), SafeDtype::kBf16);
+  json document = json::parse(read_file(source / "config.json"));
+  document.update({{"pad_token_id", 3}, {"use_cache", false}, {"theirs", {{"a", {1, nullptr}}}}, {"bos_token_id", 1}});
+  write_file_atomically(source / "config.json", document.dump());
+  const fs::path stages = to_stages(source, {1, 1});
+  EXPECT_EQ(json::parse(read_file(stages / "config.json")), document);
+  const fs::path back = to_hugging_face(stages, as(SafeDtype::kF32));
+  EXPECT_EQ(json::parse(read_file(back / "config.json")), document);
+  document["torch_dtype"] = "bfloat16";
+  write_model_checkpoint(folder_ / "again", ModelFiles(back), std::vector<int>{2}, {});
+  EXPECT_EQ(json::parse(read_file(to_hugging_face(folder_ / "again", as(SafeDtype::kBf16), "bf16") / "config.json")),
+            document);
+}
+
+TEST_F(ConvertTest, TellsOfValuesThatAreNotFinite) {
+  const fs::path source = write_model("source", tiny_config(1), SafeDtype::kF32);
+  const auto told = write_hugging_face_model(folder_ / "out", ModelFiles(source), as(SafeDtype::kF32));
+  EXPECT_EQ(told.size(), 9u) << "random bits, but for the norms, which are short";
+  EXPECT_NE(told.front().find("model.safetensors: tensor '"), std::string::npos) << told.front();
+  EXPECT_EQ(write_model_checkpoint(folder_ / "stages", ModelFiles(source), std::vector<int>{1}, {}), told);
+  EXPECT_TRUE(
+      write_model_checkpoint(folder_ / "fine", ModelFiles(kTests / "golden/sharded"), std::vector<int>{2}, {}).empty());
+}
+
 TEST_F(ConvertTest, WhatTransformersWroteComesBackBitForBit) {
   const TensorBytes expected = tensors_in(kTests / "golden/sharded");
   ASSERT_EQ(expected.size(), 21u);

@@ -57,6 +57,24 @@ TEST_F(InspectTest, KnowsWhatLiesInTheTree) {
   SKP_EXPECT_ERROR(inspect(kSource / "none"), FileError, "none: no such file or folder");
 }
 
+TEST_F(InspectTest, WeightsThatAreNotFiniteAreAProblem) {
+  const fs::path path = checkpoint();
+  std::string bytes = read_file(path / "stage-01.safetensors");
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\x80\x7f", 4));
+  folder_.write("f.safetensors", bytes);
+  expect_problem(folder_ / "f.safetensors", "safetensors", "1 of ");
+  expect_problem(folder_ / "f.safetensors", "safetensors", "is infinite");
+
+  const fs::path model = folder_ / "model";
+  write_hugging_face_model(model, ModelFiles(path), {});
+  bytes = read_file(model / "model.safetensors");
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\x7f", 4));
+  folder_.write("model/model.safetensors", bytes);
+  expect_problem(model, "Hugging Face model",
+                 "model.safetensors: tensor 'lm_head.weight': 1 of 976 values are not "
+                 "finite, the first, at [60, 15], is not a number");
+}
+
 TEST_F(InspectTest, ACheckpointIsWholeOrItsProblemsAreNamed) {
   const fs::path path = checkpoint();
   expect_whole(path, "checkpoint");

@@ -284,15 +284,68 @@ TEST_F(CheckpointVerbsTest, ANewRunBeginsWithGivenWeights) {
   fs::remove_all(first);
 }
 
+TEST_F(CheckpointVerbsTest, ARunWithWeightsThatAreNotFiniteDoesNotBegin) {
+  Sections sections;
+  sections.run = "iterations = 1";
+  must_run("launch " + write_run(sections));
+  const fs::path first = path("first-run");
+  fs::rename(output_folder(), first);
+  must_run("convert " + first.string() + " --out " + path("weights"));
+  std::string bytes = read_file(path("weights/model.safetensors"));
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\xff", 4));
+  folder_->write("weights/model.safetensors", bytes);
+  sections.model = "config = \"config.json\"\nweights = \"weights\"";
+  const ProgramResult refused = run_skippipe("launch " + write_run(sections));
+  EXPECT_EQ(refused.exit_code, 1) << refused.output;
+  EXPECT_THAT(refused.output, HasSubstr("weights/model.safetensors: tensor 'lm_head.weight': 1 of "));
+  EXPECT_FALSE(fs::exists(fs::path(output_folder()) / "metrics.jsonl"));
+  fs::remove_all(first);
+}
+
+// Ids that convert writes for transformers make it no other model.
+TEST_F(CheckpointVerbsTest, ARunGoesOnFromWhatConvertWrote) {
+  Sections sections;
+  sections.run = "iterations = 1";
+  sections.data += "\ntokenizer = \"tok.model\"";
+  must_run("launch " + write_run(sections));
+  const fs::path first = path("first-run");
+  fs::rename(output_folder(), first);
+  must_run("convert " + first.string() + " --out " + path("converted"));
+  EXPECT_THAT(read_file(path("converted/config.json")), HasSubstr("eos_token_id"));
+  sections.model = "config = \"config.json\"\nweights = \"converted\"";
+  must_run("launch " + write_run(sections));
+  fs::remove_all(first);
+  fs::remove_all(path("converted"));
+}
+
+TEST_F(CheckpointVerbsTest, ARunThatGoesWrongKeepsItsLastGoodCheckpoint) {
+  Sections sections;
+  sections.run = "iterations = 4";
+  sections.checkpoint = "interval = 1";
+  must_run("launch " + write_run(sections));
+  sections.run = "iterations = 24";
+  sections.optimizer = "learning_rate = 1000\nweight_decay = 1000\nschedule = \"constant\"";
+  const ProgramResult wrong = run_skippipe("launch " + write_run(sections) + " --resume");
+  EXPECT_EQ(wrong.exit_code, 1) << wrong.output;
+  EXPECT_THAT(wrong.output, ::testing::ContainsRegex("iteration [0-9]+: the loss is .* and the gradient norm is not a number"));
+  EXPECT_THAT(wrong.output, ::testing::Not(HasSubstr("nan")));
+  const auto left = list_checkpoints(checkpoints_folder(output_folder()));
+  EXPECT_FALSE(left.empty());
+  for (const uint32_t iteration : left)
+    EXPECT_EQ(run_skippipe("inspect " + checkpoint(iteration).string()).exit_code, 0) << iteration;
+}
+
 // Files may not grow beyond what weights need: what a full disk does to a write.
 TEST_F(CheckpointVerbsTest, AFullDiskKeepsTheRunAlive) {
   Sections sections;
   sections.run = "iterations = 8";
   sections.checkpoint = "interval = 3\nlast_limit_s = 0";
   const std::string run_file = write_run(sections);
-  const ProgramResult full = run_skippipe("launch " + run_file, "/dev/null", "ulimit -f 64; trap '' XFSZ;");
+  const ProgramResult full = run_skippipe("launch " + run_file, "/dev/null", "ulimit -f 64;");
   EXPECT_EQ(full.exit_code, 1) << full.output;
   EXPECT_THAT(full.output, HasSubstr("training goes on"));
+  EXPECT_THAT(full.output, HasSubstr("/checkpoints/iteration-00000003/"));
+  EXPECT_THAT(full.output, ::testing::Not(HasSubstr(".partial")));
   EXPECT_THAT(full.output, HasSubstr("the last checkpoint is not whole: "));
   EXPECT_EQ(metrics().size(), 8u);
   EXPECT_TRUE(list_checkpoints(checkpoints_folder(output_folder())).empty());

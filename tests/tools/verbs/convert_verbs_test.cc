@@ -50,9 +50,51 @@ TEST_F(ConvertVerbsTest, BadInputIsNamedAndNothingIsWritten) {
   expect_refused("convert % --out @/file/out", "file/out: cannot create: ");
   expect_refused("convert % --out @/file --force", "file: exists and is no model");
   expect_refused("convert % --out @ --force", "exists and is no model");
+  std::filesystem::create_symlink("gone", folder_ / "dangling");
+  for (const char* out : {"dangling", "dangling/out", "dangling --force"})
+    expect_refused(std::string("convert % --out @/") + out, "dangling: a link to 'gone', which is not there");
+  std::filesystem::remove(folder_ / "dangling");
   expect_refused("convert % --out @/out --stages 3", "3");
   expect_refused("convert % --out @/out --tokenizer @/file", "file: not a SentencePiece model");
   EXPECT_EQ(folder_.files(), 1u);
+}
+
+TEST_F(ConvertVerbsTest, AFullDiskIsToldWithTheNameThatWasGiven) {
+  const ProgramResult full = run("convert % --out @/out", "/dev/null", "ulimit -f 8;");
+  EXPECT_EQ(full.exit_code, 1) << full.output;
+  EXPECT_THAT(full.output, HasSubstr("/out/model.safetensors: cannot write: File too large\n"));
+  EXPECT_THAT(full.output, ::testing::Not(HasSubstr(".tmp")));
+  EXPECT_EQ(folder_.files(), 0u);
+}
+
+// Written as they are, so that they can be looked at, but no success.
+TEST_F(ConvertVerbsTest, WeightsThatAreNotFiniteAreToldOf) {
+  expect_ok("convert % --out @/model", "");
+  std::string bytes = read_file(folder_ / "model/model.safetensors");
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\xc0\xff", 4));
+  folder_.write("model/model.safetensors", bytes);
+  const std::string problem =
+      "model/model.safetensors: tensor 'lm_head.weight': 1 of 976 values are not finite, the first, at [60, 15], is "
+      "not "
+      "a number";
+  expect_refused("convert @/model --out @/copy --dtype bf16", problem + "; ");
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "copy/model.safetensors"));
+  expect_refused("convert @/model --out @/stages --stages 2", problem + "; ");
+  const ProgramResult inspected = run("inspect @/model");
+  EXPECT_EQ(inspected.exit_code, 1);
+  EXPECT_THAT(inspected.output, HasSubstr("not whole: " + folder_.path().string() + "/" + problem));
+  EXPECT_EQ(run("inspect @/stages").exit_code, 1);
+}
+
+TEST_F(ConvertVerbsTest, TellsWhatTransformersWillNotLoad) {
+  expect_ok("convert % --out @/model", "");
+  std::string config = read_file(folder_ / "model/config.json");
+  config.insert(config.find('{') + 1, "\"use_cache_\": 1, ");
+  const auto cache = config.find("\"use_cache\": true");
+  ASSERT_NE(cache, std::string::npos) << config;
+  folder_.write("model/config.json", config.replace(cache, 17, "\"use_cache\": 1"));
+  expect_ok("convert @/model --out @/copy", "copy: transformers 5 will not load it: use_cache: found 1, expected true");
+  EXPECT_THAT(read_file(folder_ / "copy/config.json"), HasSubstr("\"use_cache_\": 1"));
 }
 
 TEST_F(ConvertVerbsTest, InspectSaysWhetherAFileIsWhole) {

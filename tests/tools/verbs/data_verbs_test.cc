@@ -78,6 +78,15 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
       "without 1, 2");
   EXPECT_THAT(read_file(folder_ / "eval.json"), HasSubstr("\"label\": \"1 of 3 left out at random\""));
 
+  // An LM head of the largest numbers there are: finite, but not what it computes.
+  expect_ok("convert @/run --out @/large --tokenizer none", "");
+  std::string weights = read_file(folder_ / "large/model.safetensors");
+  for (size_t end = weights.size(), i = end - size_t{300} * 16 * 4; i < end; i += 4)
+    weights.replace(i, 4, std::string("\xff\xff\x7f\x7f", 4));
+  folder_.write("large/model.safetensors", weights);
+  expect_refused("eval --model @/large --stages 1 --tokens @/tokens/validation.tokens --sequence 16 --samples 8",
+                 "all 1 stages: the loss is not a number, expected a finite number");
+
   expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
                  "stage 0 cannot be left out");
   expect_refused("eval --model @/run --tokens @/text --sequence 16", "text: not a token shard");
@@ -227,6 +236,35 @@ TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
         "generate --model x --prompt y --temperature -1", "generate --model x --prompt y --max-tokens 0", "nonsense",
         ""})
     EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
+}
+
+TEST_F(DataVerbsTest, NumbersThatAreNoneAreNamedAndNeverWrap) {
+  const auto expect_wrong_use = [&](const std::string& arguments, const std::string& part) {
+    const ProgramResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 2) << arguments << "\n" << result.output;
+    EXPECT_THAT(result.output, HasSubstr(part)) << arguments;
+  };
+  for (const std::string number :
+       {"-1", "1e3", "0x10", "99999999999999999999", "'1 2'", "' 1'", "+1", "7x", "''", "1.5"}) {
+    const std::string bare = number.front() == '\'' ? number.substr(1, number.size() - 2) : number;
+    for (const std::string option :
+         {"tokenize --tokenizer x --out y z --seed", "tokenizer --vocabulary 300 --out x y --seed",
+          "tokenize --tokenizer x --out y z --document-lines", "eval --model x --tokens y --sequence 8 --samples",
+          "generate --model x --prompt y --seed", "plan --network x --stages 2 --microbatches 2 --seed"})
+      expect_wrong_use(option + " " + number, "found '" + bare + "', expected a whole number from 0 to");
+  }
+  for (const std::string number : {"1e3", "0x10", "99999999999999999999", "'1 2'", "8z"}) {
+    expect_wrong_use("eval --model x --tokens y --sequence " + number, "expected a whole number");
+    expect_wrong_use("eval --model x --tokens y --sequence 8 --without 1," + number, "expected a whole number");
+    expect_wrong_use("train x --node " + number, "expected a whole number");
+  }
+  for (const std::string number : {"nan", "inf", "0x1p-1", "1e999", "0.1x", "' 0.1'"})
+    expect_wrong_use("tokenize --tokenizer x --out y z --validation-share " + number, "expected a number");
+  for (const std::string size : {"-1", "-1GB", "0x10", "99999999999999999999", "'1 GB'", "1.5GB"})
+    expect_wrong_use("convert x --out y --max-shard-size " + size, "expected a whole number with or without a unit");
+  // Plain decimals, also with zeros in front: no other base.
+  expect_refused("eval --model @/none --tokens y --sequence 010 --samples 18446744073709551615", "none");
+  expect_refused("convert @/none --out y --max-shard-size 2GB", "none");
 }
 
 TEST_F(DataVerbsTest, HelpShowsAnExample) {

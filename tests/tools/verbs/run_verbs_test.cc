@@ -337,7 +337,7 @@ TEST_F(RunVerbsTest, NamesTheFieldOfAFolderThatCannotBe) {
   folder_->write("taken.toml", text.replace(text.find(output), output.size(), "output = \"plan.json/x"));
   const ProgramResult result = run_skippipe("launch " + path("taken.toml"));
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.output, HasSubstr("skippipe: run.output: cannot create "));
+  EXPECT_THAT(result.output, HasSubstr("plan.json/x: cannot create: "));
 }
 
 // The embedding, final norm and head on nodes of their own.
