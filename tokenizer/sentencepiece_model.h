@@ -20,8 +20,11 @@ struct SentencePieceModel {
 
   std::vector<Piece> pieces;  // a token's id is its place here
   Algorithm algorithm = Algorithm::kUnigram;
+  bool spells_unknown = false;     // what is no piece is spelled in byte pieces
   bool has_character_map = false;  // text is normalized by a table
+  std::string character_map;       // the table: text_normalizer.h reads it
   bool adds_space = true;          // before a text
+  bool adds_space_behind = false;  // ... or, if so, behind it
   bool removes_extra_spaces = true;
   bool escapes_spaces = true;  // a space becomes U+2581
 };
