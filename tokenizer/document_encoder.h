@@ -19,7 +19,7 @@ namespace skippipe {
 // out. Where a stretch of more than kMaxUndecidedCharacters stays undecided (a unigram model, and one character
 // repeated), or more than that is one word of a word model, the document is refused: some 20 bytes a character are kept
 // of it. A byte-pair model with unused pieces cuts such a piece as it was met last in the whole text, so that a text
-// must be encoded at once: one of more than kMaxWholeBytes is refused, since SentencePiece 0.1.97 takes up to 400 bytes
+// must be encoded at once: one of more than kMaxWholeBytes is refused, since SentencePiece 0.1.97 takes 60 to 240 bytes
 // of memory for a byte.
 class DocumentEncoder {
  public:

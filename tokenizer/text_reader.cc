@@ -98,6 +98,8 @@ bool TextReader::is_separator(const Line& line) const {
   return rules_.separator->empty() ? is_blank(text) : text == *rules_.separator;
 }
 
+std::string TextReader::document() const { return fmt::format("{}:{}", file().string(), document_line_); }
+
 bool TextReader::next(TextPiece& piece) {
   while (true) {
     if (stream_.is_open() && (is_json_ ? next_json(piece) : next_plain(piece))) return true;
@@ -114,6 +116,7 @@ bool TextReader::next_json(TextPiece& piece) {
     const nlohmann::json document = parse_json(line.text, where);
     piece_ = JsonReader(document, where).at("text").as_string();
     if (piece_.empty()) continue;
+    document_line_ = line_number_;
     piece = {piece_, true};
     return true;
   }
@@ -135,6 +138,7 @@ bool TextReader::next_plain(TextPiece& piece) {
       if (document_has_text_ || !piece_.empty()) return hand_out(true);
       continue;
     }
+    if (!document_has_text_ && piece_.empty()) document_line_ = line_number_;
     piece_ += line.text;
     line_start = at_line_start_;
     if (line.complete && rules_.lines > 0 && ++document_lines_ == rules_.lines) return hand_out(true);

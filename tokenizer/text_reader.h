@@ -36,6 +36,8 @@ class TextReader {
   // False at the end. Throws FileError: invalid UTF-8 (with the byte offset), bad JSON (with the line).
   bool next(TextPiece& piece);
 
+  // Where the document of the newest piece begins: "file:line".
+  std::string document() const;
   uint64_t bytes_read() const { return bytes_read_; }
   // Of the files whose size is known: a pipe counts nothing.
   uint64_t total_bytes() const { return total_bytes_; }
@@ -69,6 +71,7 @@ class TextReader {
   size_t begin_ = 0;
 
   std::string piece_;
+  uint64_t document_line_ = 0;      // where the document begins
   uint64_t document_lines_ = 0;     // complete lines of the document so far
   bool document_has_text_ = false;  // some piece of this document was handed out
 };
