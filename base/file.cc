@@ -5,11 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -36,6 +38,19 @@ uint64_t regular_file_size(const Descriptor& file, const std::filesystem::path& 
   return static_cast<uint64_t>(info.st_size);
 }
 
+std::string read_bytes(const Descriptor& file, uint64_t size, const std::filesystem::path& path) {
+  std::string content(size, '\0');
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t n = read(file.get(), content.data() + done, size - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw FileError("{}: cannot read: {}", path.string(), std::strerror(errno));
+    if (n == 0) throw FileError("{}: ended after {} of {} bytes", path.string(), done, size);
+    done += static_cast<size_t>(n);
+  }
+  return content;
+}
+
 void sync_descriptor(const Descriptor& file, const std::filesystem::path& path) {
   if (fsync(file.get()) != 0) throw FileError("{}: cannot sync: {}", path.string(), std::strerror(errno));
 }
@@ -49,17 +64,10 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   const Descriptor file(path, O_RDONLY);
   const uint64_t size = regular_file_size(file, path);
-  if (size > max_bytes) throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
-  std::string content(size, '\0');
-  size_t done = 0;
-  while (done < size) {
-    const ssize_t n = read(file.get(), content.data() + done, size - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw FileError("{}: cannot read: {}", path.string(), std::strerror(errno));
-    if (n == 0) throw FileError("{}: ended after {} of {} bytes", path.string(), done, size);
-    done += static_cast<size_t>(n);
-  }
-  return content;
+  if (size <= max_bytes) return read_bytes(file, size, path);
+  refuse_foreign_file(read_bytes(file, std::min<uint64_t>(size, kFileKindBytes), path), path.string(),
+                      format("a file of at most {} bytes", max_bytes));
+  throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
 }
 
 void sync_folder(const std::filesystem::path& folder) {

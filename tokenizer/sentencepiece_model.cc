@@ -112,7 +112,7 @@ void read_trainer(SentencePieceModel& model, MessageReader reader) {
   while (reader.next()) {
     if (reader.number() == field::kAlgorithm)
       model.algorithm = read_enum(reader, SentencePieceModel::Algorithm::kCharacter, "model type");
-    if (reader.number() == field::kSpaceIsSuffix) model.adds_space_behind = reader.value() != 0;
+    if (reader.number() == field::kSpaceIsSuffix) model.space_is_suffix = reader.value() != 0;
     if (reader.number() == field::kByteFallback) model.spells_unknown = reader.value() != 0;
   }
 }

@@ -24,7 +24,7 @@ struct SentencePieceModel {
   bool has_character_map = false;  // text is normalized by a table
   std::string character_map;       // the table: text_normalizer.h reads it
   bool adds_space = true;          // before a text
-  bool adds_space_behind = false;  // ... or, if so, behind it
+  bool space_is_suffix = false;    // it adds that space behind a text instead
   bool removes_extra_spaces = true;
   bool escapes_spaces = true;  // a space becomes U+2581
 };

@@ -127,7 +127,7 @@ void TextNormalizer::take_steps(bool ends, std::string& normalized) {
       if (model_.removes_extra_spaces && replacement == " ") continue;
       started_ = true;
       behind_space_ = model_.removes_extra_spaces;
-      if (model_.adds_space && !model_.adds_space_behind) append_space(normalized);
+      if (model_.adds_space && !model_.space_is_suffix) append_space(normalized);
     }
     while (behind_space_ && replacement.starts_with(' ')) replacement.remove_prefix(1);
     if (replacement.empty()) continue;
@@ -145,7 +145,7 @@ void TextNormalizer::add(std::string_view text, std::string& normalized) {
 
 void TextNormalizer::finish(std::string& normalized) {
   take_steps(true, normalized);
-  if (started_ && model_.adds_space && model_.adds_space_behind) normalized += space_;
+  if (started_ && model_.adds_space && model_.space_is_suffix) normalized += space_;
   started_ = false;
   behind_space_ = false;
   held_spaces_ = 0;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -63,8 +64,10 @@ Tokenizer::Tokenizer(std::string_view serialized, const std::string& name) {
   auto model = std::make_unique<Model>();
   model->name = name;
   const auto status = model->processor.LoadFromSerializedProto({serialized.data(), serialized.size()});
-  if (!status.ok() || model->processor.GetPieceSize() <= 0)
+  if (!status.ok() || model->processor.GetPieceSize() <= 0) {
+    refuse_foreign_file(serialized, name, "a SentencePiece model");
     throw FileError("{}: not a SentencePiece model ({} bytes): {}", name, serialized.size(), status.ToString());
+  }
   model->fingerprint = XXH64(serialized.data(), serialized.size(), 0);
   model->find_space_mark();
   model_ = std::move(model);

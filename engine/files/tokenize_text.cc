@@ -1,7 +1,6 @@
 #include "engine/files/tokenize_text.h"
 
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -30,8 +29,8 @@ class PieceEncoder {
  public:
   explicit PieceEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  // `document` names it in errors.
-  void encode(const TextPiece& piece, const std::string& document, std::vector<int32_t>& ids) {
+  // The piece that `text` handed out.
+  void encode(const TextPiece& piece, const TextReader& text, std::vector<int32_t>& ids) {
     const bool is_whole = !within_document_ && piece.ends_document;
     within_document_ = !piece.ends_document;
     if (is_whole && piece.text.size() <= kMaxShortBytes) return tokenizer_.encode(piece.text, ids);
@@ -40,7 +39,7 @@ class PieceEncoder {
       encoder_->add(piece.text, ids);
       if (piece.ends_document) encoder_->finish(ids);
     } catch (const FileError& error) {
-      throw FileError("{}: the document that begins here: {}", document, error.what());
+      throw FileError("{}: the document that begins here: {}", text.document(), error.what());
     }
   }
 
@@ -73,7 +72,7 @@ TokenizedText tokenize_text(const std::filesystem::path& folder, const Tokenizer
   while (text.next(piece)) {
     ids.clear();
     if (at_document_start && options.bos) ids.push_back(bos);
-    encoder.encode(piece, text.document(), ids);
+    encoder.encode(piece, text, ids);
     if (piece.ends_document) ids.push_back(eos);
     TokenShardWriter& shard =
         Random(options.seed, {document}).uniform() < options.validation_share ? validation : train;

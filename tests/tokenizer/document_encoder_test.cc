@@ -165,7 +165,7 @@ std::string random_model(Random& random, Algorithm algorithm) {
   if (model.spells_unknown)
     for (int byte = 0; byte < 256; ++byte) model.add_piece(fmt::format("<0x{:02X}>", byte), 0, Kind::kByte);
   model.adds_space = random.below(2) == 0;
-  model.adds_space_behind = random.below(3) == 0;
+  model.space_is_suffix = random.below(3) == 0;
   model.removes_extra_spaces = random.below(2) == 0;
   model.escapes_spaces = random.below(6) != 0;
   if (random.below(3) == 0) model.character_map = nfkc_table();

@@ -12,7 +12,7 @@ namespace skippipe {
 
 struct ModelWriter {
   SentencePieceModel::Algorithm algorithm = SentencePieceModel::Algorithm::kUnigram;
-  bool spells_unknown = false, adds_space = true, adds_space_behind = false;
+  bool spells_unknown = false, adds_space = true, space_is_suffix = false;
   bool removes_extra_spaces = true, escapes_spaces = true;
   std::string character_map;
   std::string pieces;  // serialized
@@ -26,7 +26,7 @@ struct ModelWriter {
   }
   std::string serialized() const {
     return pieces +
-           bytes_field(2, number_field(3, static_cast<uint64_t>(algorithm)) + number_field(24, adds_space_behind) +
+           bytes_field(2, number_field(3, static_cast<uint64_t>(algorithm)) + number_field(24, space_is_suffix) +
                               number_field(35, spells_unknown)) +
            bytes_field(3, bytes_field(2, character_map) + number_field(3, adds_space) +
                               number_field(4, removes_extra_spaces) + number_field(5, escapes_spaces));

@@ -37,7 +37,7 @@ TEST(TextNormalizer, KeepsOrRemovesSpaces) {
   model.removes_extra_spaces = false;
   model.escapes_spaces = false;
   EXPECT_EQ(normalize(model, {}, {" a ", " "}), "  a  ");
-  model.adds_space_behind = true;
+  model.space_is_suffix = true;
   EXPECT_EQ(normalize(model, {}, {"a", "b"}), "ab ");
   model.adds_space = false;
   EXPECT_EQ(normalize(model, {}, {"a", "b"}), "ab");
