@@ -44,8 +44,7 @@ TEST(ForeignFileKind, LeavesOthersAlone) {
 
 TEST(ForeignFileKind, IsNamedWhereReadingFails) {
   const auto fails = [] { throw FileError("odd"); };
-  SKP_EXPECT_ERROR(naming_foreign_files("%PDF-", "f", "JSON", fails), FileError,
-                   "f: not JSON: found a PDF document");
+  SKP_EXPECT_ERROR(naming_foreign_files("%PDF-", "f", "JSON", fails), FileError, "f: not JSON: found a PDF document");
   SKP_EXPECT_ERROR(naming_foreign_files("x", "f", "JSON", fails), FileError, "odd");
   EXPECT_EQ(naming_foreign_files("%PDF-", "f", "JSON", [] { return 3; }), 3);
   SKP_EXPECT_ERROR(parse_json("<html>", "f"), FileError, "f: not valid JSON: found an HTML page");

@@ -118,7 +118,8 @@ TEST(TextReader, NamesFilesThatAreNoText) {
   };
   const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n";
   SKP_EXPECT_ERROR(read(pointer), FileError, "a: not UTF-8 text or JSON lines: found a Git LFS pointer");
-  SKP_EXPECT_ERROR(read(std::string("PK\3\4 and so on")), FileError, "a: not UTF-8 text or JSON lines: found a zip archive");
+  SKP_EXPECT_ERROR(read(std::string("PK\3\4 and so on")), FileError,
+                   "a: not UTF-8 text or JSON lines: found a zip archive");
   SKP_EXPECT_ERROR(read("\x1f\x8b\x08", TextFormat::kPlain), FileError,
                    "a: not UTF-8 text or JSON lines: found a file compressed by gzip");
   EXPECT_NO_THROW(read(pointer, TextFormat::kPlain));
