@@ -10,15 +10,13 @@ namespace skippipe {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
-constexpr size_t kMaxRuleBytes = 4096;  // beyond what any rule has: a table that goes round in circles
+constexpr size_t kMaxRuleBytes = 4096;  // on either side: more is a table that goes round in circles, or a trap
 
 // The fields of a double array's unit.
 bool has_leaf(uint32_t unit) { return (unit >> 8 & 1) != 0; }
 uint32_t value_of(uint32_t unit) { return unit & 0x7fffffff; }
 uint32_t label_of(uint32_t unit) { return unit & 0x800000ff; }
 uint32_t offset_of(uint32_t unit) { return unit >> 10 << ((unit & 1u << 9) >> 6); }
-
-bool is_whole_characters(std::string_view text) { return valid_utf8_prefix(text) == text.size(); }
 
 }  // namespace
 
@@ -44,9 +42,10 @@ uint32_t CharacterMap::unit(size_t index) const {
 
 std::string_view CharacterMap::replacement(size_t offset) const {
   if (offset >= replacements_.size()) fail();
-  const std::string_view text = replacements_.data() + offset;  // the last byte of all is zero
-  if (!is_whole_characters(text)) fail();
-  return text;
+  const std::string_view rest = replacements_.substr(offset, kMaxRuleBytes);
+  const size_t end = rest.find('\0');
+  if (end == std::string_view::npos || valid_utf8_prefix(rest.substr(0, end)) != end) fail();
+  return rest.substr(0, end);
 }
 
 CharacterMap::Match CharacterMap::longest(std::string_view text) const {

@@ -112,7 +112,8 @@ bool TextReader::begins_like_json() const {
   const size_t first = std::min(text.find_first_not_of(kBlanks), text.size());
   const size_t second = std::min(text.find_first_not_of(kBlanks, first + 1), text.size());
   const std::string_view beginning = text.substr(first, 1), next = text.substr(second, 1);
-  return (beginning == "{" && (next == "\"" || next == "}")) || (beginning == "[" && (next == "{" || next == "\""));
+  return text.substr(first).starts_with("{}") || (beginning == "{" && next == "\"") ||
+         (beginning == "[" && (next == "{" || next == "\""));
 }
 
 // That is not blank, read ahead.

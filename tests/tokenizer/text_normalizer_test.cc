@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,29 @@ TEST(TextNormalizer, RefusesBrokenTables) {
     SKP_EXPECT_ERROR(normalize(model, {}, {"a"}), FileError,
                      "some.model: its table of normalized characters is broken");
   }
+}
+
+// A table with a rule for "a" alone.
+std::string table_for_a(const std::string& replacement) {
+  std::vector<uint32_t> units(0x200);           // whole blocks of 256, so that no byte leads outside
+  units[0] = 0x100 << 10;                       // the children of the root lie around 0x100
+  units[0x100 ^ 'a'] = 1 << 10 | 1 << 8 | 'a';  // a key ends here; its value lies in the unit beside it
+  std::string table(4 + 4 * units.size(), '\0');
+  const auto bytes = static_cast<uint32_t>(4 * units.size());
+  std::memcpy(table.data(), &bytes, 4);
+  std::memcpy(table.data() + 4, units.data(), bytes);
+  return table + replacement + '\0';
+}
+
+TEST(TextNormalizer, RefusesReplacementsThatAreTraps) {
+  SentencePieceModel model;
+  model.adds_space = false;
+  model.character_map = table_for_a("bc");
+  EXPECT_EQ(normalize(model, {}, {"xaax"}), "xbcbcx");
+  model.character_map = table_for_a(std::string(5000, 'b'));
+  SKP_EXPECT_ERROR(normalize(model, {}, {"a"}), FileError, "its table of normalized characters is broken");
+  model.character_map = table_for_a("\xff");
+  SKP_EXPECT_ERROR(normalize(model, {}, {"a"}), FileError, "its table of normalized characters is broken");
 }
 
 TEST(TextNormalizer, SurvivesDamagedTables) {
