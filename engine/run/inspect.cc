@@ -293,11 +293,8 @@ Inspection inspect(const fs::path& path) try {
   add(result, "size", human_bytes(bytes_of(path)));
   if (kind == nullptr) {
     const std::string foreign = fs::is_directory(path) ? "" : foreign_file_kind(read_beginning(path));
-    if (!foreign.empty()) {
-      result.problems.push_back(fmt::format("{}: found {}", path.string(), foreign));
-      return result;
-    }
-    result.problems.push_back(fmt::format("{}: no file or folder of skippipe or a Hugging Face model", path.string()));
+    result.problems.push_back(fmt::format("{}: no file or folder of skippipe or a Hugging Face model{}{}",
+                                          path.string(), foreign.empty() ? "" : ": found ", foreign));
     return result;
   }
   result.kind = kind->name;

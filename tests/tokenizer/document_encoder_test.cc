@@ -196,17 +196,17 @@ std::string random_text(Random& random) {
 
 TEST(DocumentEncoder, CutsAsRandomModelsCutTheWhole) {
   size_t early = 0;
-  for (uint64_t seed = 0; seed < 480; ++seed) {
+  for (uint64_t seed = 0; seed < 240; ++seed) {
     Random random(seed);
     const Algorithm algorithm = seed % 8 == 7   ? Algorithm::kWord
                                 : seed % 8 == 3 ? Algorithm::kCharacter
                                 : seed % 2 == 0 ? Algorithm::kBytePair
                                                 : Algorithm::kUnigram;
     Comparison comparison(random_model(random, algorithm), seed);
-    for (int i = 0; i < 8; ++i) ASSERT_NO_FATAL_FAILURE(comparison.check(random_text(random)));
+    for (int i = 0; i < 6; ++i) ASSERT_NO_FATAL_FAILURE(comparison.check(random_text(random)));
     early += comparison.early();
   }
-  EXPECT_GT(early, 400000u);
+  EXPECT_GT(early, 100000u);
 }
 
 // Sums of scores round, more so the longer the text is: what the whole's sums prefer is what comes out.
