@@ -5,11 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/file_writer.h"
 
 namespace skippipe {
@@ -46,6 +48,19 @@ std::filesystem::path dangling_link(const std::filesystem::path& path) {
   return {};
 }
 
+std::string read_bytes(const Descriptor& file, uint64_t size, const std::filesystem::path& path) {
+  std::string content(size, '\0');
+  size_t done = 0;
+  while (done < size) {
+    const ssize_t n = read(file.get(), content.data() + done, size - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw FileError("{}: cannot read: {}", path.string(), std::strerror(errno));
+    if (n == 0) throw FileError("{}: ended after {} of {} bytes", path.string(), done, size);
+    done += static_cast<size_t>(n);
+  }
+  return content;
+}
+
 [[noreturn]] void refuse_dangling(const std::filesystem::path& link) {
   std::error_code ignored;
   throw FileError("{}: a link to '{}', which is not there", link.string(),
@@ -57,17 +72,10 @@ std::filesystem::path dangling_link(const std::filesystem::path& path) {
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   const Descriptor file(path, O_RDONLY);
   const uint64_t size = regular_file_size(file, path);
-  if (size > max_bytes) throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
-  std::string content(size, '\0');
-  size_t done = 0;
-  while (done < size) {
-    const ssize_t n = read(file.get(), content.data() + done, size - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) throw FileError("{}: cannot read: {}", path.string(), std::strerror(errno));
-    if (n == 0) throw FileError("{}: ended after {} of {} bytes", path.string(), done, size);
-    done += static_cast<size_t>(n);
-  }
-  return content;
+  if (size <= max_bytes) return read_bytes(file, size, path);
+  refuse_foreign_file(read_bytes(file, std::min<uint64_t>(size, kFileKindBytes), path), path.string(),
+                      format("a file of at most {} bytes", max_bytes));
+  throw FileError("{}: {} bytes, expected at most {}", path.string(), size, max_bytes);
 }
 
 void sync_folder(const OutputPath& folder) {

@@ -8,6 +8,7 @@
 #include "base/closest.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -133,6 +134,7 @@ nlohmann::json parse_json(std::string_view text, const std::string& name) {
   try {
     return nlohmann::json::parse(text.begin(), text.end(), guard);
   } catch (const nlohmann::json::exception& error) {
+    refuse_foreign_file(text, name, "valid JSON");
     throw FileError("{}: not valid JSON: {}", name, error.what());
   }
 }

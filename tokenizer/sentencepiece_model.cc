@@ -15,7 +15,7 @@ static_assert(std::endian::native == std::endian::little, "protocol buffers are 
 namespace field {
 constexpr uint64_t kPieces = 1, kTrainer = 2, kNormalizer = 3;                                 // ModelProto
 constexpr uint64_t kText = 1, kScore = 2, kKind = 3;                                           // SentencePiece
-constexpr uint64_t kAlgorithm = 3, kSpaceIsSuffix = 24;                                        // TrainerSpec
+constexpr uint64_t kAlgorithm = 3, kSpaceIsSuffix = 24, kByteFallback = 35;                    // TrainerSpec
 constexpr uint64_t kCharacterMap = 2, kAddsSpace = 3, kRemovesSpaces = 4, kEscapesSpaces = 5;  // NormalizerSpec
 }  // namespace field
 
@@ -113,12 +113,16 @@ void read_trainer(SentencePieceModel& model, MessageReader reader) {
     if (reader.number() == field::kAlgorithm)
       model.algorithm = read_enum(reader, SentencePieceModel::Algorithm::kCharacter, "model type");
     if (reader.number() == field::kSpaceIsSuffix) model.space_is_suffix = reader.value() != 0;
+    if (reader.number() == field::kByteFallback) model.spells_unknown = reader.value() != 0;
   }
 }
 
 void read_normalizer(SentencePieceModel& model, MessageReader reader) {
   while (reader.next()) {
-    if (reader.number() == field::kCharacterMap) model.has_character_map = !reader.bytes().empty();
+    if (reader.number() == field::kCharacterMap) {
+      model.character_map = reader.bytes();
+      model.has_character_map = !model.character_map.empty();
+    }
     if (reader.number() == field::kAddsSpace) model.adds_space = reader.value() != 0;
     if (reader.number() == field::kRemovesSpaces) model.removes_extra_spaces = reader.value() != 0;
     if (reader.number() == field::kEscapesSpaces) model.escapes_spaces = reader.value() != 0;

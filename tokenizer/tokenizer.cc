@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -43,12 +44,13 @@ struct Tokenizer::Model {
     ids.insert(ids.end(), part.begin(), part.end());
   }
 
-  // A model that puts a space before every text would put one behind the mark, too: it keeps SentencePiece's way.
+  // A model that adds a space to every text, or takes some away, would do so beside the mark, too: it keeps
+  // SentencePiece's way.
   void find_space_mark() {
-    std::vector<int32_t> ids;
-    append("a", ids);
-    const bool adds_space = ids.empty() || processor.IdToPiece(ids[0]).starts_with(kSpaceMark);
-    spells_space_mark = !adds_space;
+    size_t spaces = 0;
+    for (const std::string& piece : processor.EncodeAsPieces(" a "))
+      for (size_t at = 0; (at = piece.find(kSpaceMark, at)) != std::string::npos; ++at) ++spaces;
+    spells_space_mark = spaces == 2;
     for (size_t i = 0; i < kSpaceMark.size(); ++i) {
       space_mark_ids[i] = processor.PieceToId(fmt::format("<0x{:02X}>", static_cast<unsigned char>(kSpaceMark[i])));
       spells_space_mark = spells_space_mark && processor.IsByte(space_mark_ids[i]);
@@ -62,8 +64,10 @@ Tokenizer::Tokenizer(std::string_view serialized, const std::string& name) {
   auto model = std::make_unique<Model>();
   model->name = name;
   const auto status = model->processor.LoadFromSerializedProto({serialized.data(), serialized.size()});
-  if (!status.ok() || model->processor.GetPieceSize() <= 0)
+  if (!status.ok() || model->processor.GetPieceSize() <= 0) {
+    refuse_foreign_file(serialized, name, "a SentencePiece model");
     throw FileError("{}: not a SentencePiece model ({} bytes): {}", name, serialized.size(), status.ToString());
+  }
   model->fingerprint = XXH64(serialized.data(), serialized.size(), 0);
   model->find_space_mark();
   model_ = std::move(model);
@@ -96,6 +100,10 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   check(model_->processor.Decode(std::vector<int>(ids.begin(), ids.end()), &text), model_->name, "decode");
   return text;
 }
+
+std::string Tokenizer::serialized() const { return model_->processor.serialized_model_proto(); }
+const std::string& Tokenizer::name() const { return model_->name; }
+bool Tokenizer::spells_space_mark() const { return model_->spells_space_mark; }
 
 int Tokenizer::byte_of(int32_t id) const {
   model_->check_id(id);

@@ -29,6 +29,13 @@ class Tokenizer {
   // Throws FileError if an id is not in the vocabulary.
   std::string decode(std::span<const int32_t> ids) const;
 
+  // What the model holds, for parse_sentencepiece_model, and the name that it was given.
+  std::string serialized() const;
+  const std::string& name() const;
+  // Whether encode spells U+2581 in bytes, as a text of its own between those before and behind it: SentencePiece would
+  // give back a space.
+  bool spells_space_mark() const;
+
   // The byte that the token stands for, or -1 if it stands for whole characters or none.
   int byte_of(int32_t id) const;
 

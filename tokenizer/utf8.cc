@@ -43,6 +43,8 @@ size_t valid_utf8_prefix(std::string_view text) {
   return i;
 }
 
+size_t first_character_bytes(std::string_view text) { return character_bytes(static_cast<unsigned char>(text[0])); }
+
 size_t utf8_boundary(std::string_view text) {
   for (size_t back = 1; back <= std::min<size_t>(4, text.size()); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);

@@ -12,4 +12,7 @@ size_t valid_utf8_prefix(std::string_view text);
 // The largest n <= text.size() such that no character of the (valid) text is cut at n.
 size_t utf8_boundary(std::string_view text);
 
+// Of the (valid, not empty) text's first character.
+size_t first_character_bytes(std::string_view text);
+
 }  // namespace skippipe

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/float_formats.h"
 #include "base/json_reader.h"
 
@@ -156,7 +157,12 @@ bool is_float(SafeDtype dtype) {
 uint64_t SafeTensor::bytes() const { return byte_count(*this, fmt::format("tensor '{}'", name)); }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
-  const std::string name = path.string();
+  const std::string_view bytes(reinterpret_cast<const char*>(file_.bytes().data()), file_.bytes().size());
+  naming_foreign_files(bytes, path.string(), "safetensors", [&] { read_header(); });
+}
+
+void SafetensorsFile::read_header() {
+  const std::string name = path_.string();
   const auto bytes = file_.bytes();
   if (bytes.size() < kLengthBytes) throw FileError("{}: {} bytes, too short for safetensors", name, bytes.size());
   uint64_t header_bytes = 0;

@@ -66,6 +66,8 @@ class SafetensorsFile {
   bool equal(size_t index, const SafetensorsFile& other, size_t other_index) const;
 
  private:
+  void read_header();
+
   std::filesystem::path path_;
   MappedFile file_;
   uint64_t data_offset_ = 0;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -37,11 +38,14 @@ uint64_t padding_behind(uint64_t bytes) { return (8 - bytes % 8) % 8; }
 
 Header read_header(const std::filesystem::path& path, std::span<const std::byte> file) {
   Header header;
+  const std::string_view bytes(reinterpret_cast<const char*>(file.data()), file.size());
+  const Header expected;
+  if (!bytes.starts_with(std::string_view(expected.magic.data(), expected.magic.size())))
+    refuse_foreign_file(bytes, path.string(), "a token shard");
   if (file.size() < sizeof header)
     throw FileError("{}: {} bytes, too short for a token shard ({} bytes of header)", path.string(), file.size(),
                     sizeof header);
   std::memcpy(&header, file.data(), sizeof header);
-  const Header expected;
   if (header.magic != expected.magic) throw FileError("{}: not a token shard", path.string());
   if (header.version != expected.version)
     throw FileError("{}: token shard version {}, expected {}", path.string(), header.version, expected.version);

@@ -1,10 +1,12 @@
 #include "engine/files/tokenize_text.h"
 
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
+#include "tokenizer/document_encoder.h"
 
 namespace skippipe {
 namespace {
@@ -23,6 +25,33 @@ void check_split(uint64_t train, uint64_t validation, const TokenizeOptions& opt
         train, validation, options.validation_share, options.seed);
 }
 
+// Tokens of documents that come in pieces: SentencePiece gets short ones whole.
+class PieceEncoder {
+ public:
+  explicit PieceEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  // The piece that `text` handed out.
+  void encode(const TextPiece& piece, const TextReader& text, std::vector<int32_t>& ids) {
+    const bool is_whole = !within_document_ && piece.ends_document;
+    within_document_ = !piece.ends_document;
+    if (is_whole && piece.text.size() <= kMaxShortBytes) return tokenizer_.encode(piece.text, ids);
+    try {
+      if (!encoder_) encoder_.emplace(tokenizer_);
+      encoder_->add(piece.text, ids);
+      if (piece.ends_document) encoder_->finish(ids);
+    } catch (const FileError& error) {
+      throw FileError("{}: the document that begins here: {}", text.document(), error.what());
+    }
+  }
+
+ private:
+  static constexpr size_t kMaxShortBytes = 2 * TextReader::kPieceBytes;
+
+  const Tokenizer& tokenizer_;
+  std::optional<DocumentEncoder> encoder_;
+  bool within_document_ = false;
+};
+
 }  // namespace
 
 TokenizedText tokenize_text(const std::filesystem::path& folder, const Tokenizer& tokenizer, TextReader& text,
@@ -34,6 +63,7 @@ TokenizedText tokenize_text(const std::filesystem::path& folder, const Tokenizer
   TokenShardWriter train(folder / kTrainShard, vocabulary, tokenizer.fingerprint());
   TokenShardWriter validation(folder / kValidationShard, vocabulary, tokenizer.fingerprint());
 
+  PieceEncoder encoder(tokenizer);
   std::vector<int32_t> ids;
   TextPiece piece;
   uint64_t document = 0;
@@ -41,7 +71,7 @@ TokenizedText tokenize_text(const std::filesystem::path& folder, const Tokenizer
   while (text.next(piece)) {
     ids.clear();
     if (at_document_start && options.bos) ids.push_back(bos);
-    tokenizer.encode(piece.text, ids);
+    encoder.encode(piece, text, ids);
     if (piece.ends_document) ids.push_back(eos);
     TokenShardWriter& shard =
         Random(options.seed, {document}).uniform() < options.validation_share ? validation : train;

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/json_reader.h"
 #include "engine/checkpoint/checkpoint_files.h"
 #include "engine/checkpoint/companion_files.h"
@@ -271,12 +272,17 @@ bool is_safetensors(const std::string& beginning) {
   return header_bytes <= SafetensorsFile::kMaxHeaderBytes && beginning[8] == '{';
 }
 
-const Kind* kind_of_file(const fs::path& path) {
+std::string read_beginning(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::string beginning(4096, '\0');
   file.read(beginning.data(), static_cast<std::streamsize>(beginning.size()));
   if (file.bad() || (file.fail() && !file.eof())) throw FileError("{}: cannot read", path.string());
   beginning.resize(static_cast<size_t>(file.gcount()));
+  return beginning;
+}
+
+const Kind* kind_of_file(const fs::path& path) {
+  const std::string beginning = read_beginning(path);
   if (beginning.empty() && path.filename() == "metrics.jsonl") return &kMetrics;  // of a run that has just begun
   if (beginning.starts_with("skptokn\n")) return &kTokenShard;
   if (is_safetensors(beginning)) return &kSafetensors;
@@ -304,7 +310,9 @@ Inspection inspect(const fs::path& path) try {
   const Kind* kind = fs::is_directory(path) ? kind_of_folder(path) : kind_of_file(path);
   add(result, "size", human_bytes(bytes_of(path)));
   if (kind == nullptr) {
-    result.problems.push_back(fmt::format("{}: no file or folder of skippipe or a Hugging Face model", path.string()));
+    const std::string foreign = fs::is_directory(path) ? "" : foreign_file_kind(read_beginning(path));
+    result.problems.push_back(fmt::format("{}: no file or folder of skippipe or a Hugging Face model{}{}",
+                                          path.string(), foreign.empty() ? "" : ": found ", foreign));
     return result;
   }
   result.kind = kind->name;

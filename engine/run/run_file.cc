@@ -14,6 +14,7 @@
 #include "base/closest.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 
 namespace skippipe {
 namespace {
@@ -263,6 +264,7 @@ RunFile load_run_file(const std::filesystem::path& path) {
   try {
     table = toml::parse(text);
   } catch (const toml::parse_error& error) {
+    refuse_foreign_file(text, path.string(), "a run file (TOML)");
     throw ConfigError("{}: line {}: not valid TOML: {}", path.string(), error.source().begin.line, error.description());
   }
   RunFile run;

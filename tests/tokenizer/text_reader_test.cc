@@ -1,6 +1,7 @@
 #include "tokenizer/text_reader.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <string>
 #include <vector>
@@ -60,6 +61,90 @@ TEST(TextReader, ReadsJsonLines) {
   const auto path = folder.write(
       "a.jsonl", "{\"text\": \"one\\nline \\u00e9\"}\n\n{\"id\": 3, \"text\": \"\"}\n  {\"text\": \"two\"}");
   EXPECT_EQ(read_all({path}, {.lines = 1}), (Documents{"one\nline \xc3\xa9", "two"}));
+}
+
+TEST(TextReader, KnowsJsonLinesByTheirContent) {
+  const TempFolder folder;
+  const std::string lines = "\n \n{\"text\": \"one\"}\r\n{\"id\": 3, \"text\": \"two\"}\n";
+  for (const std::string name : {"a.JSONL", "a.NdJson"}) {
+    TextReader reader({folder.write(name, lines)}, {});
+    TextPiece piece;
+    EXPECT_TRUE(reader.next(piece));
+    EXPECT_EQ(piece.text, "one");
+    EXPECT_TRUE(reader.guesses().empty());
+  }
+  for (const std::string name : {"a.json", "a.jsonl.part-0", "a", "a.txt"})
+    for (const std::string before : {"", "\xef\xbb\xbf"}) {
+      TextReader reader({folder.write(name, before + lines)}, {});
+      TextPiece piece;
+      EXPECT_TRUE(reader.next(piece));
+      EXPECT_EQ(piece.text, "one") << name;
+      EXPECT_EQ(reader.document(), (folder / name).string() + ":3");
+      EXPECT_EQ(reader.guesses(), std::vector{(folder / name).string() + ": read as JSON lines"});
+    }
+  const auto long_line = folder.write("long", "{\"text\": \"" + std::string(1 << 20, 'x') + "\"}\n" + lines);
+  EXPECT_EQ(read_all({long_line}), (Documents{std::string(1 << 20, 'x'), "one", "two"}));
+}
+
+TEST(TextReader, TextThatBeginsWithABraceIsText) {
+  const TempFolder folder;
+  for (const std::string text :
+       {"{curly} words", "{\n}\n x", "[1] a footnote\n", "[link](there)", "{", "[", "x {\"a\""})
+    EXPECT_EQ(read_all({folder.write("a", text)}), Documents{text});
+  const std::string lines = "{\"text\": \"one\"}\n";
+  EXPECT_EQ(read_all({folder.write("a.jsonl", lines)}, {.format = TextFormat::kPlain}), Documents{lines});
+  EXPECT_EQ(read_all({folder.write("a", lines)}, {.format = TextFormat::kJsonLines}), Documents{"one"});
+  TextReader reader({folder.write("a.json", "words")}, {});
+  TextPiece piece;
+  EXPECT_TRUE(reader.next(piece));
+  EXPECT_EQ(reader.guesses().size(), 1u);
+}
+
+TEST(TextReader, AsksWhereTheFormatIsInDoubt) {
+  const TempFolder folder;
+  const auto read = [&](std::string_view content) { read_all({folder.write("a.json", content)}); };
+  constexpr char kHint[] = "--format text reads it as plain text";
+  for (const char* content :
+       {"{\"text\": 4}\n", "{\"body\": \"x\"}\n", "{\n  \"text\": \"x\"\n}\n", "[{\"text\": \"x\"}]\n", "[\n\"x\"]",
+        "{}", "{\"text\": \"x\"} and more\n", "{\"text\": \"x\"}\nprose\n"})
+    SKP_EXPECT_ERROR(read(content), FileError, kHint);
+  SKP_EXPECT_ERROR(read("\n{\"text\": 4}\n"), FileError, "a.json:2: text: found 4, expected a string");
+}
+
+TEST(TextReader, NamesFilesThatAreNoText) {
+  const TempFolder folder;
+  const auto read = [&](const std::string& content, TextFormat format = TextFormat::kAutomatic) {
+    read_all({folder.write("a", content)}, {.format = format});
+  };
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n";
+  SKP_EXPECT_ERROR(read(pointer), FileError, "a: not UTF-8 text or JSON lines: found a Git LFS pointer");
+  SKP_EXPECT_ERROR(read(std::string("PK\3\4 and so on")), FileError,
+                   "a: not UTF-8 text or JSON lines: found a zip archive");
+  SKP_EXPECT_ERROR(read("\x1f\x8b\x08", TextFormat::kPlain), FileError,
+                   "a: not UTF-8 text or JSON lines: found a file compressed by gzip");
+  EXPECT_NO_THROW(read(pointer, TextFormat::kPlain));
+  TextReader page({folder.write("page", "<!DOCTYPE html>\n<p>words\n")}, {});
+  TextPiece piece;
+  EXPECT_TRUE(page.next(piece));
+  EXPECT_EQ(page.guesses(), std::vector{(folder / "page").string() + ": an HTML page, read as plain text"});
+}
+
+TEST(TextReader, ReadsPipes) {
+  for (const std::string text : {"{\"text\": \"one\"}\n", "one"}) {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(pipe(ends.data()), 0);
+    ASSERT_EQ(write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+    close(ends[1]);
+    TextReader reader({fmt::format("/dev/fd/{}", ends[0])}, {});
+    TextPiece piece;
+    ASSERT_TRUE(reader.next(piece));
+    EXPECT_EQ(piece.text, "one");
+    EXPECT_TRUE(piece.ends_document);
+    EXPECT_FALSE(reader.next(piece));
+    EXPECT_EQ(reader.total_bytes(), 0u);
+    EXPECT_EQ(reader.bytes_read(), text.size());
+    close(ends[0]);
+  }
 }
 
 TEST(TextReader, DropsTheByteOrderMark) {

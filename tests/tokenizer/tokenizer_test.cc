@@ -155,6 +155,8 @@ TEST_F(TokenizerTest, RefusesFilesThatAreNoModels) {
   const auto load = [](const std::filesystem::path& path) { Tokenizer tokenizer{path}; };
   SKP_EXPECT_ERROR(load(folder / "none.model"), FileError, "none.model: cannot open");
   SKP_EXPECT_ERROR(load(folder.write("empty.model", "")), FileError, "empty.model: not a SentencePiece model");
+  SKP_EXPECT_ERROR(load(folder.write("zip.model", "PK\3\4 and more")), FileError,
+                   "zip.model: not a SentencePiece model: found a zip archive");
   SKP_EXPECT_ERROR(load(folder.write("text.model", "some text\n")), FileError, "text.model: not a SentencePiece model");
 }
 

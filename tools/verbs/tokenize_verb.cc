@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "engine/files/tokenize_text.h"
 #include "tools/verbs/progress.h"
+#include "tools/verbs/text_format.h"
 #include "tools/verbs/verbs.h"
 
 namespace skippipe {
@@ -32,6 +33,7 @@ void run(const Options& options) {
     Progress progress("tokenizing", text.total_bytes(), "bytes");
     result = tokenize_text(folder, tokenizer, text, options.tokenize, [&](uint64_t bytes) { progress.update(bytes); });
   }
+  print_guesses(text);
   print_shard(folder / kTrainShard, result.train);
   if (result.validation) print_shard(folder / kValidationShard, *result.validation);
   const uint64_t tokens = result.train.tokens + (result.validation ? result.validation->tokens : 0);
@@ -54,9 +56,10 @@ void add_tokenize_verb(CLI::App& app) {
       "--document-separator", options->documents.separator,
       "In plain text, a line equal to this ends a document; '' for a blank line. Default: one document per file");
   verb->add_option("--document-lines", options->documents.lines, "In plain text, a document ends after so many lines");
+  add_format_option(*verb, options->documents.format);
   verb->add_option("--seed", options->tokenize.seed, "Chooses the validation documents")->capture_default_str();
   verb->add_flag("--bos", options->tokenize.bos, "Put BOS before every document, besides the EOS behind it");
-  verb->add_option("files", options->files, "UTF-8 text, or JSON lines with a `text` field (*.jsonl)")->required();
+  verb->add_option("files", options->files, kTextFiles)->required();
   verb->footer("Example: skippipe tokenize --tokenizer tok.model --out tokens --document-lines 100 bible.txt");
   verb->callback([options] { run(*options); });
 }

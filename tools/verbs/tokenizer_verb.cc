@@ -8,6 +8,7 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_training.h"
 #include "tools/verbs/progress.h"
+#include "tools/verbs/text_format.h"
 #include "tools/verbs/verbs.h"
 
 namespace skippipe {
@@ -16,11 +17,13 @@ namespace {
 struct Options {
   TokenizerTraining training;
   std::string out;
+  TextFormat format = TextFormat::kAutomatic;
   std::vector<std::string> files;
 };
 
 void run(const Options& options) {
-  TextReader text({options.files.begin(), options.files.end()}, DocumentRules{});
+  TextReader text({options.files.begin(), options.files.end()},
+                  {.separator = {}, .lines = 0, .format = options.format});
   std::string model;
   {
     Progress progress("reading", text.total_bytes(), "bytes");
@@ -28,6 +31,7 @@ void run(const Options& options) {
   }
   const Tokenizer tokenizer(model, options.out);
   write_file_atomically(options.out, model);
+  print_guesses(text);
   fmt::print("{}: a vocabulary of {} from {} of text\n", options.out, tokenizer.vocabulary_size(),
              format_bytes(text.bytes_read()));
 }
@@ -42,7 +46,8 @@ void add_tokenizer_verb(CLI::App& app) {
       ->check(CLI::Range(260, 1 << 20));
   verb->add_option("--out", options->out, "The .model file to write")->required();
   verb->add_option("--seed", options->training.seed, "Chooses the lines to learn from where the text is too large");
-  verb->add_option("files", options->files, "UTF-8 text, or JSON lines with a `text` field (*.jsonl)")->required();
+  add_format_option(*verb, options->format);
+  verb->add_option("files", options->files, kTextFiles)->required();
   verb->footer("Example: skippipe tokenizer --vocabulary 2000 --out tok.model books/*.txt");
   verb->callback([options] { run(*options); });
 }

@@ -110,6 +110,17 @@ TEST(Safetensors, ErrorsNameTensorFoundAndExpected) {
                    "tensor 'i32' is I32, expected F32, F16 or BF16");
 }
 
+TEST(Safetensors, NamesFilesThatAreSomethingElse) {
+  const TempFolder folder;
+  const auto open = [&](const std::string& bytes) { SafetensorsFile file(folder.write("f", bytes)); };
+  SKP_EXPECT_ERROR(open("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 44\n"), FileError,
+                   "f: not safetensors: found a Git LFS pointer");
+  SKP_EXPECT_ERROR(open(std::string("PK\3\4\x14\0\0\0more", 12)), FileError, "f: not safetensors: found a zip archive");
+  SKP_EXPECT_ERROR(open(""), FileError, "f: not safetensors: found nothing");
+  // A sound file whose header is as long as the first bytes of a gzip file say.
+  EXPECT_NO_THROW(open(file_with("{}" + std::string(0x8b1f - 2, ' '), "")));
+}
+
 TEST(Safetensors, RefusesLyingHeaders) {
   const TempFolder folder;
   const auto open = [&](const std::string& bytes) { SafetensorsFile file(folder.write("f", bytes)); };

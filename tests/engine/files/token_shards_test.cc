@@ -126,6 +126,7 @@ class DamagedShardTest : public ::testing::Test {
 
 TEST_F(DamagedShardTest, EveryLieInTheHeaderIsFound) {
   SKP_EXPECT_ERROR(open(with(0, 'x')), FileError, "bad: not a token shard");
+  SKP_EXPECT_ERROR(open("<html>"), FileError, "bad: not a token shard: found an HTML page");
   SKP_EXPECT_ERROR(open(with(8, 2)), FileError, "version 2, expected 1");
   SKP_EXPECT_ERROR(open(with(12, 3)), FileError, "3 bytes per token, expected 2 or 4");
   SKP_EXPECT_ERROR(open(with(12, 4)), FileError, "bytes, expected");

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "tests/expect_error.h"
 #include "tests/temp_folder.h"
+#include "tests/tokenizer/model_writer.h"
 #include "tokenizer/tokenizer_training.h"
 
 namespace skippipe {
@@ -93,6 +94,66 @@ TEST_F(TokenizeTextTest, WithoutAShareThereIsNoValidation) {
   EXPECT_FALSE(tokenize({.validation_share = 0}, {}).validation);
   EXPECT_EQ(documents(kTrainShard), std::vector<std::string>{read_file(text_)});
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out" / kValidationShard));
+}
+
+// A model that puts a space before a text, as Llama 2's, must not put one where the reader happens to cut.
+TEST_F(TokenizeTextTest, LongDocumentsHaveTheTokensOfTheWhole) {
+  ModelWriter model;
+  using Kind = SentencePieceModel::Kind;
+  for (const auto& [piece, kind] :
+       {std::pair{"<unk>", Kind::kUnknown}, {"<s>", Kind::kControl}, {"</s>", Kind::kControl}})
+    model.add_piece(piece, 0, kind);
+  for (const char* piece : {"\xe2\x96\x81", "a", "b", "ab",
+                            "\xe2\x96\x81"
+                            "a",
+                            "aa", "\n"})
+    model.add_piece(piece, -1, Kind::kNormal);
+  model.algorithm = SentencePieceModel::Algorithm::kBytePair;
+  model.removes_extra_spaces = false;
+  tokenizer_ = std::make_unique<Tokenizer>(model.serialized(), "m");
+  const auto line_of = [](size_t bytes) {
+    std::string line;
+    while (line.size() < bytes) line += "ab  aaab xa";
+    return line;
+  };
+  const auto tokens_of = [](const std::filesystem::path& path) {
+    const TokenShard shard(path);
+    std::vector<int32_t> tokens(shard.info().tokens);
+    shard.read(0, tokens);
+    return tokens;
+  };
+  const std::string lines = "aa\n" + line_of(TextReader::kPieceBytes + 10000) + "\naa\n";
+  text_ = folder_.write("long", lines);
+  tokenize({.validation_share = 0}, {});
+  std::vector<int32_t> expected = tokenizer_->encode(lines);
+  expected.push_back(tokenizer_->eos_id());
+  EXPECT_TRUE(tokens_of(folder_ / "out/train.tokens") == expected);
+
+  const std::string line = line_of(2 * TextReader::kPieceBytes + 10000);
+  text_ = folder_.write("long.jsonl", fmt::format("{{\"text\": \"{}\"}}\n{{\"text\": \"aa\"}}\n", line));
+  tokenize({.validation_share = 0, .bos = true}, {});
+  expected.clear();
+  for (const std::string_view document : {std::string_view(line), std::string_view("aa")}) {
+    expected.push_back(tokenizer_->bos_id());
+    tokenizer_->encode(document, expected);
+    expected.push_back(tokenizer_->eos_id());
+  }
+  EXPECT_TRUE(tokens_of(folder_ / "out/train.tokens") == expected);
+}
+
+TEST_F(TokenizeTextTest, NamesTheDocumentThatItCannotHold) {
+  ModelWriter model;
+  using Kind = SentencePieceModel::Kind;
+  for (const auto& [piece, kind] :
+       {std::pair{"<unk>", Kind::kUnknown}, {"</s>", Kind::kControl}, {"a", Kind::kNormal}, {"aa", Kind::kUnused}})
+    model.add_piece(piece, 0, kind);
+  model.algorithm = SentencePieceModel::Algorithm::kBytePair;
+  tokenizer_ = std::make_unique<Tokenizer>(model.serialized(), "unused.model");
+  text_ = folder_.write("long", "a\n\n\n" + std::string((8 << 20) + 1, 'a'));
+  SKP_EXPECT_ERROR(
+      tokenize({.validation_share = 0}, {.separator = ""}), FileError,
+      "long:4: the document that begins here: byte 8388609: a document of more than 8388608 bytes, and the "
+      "tokenizer has unused pieces");
 }
 
 TEST_F(TokenizeTextTest, AnEmptyShardIsAnErrorThatLosesNothing) {

@@ -165,7 +165,10 @@ TEST_F(InspectTest, FilesAreReadToTheirEnd) {
   folder_.write("half", R"({"format": "skippipe-netw)");
   expect_problem(folder_ / "half", "", "no file or folder");
   folder_.write("empty", "");
-  expect_problem(folder_ / "empty", "", "no file or folder");
+  expect_problem(folder_ / "empty", "",
+                 "no file or folder of skippipe or a Hugging Face model: found nothing (0 bytes)");
+  folder_.write("zip", "PK\3\4 and more");
+  expect_problem(folder_ / "zip", "", "no file or folder of skippipe or a Hugging Face model: found a zip archive");
   folder_.write("noise", std::string("\n\x05\x00\xff", 4));
   expect_problem(folder_ / "noise", "SentencePiece model", "not a SentencePiece model");
 }

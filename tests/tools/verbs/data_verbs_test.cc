@@ -112,6 +112,21 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
 }
 
+TEST_F(DataVerbsTest, TellsWhatItTakesFilesFor) {
+  write_text();
+  expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
+  folder_.write("d.json", "{\"text\": \"ka lo\"}\n");
+  const std::string tokenize = "tokenize --tokenizer @/tok.model --out @/tokens --validation-share 0 ";
+  expect_ok(tokenize + "@/d.json", "d.json: read as JSON lines (by what it holds; --format says otherwise)\n");
+  expect_ok(tokenize + "--format text @/d.json", "train.tokens: ");
+  EXPECT_THAT(run(tokenize + "/dev/stdin", "", "echo '{\"text\": \"ka lo\"}' |").output,
+              HasSubstr("/dev/stdin: read as JSON lines"));
+  EXPECT_EQ(run(tokenize + "--format csv @/d.json").exit_code, 2);
+  folder_.write("d.json", "{\n\"text\": \"ka lo\"}\n");
+  expect_refused(tokenize + "@/d.json", "--format text reads it as plain text");
+  expect_refused("tokenizer --vocabulary 300 --out @/t.model @/d.json", "--format text reads it as plain text");
+}
+
 TEST_F(DataVerbsTest, GeneratesText) {
   write_text();
   write_model();
