@@ -33,9 +33,17 @@ Place region_place(Region region, Device device);
 
 // What a node may take. On the CPU everything is the device's.
 struct MemoryLimits {
-  int64_t device_bytes = 0;
-  int64_t host_bytes = 0;
+  AvailableMemory device;
+  AvailableMemory host;
+
+  // What this process can still take of the backend's device.
+  static MemoryLimits of(Backend& backend);
 };
+
+// Throws MemoryError unless so much is there: "a: the node needs 3.00 GiB, but only 2.00 GiB are there (...)", with
+// `who_needs` up to the verb.
+void require_memory(const std::string& who_needs, int64_t bytes, const AvailableMemory& there,
+                    const std::string& of_it = "");
 
 // Which blocks the slab of a node will have. Blocks lie in the order of their regions, and in a region in the order in
 // which they were added.

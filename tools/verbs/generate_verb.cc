@@ -14,7 +14,6 @@
 #include "engine/checkpoint/model_files.h"
 #include "engine/inference/evaluate.h"
 #include "engine/inference/generate.h"
-#include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
 #include "tools/verbs/device_option.h"
@@ -152,7 +151,7 @@ void run(Options options) {
     fmt::print("{}", plan.table());
     return;
   }
-  plan.check_fits({backend->runtime().available_bytes(Place::kDevice), available_host_bytes()}, backend->name());
+  plan.check_fits(MemoryLimits::of(*backend), backend->name());
   Slab slab(plan, *backend);
   Decoder decoder(spec, slab, context);
   files.load(decoder.parameters(), decoder.context());
