@@ -16,6 +16,7 @@
 #include "engine/inference/generate.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/model_options.h"
 #include "tools/verbs/verbs.h"
@@ -143,7 +144,8 @@ void run(Options options) {
   Context context;
   context.backend = backend.get();
   context.stream = stream.get();
-  context.threads = threads_or_all(options.threads);
+  const ComputeChoice choice{options.device, "--threads", threads_or_all(options.threads)};
+  context.threads = usable_threads(choice);
   const DecoderSpec spec = decoder_spec(files, static_cast<int64_t>(prompt.size()), options);
   MemoryPlan plan(backend->device());
   Decoder::plan_memory(plan, spec, context);
@@ -152,6 +154,7 @@ void run(Options options) {
     return;
   }
   plan.check_fits(MemoryLimits::of(*backend), backend->name());
+  print_cpu_remarks(choice);
   Slab slab(plan, *backend);
   Decoder decoder(spec, slab, context);
   files.load(decoder.parameters(), decoder.context());

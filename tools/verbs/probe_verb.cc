@@ -19,6 +19,7 @@
 #include "engine/probe/network_probe.h"
 #include "engine/run/emulated_links.h"
 #include "tools/processes/local_addresses.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/join_nodes.h"
@@ -43,6 +44,7 @@ struct Options {
   std::vector<std::string> addresses;
   int node = -1;
   int listen_fd = -1;
+  bool told = false;
   size_t message_bytes = 0;
   double stream_s = 0.5;
   int limit_minutes = 120;
@@ -68,6 +70,10 @@ void check(const Options& options) {
   const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
   if (access(folder.c_str(), W_OK) != 0)
     throw FileError("{}: cannot write there: {}", folder.string(), std::strerror(errno));
+}
+
+ComputeChoice choice_of(const ProbeSettings& settings) {
+  return {settings.device, "--threads", settings.threads, settings.dtype};
 }
 
 // ---- this device
@@ -182,6 +188,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
 
 // The verb again, as each of the nodes: all the options that were given go with it.
 void probe_locally(const Options& options, const CLI::App& verb) {
+  print_cpu_remarks(choice_of(options.settings));
   NodeProcesses processes("stopping; Ctrl-C again stops at once");
   const LocalAddresses local = listen_locally(options.local);
   for (int node = 0; node < options.local; ++node) {
@@ -191,16 +198,19 @@ void probe_locally(const Options& options, const CLI::App& verb) {
       arguments.push_back(option->get_name());
       arguments.insert(arguments.end(), option->results().begin(), option->results().end());
     }
+    arguments.emplace_back("--told");
     local.add_arguments(arguments, node);
     processes.start(fmt::format("node {}", node), arguments, local.listener(node));
   }
   processes.wait();
 }
 
-void run(const Options& options, const CLI::App& verb) {
+void run(Options options, const CLI::App& verb) {
   check(options);
-  if (options.local > 0) return probe_locally(options, verb);
   const ModelConfig config = load_model_config(options.config);
+  if (options.local > 0) return probe_locally(options, verb);
+  if (!options.told) print_cpu_remarks(choice_of(options.settings));
+  options.settings.threads = usable_threads(choice_of(options.settings));
   options.addresses.empty() ? probe_this_device(options, config) : probe_as_node(options, config);
 }
 
@@ -236,6 +246,7 @@ void add_network_options(CLI::App& verb, Options& options) {
   verb.add_option("--node", options.node, "Which of --addresses this node is; node 0 prints and writes --out");
   // For --local: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
   verb.add_option("--listen-fd", options.listen_fd)->group("");
+  verb.add_flag("--told", options.told)->group("");  // the same: what a user should know has been said
   verb.add_option(
           "--message-bytes", options.message_bytes,
           "Size of the messages that links are measured with; default: a microbatch's activations, at most 4 MiB")
