@@ -15,14 +15,22 @@ size_t taken_bytes(int64_t bytes) {
   return static_cast<size_t>(std::max<int64_t>(bytes, 1));
 }  // an empty map is an error
 
+// Asking what is there takes some tenths of a millisecond; less than this decides nothing.
+constexpr int64_t kWorthAsking = int64_t{16} << 20;
+
+// The kernel promises more than there is, and kills whoever uses it.
+void require_there(int64_t bytes) {
+  const HostMemory memory = read_host_memory();
+  const AvailableMemory& there = memory.tightest();
+  if (bytes > there.bytes)
+    throw MemoryError("{} bytes of memory are needed, but only {} are there ({})", bytes, there.bytes, there.bound);
+}
+
 }  // namespace
 
 void* HostRuntime::do_allocate(Place, int64_t bytes) {
   const size_t taken = taken_bytes(bytes);
-  // The kernel promises more than there is, and kills whoever uses it.
-  const AvailableMemory there = available(Place::kHost);
-  if (bytes > there.bytes)
-    throw MemoryError("{} bytes of memory are needed, but only {} are there ({})", bytes, there.bytes, there.bound);
+  if (bytes >= kWorthAsking) require_there(bytes);
   void* memory = mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw MemoryError("the host refused {} bytes", bytes);
   // Large pages spare the matrix products most of their misses in the page table; a wish that may be refused.
