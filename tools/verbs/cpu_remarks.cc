@@ -49,7 +49,7 @@ void print_cpu_remarks(const ComputeChoice& choice) {
                        threads.why_fewer));
   const auto backend = make_cpu_backend();
   if (choice.dtype != Dtype::kBf16 || !backend->computes_in(choice.dtype)) return;
-  const double rate = apart(choice, [&] { return bf16_over_f32_rate(*backend, threads.count); });
+  const double rate = apart(choice, [&] { return bf16_over_f32_rate(*backend); });
   if (const std::string slow = describe_slow_bf16(rate); !slow.empty()) remark(slow);
 }
 
