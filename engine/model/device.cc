@@ -91,8 +91,7 @@ std::string describe_slow_bf16(double rate) {
   if (rate >= kSlower) return "";
   return fmt::format(
       "bf16 products ran at {:.2f} x f32's rate on a thread of this CPU, which has {} for them: f32 is faster here; "
-      "bf16 takes less "
-      "memory and shorter messages",
+      "bf16 takes less memory and shorter messages",
       rate, cpu_has_bf16() ? "instructions" : "no instructions");
 }
 
