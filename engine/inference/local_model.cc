@@ -9,14 +9,13 @@ namespace skippipe {
 namespace {
 
 // All stages side by side.
-void require_room(const std::vector<MemoryPlan>& plans, Runtime& runtime) {
+void require_room(const std::vector<MemoryPlan>& plans, const AvailableMemory& there) {
   int64_t bytes = 0, activations = 0;
   for (const MemoryPlan& plan : plans) {
     bytes += plan.bytes(Place::kDevice);
     activations += plan.bytes(Region::kActivations) + plan.bytes(Region::kWorkspace);
   }
-  require_memory("the model needs", bytes, runtime.available(Place::kDevice),
-                 fmt::format(", {} of them for a batch", human_bytes(activations)));
+  require_memory("the model needs", bytes, there, fmt::format(", {} of them for a batch", human_bytes(activations)));
 }
 
 }  // namespace
@@ -36,7 +35,7 @@ LocalModel::LocalModel(std::unique_ptr<Backend> backend, const ModelConfig& conf
     specs.push_back({config, layout, batch, kSlots, purpose, dtype});
     Stage::plan_memory(plans.emplace_back(backend_->device()), specs.back(), context);
   }
-  require_room(plans, backend_->runtime());
+  require_room(plans, MemoryLimits::of(*backend_).device);
   for (size_t i = 0; i < specs.size(); ++i) {
     slabs_.push_back(std::make_unique<Slab>(plans[i], *backend_));
     stages_.push_back(std::make_unique<Stage>(specs[i], *slabs_.back(), context));

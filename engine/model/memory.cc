@@ -54,8 +54,16 @@ std::string human_bytes(int64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
+AvailableMemory without_processes(AvailableMemory there, int64_t processes) {
+  const int64_t taken = std::min(there.bytes, processes * kProcessBytes);
+  return {there.bytes - taken, fmt::format("{}, less {} for {}", there.bound, human_bytes(processes * kProcessBytes),
+                                           processes == 1 ? "the process itself" : "the processes themselves")};
+}
+
 MemoryLimits MemoryLimits::of(Backend& backend) {
-  return {backend.runtime().available(Place::kDevice), backend.runtime().available(Place::kHost)};
+  Runtime& runtime = backend.runtime();
+  const AvailableMemory host = without_processes(runtime.available(Place::kHost), 1);
+  return {backend.device() == Device::kCpu ? host : runtime.available(Place::kDevice), host};
 }
 
 void require_memory(const std::string& who_needs, int64_t bytes, const AvailableMemory& there,

@@ -31,12 +31,18 @@ std::string human_bytes(int64_t bytes);
 // Where a device has a region: a GPU leaves what the network and files take to pinned memory of the host.
 Place region_place(Region region, Device device);
 
+// What a process takes of the host beside its slab: buffers of libraries and of the network, stacks, page tables. Of
+// the nodes that were measured up to 9 MB.
+inline constexpr int64_t kProcessBytes = int64_t{24} << 20;
+// What is there for the slabs of so many processes that compute on the host.
+AvailableMemory without_processes(AvailableMemory there, int64_t processes);
+
 // What a node may take. On the CPU everything is the device's.
 struct MemoryLimits {
   AvailableMemory device;
   AvailableMemory host;
 
-  // What this process can still take of the backend's device.
+  // What this process can still take for its slab.
   static MemoryLimits of(Backend& backend);
 };
 

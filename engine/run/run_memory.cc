@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -18,6 +20,12 @@ int64_t total_bytes(const TrainingRun& run, std::span<const int> nodes, Backend&
   int64_t sum = 0;
   for (const int node : nodes) sum += node_bytes(run, node, backend);
   return sum;
+}
+
+// For what the nodes plan, side by side on the backend's device.
+AvailableMemory available_to(std::span<const int> nodes, Backend& backend) {
+  AvailableMemory there = backend.runtime().available_to_all(Place::kDevice);
+  return backend.device() == Device::kCpu ? without_processes(std::move(there), std::ssize(nodes)) : there;
 }
 
 // The same run, left to choose.
@@ -104,7 +112,7 @@ void choose_recompute(TrainingRun& run, Backend& backend, std::span<const int> o
       if (bytes[node] > limit_bytes) recompute_where_it_saves(recompute, node);
 
   if (on_this_device.empty()) return;
-  const int64_t available_bytes = backend.runtime().available_to_all(Place::kDevice).bytes;
+  const int64_t available_bytes = available_to(on_this_device, backend).bytes;
   for (const Recompute recompute : kRecomputes) {
     if (total_bytes(run, on_this_device, backend) <= available_bytes) return;
     for (const int node : on_this_device) recompute_where_it_saves(recompute, static_cast<size_t>(node));
@@ -125,7 +133,7 @@ void check_memory(const TrainingRun& run, Backend& backend, int node) {
 void check_memory(const TrainingRun& run, Backend& backend, std::span<const int> on_this_device) {
   for (const int node : on_this_device) check_memory(run, backend, node);
   const int64_t needed = total_bytes(run, on_this_device, backend);
-  const AvailableMemory there = backend.runtime().available_to_all(Place::kDevice);
+  const AvailableMemory there = available_to(on_this_device, backend);
   try {
     require_memory(fmt::format("the {} nodes need", on_this_device.size()), needed, there);
   } catch (const MemoryError& error) {

@@ -82,6 +82,15 @@ TEST(MemoryPlan, SaysWithNumbersWhatDoesNotFit) {
                                                 HasSubstr("but only 8.25 KiB are there (z)"))));
 }
 
+TEST(MemoryLimits, LeaveRoomForTheProcessesThemselves) {
+  const AvailableMemory two = without_processes({100 << 20, "a limit"}, 2);
+  EXPECT_EQ(two.bytes, (100 << 20) - 2 * kProcessBytes);
+  EXPECT_EQ(two.bound, "a limit, less 48.00 MiB for the processes themselves");
+  EXPECT_EQ(without_processes({1000, ""}, 1).bytes, 0);
+  const auto cpu = make_cpu_backend();
+  EXPECT_THAT(MemoryLimits::of(*cpu).device.bound, HasSubstr("for the process itself"));
+}
+
 TEST(MemoryPlan, RefusesNegativeAndOverflowingSizes) {
   MemoryPlan plan = small_plan();
   EXPECT_THROW(plan.add(Region::kWorkspace, "a", -1), MemoryError);
