@@ -1,5 +1,6 @@
 #include "kernels/cpu_backend.h"
 
+#include <algorithm>
 #include <latch>
 #include <system_error>
 #include <thread>
@@ -51,7 +52,7 @@ bool cpu_has_bf16() {
 
 CpuThreads cpu_threads(int asked) {
   if (asked <= 1) return {};
-  require_threads_beside_this(asked - 1);
+  require_threads_beside_this(std::min(asked, omp_get_thread_limit()) - 1);
   const cpu::ScopedFixedTeams fixed;
   const int count = cpu::measure_team(asked);
   return {count, count < asked ? why_fewer_than(asked) : ""};
