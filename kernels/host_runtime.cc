@@ -4,45 +4,33 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <limits>
-#include <string>
 
 #include "base/error.h"
 
 namespace skippipe {
 namespace {
 
-// The number after `key` in a file of "key number" lines, or the file's only number if key is empty.
-int64_t read_number(const std::string& path, const std::string& key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(key)) {
-      const long long value = std::atoll(line.c_str() + key.size());
-      return value > 0 ? value : std::numeric_limits<int64_t>::max();  // "max" is no number
-    }
-  return std::numeric_limits<int64_t>::max();
-}
-
 size_t taken_bytes(int64_t bytes) {
   return static_cast<size_t>(std::max<int64_t>(bytes, 1));
 }  // an empty map is an error
 
-}  // namespace
+// Asking what is there takes some tenths of a millisecond; less than this decides nothing.
+constexpr int64_t kWorthAsking = int64_t{16} << 20;
 
-int64_t available_host_bytes() {
-  const int64_t free_kib = read_number("/proc/meminfo", "MemAvailable:");
-  int64_t result = free_kib > std::numeric_limits<int64_t>::max() / 1024 ? free_kib : free_kib * 1024;
-  const int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
-  const int64_t used = read_number("/sys/fs/cgroup/memory.current", "");
-  if (limit < std::numeric_limits<int64_t>::max()) result = std::min(result, std::max<int64_t>(0, limit - used));
-  return result;
+// The kernel promises more than there is, and kills whoever uses it.
+void require_there(int64_t bytes) {
+  const HostMemory memory = read_host_memory();
+  const AvailableMemory& there = memory.tightest();
+  if (bytes > there.bytes)
+    throw MemoryError("{} bytes of memory are needed, but only {} are there ({})", bytes, there.bytes, there.bound);
 }
+
+}  // namespace
 
 void* HostRuntime::do_allocate(Place, int64_t bytes) {
   const size_t taken = taken_bytes(bytes);
+  if (bytes >= kWorthAsking) require_there(bytes);
   void* memory = mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw MemoryError("the host refused {} bytes", bytes);
   // Large pages spare the matrix products most of their misses in the page table; a wish that may be refused.

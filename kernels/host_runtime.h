@@ -5,14 +5,11 @@
 
 namespace skippipe {
 
-// The memory that this machine could still give to a process now, in bytes (Linux: MemAvailable, and the control
-// group's limit where there is one).
-int64_t available_host_bytes();
-
 class HostRuntime final : public Runtime {
  public:
   void release(Place place, void* memory, int64_t bytes) noexcept override;
-  int64_t available_bytes(Place) override { return available_host_bytes(); }
+  AvailableMemory available(Place) override { return read_host_memory().tightest(); }
+  AvailableMemory available_to_all(Place) override { return read_host_memory().shared; }
   Stream make_stream() override { return nullptr; }
   void destroy_stream(Stream) noexcept override {}
   void copy(Stream stream, void* to, const void* from, int64_t bytes) override;

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "kernels/communicator.h"
+#include "kernels/host_memory.h"
 
 namespace skippipe {
 
@@ -43,8 +44,11 @@ class Runtime {
   virtual void release(Place place, void* memory, int64_t bytes) noexcept = 0;
   // Calls of allocate so far, for the tests that count.
   int64_t allocations() const { return allocations_; }
-  // What could still be taken in the place, in bytes.
-  virtual int64_t available_bytes(Place place) = 0;
+  // What this process could still take in the place.
+  virtual AvailableMemory available(Place place) = 0;
+  int64_t available_bytes(Place place) { return available(place).bytes; }
+  // What several processes could still take there together.
+  virtual AvailableMemory available_to_all(Place place) { return available(place); }
 
   // Streams do not wait for one another, nor for the default stream, but where wait_for says so.
   virtual Stream make_stream() = 0;

@@ -1,9 +1,24 @@
 #include "engine/inference/local_model.h"
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "kernels/copy.h"
 
 namespace skippipe {
+namespace {
+
+// All stages side by side.
+void require_room(const std::vector<MemoryPlan>& plans, const AvailableMemory& there) {
+  int64_t bytes = 0, activations = 0;
+  for (const MemoryPlan& plan : plans) {
+    bytes += plan.bytes(Place::kDevice);
+    activations += plan.bytes(Region::kActivations) + plan.bytes(Region::kWorkspace);
+  }
+  require_memory("the model needs", bytes, there, fmt::format(", {} of them for a batch", human_bytes(activations)));
+}
+
+}  // namespace
 
 LocalModel::LocalModel(std::unique_ptr<Backend> backend, const ModelConfig& config,
                        std::span<const int> layers_per_stage, const BatchShape& batch, int threads,
@@ -14,12 +29,16 @@ LocalModel::LocalModel(std::unique_ptr<Backend> backend, const ModelConfig& conf
   context.backend = backend_.get();
   context.threads = threads;
   context.stream = stream_.get();
+  std::vector<StageSpec> specs;
+  std::vector<MemoryPlan> plans;
   for (const StageLayout& layout : stage_layouts(config, layers_per_stage)) {
-    MemoryPlan plan(backend_->device());
-    const StageSpec spec{config, layout, batch, kSlots, purpose, dtype};
-    Stage::plan_memory(plan, spec, context);
-    slabs_.push_back(std::make_unique<Slab>(plan, *backend_));
-    stages_.push_back(std::make_unique<Stage>(spec, *slabs_.back(), context));
+    specs.push_back({config, layout, batch, kSlots, purpose, dtype});
+    Stage::plan_memory(plans.emplace_back(backend_->device()), specs.back(), context);
+  }
+  require_room(plans, MemoryLimits::of(*backend_).device);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    slabs_.push_back(std::make_unique<Slab>(plans[i], *backend_));
+    stages_.push_back(std::make_unique<Stage>(specs[i], *slabs_.back(), context));
   }
 }
 

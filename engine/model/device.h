@@ -27,6 +27,13 @@ AttentionKernels parse_attention_kernels(std::string_view text);
 // Throws DeviceError: no such GPU here, or it can't be used.
 std::unique_ptr<Backend> make_backend(const DeviceName& name, AttentionKernels attention = AttentionKernels::kOwn);
 
+// How fast products of matrices are in bf16 over those in f32, on a backend that computes in both: the best of a few of
+// 128 x 512 by 512 x 512, on one thread, since a busy machine keeps several waiting for each other. Takes some
+// hundredths of a second.
+double bf16_over_f32_rate(Backend& backend);
+// For the user, where that rate makes bf16 the slower one on a CPU; else empty.
+std::string describe_slow_bf16(double rate);
+
 // One line for the user: what computes, and on the CPU also why no GPU does.
 std::string describe_device(const DeviceName& name, const CudaDevices& found = find_cuda_devices());
 

@@ -54,6 +54,25 @@ std::string human_bytes(int64_t bytes) {
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
+AvailableMemory without_processes(AvailableMemory there, int64_t processes) {
+  const int64_t taken = std::min(there.bytes, processes * kProcessBytes);
+  return {there.bytes - taken, fmt::format("{}, less {} for {}", there.bound, human_bytes(processes * kProcessBytes),
+                                           processes == 1 ? "the process itself" : "the processes themselves")};
+}
+
+MemoryLimits MemoryLimits::of(Backend& backend) {
+  Runtime& runtime = backend.runtime();
+  const AvailableMemory host = without_processes(runtime.available(Place::kHost), 1);
+  return {backend.device() == Device::kCpu ? host : runtime.available(Place::kDevice), host};
+}
+
+void require_memory(const std::string& who_needs, int64_t bytes, const AvailableMemory& there,
+                    const std::string& of_it) {
+  if (bytes > there.bytes)
+    throw MemoryError("{} {}{}, but only {} are there ({})", who_needs, human_bytes(bytes), of_it,
+                      human_bytes(there.bytes), there.bound);
+}
+
 void MemoryPlan::add(Region region, std::string name, int64_t bytes, std::string note) {
   const int64_t aligned = aligned_bytes(bytes);
   const int64_t total = add_bytes(total_bytes_, aligned);
@@ -116,13 +135,12 @@ std::string MemoryPlan::by_region(Place place) const {
 }
 
 void MemoryPlan::check_fits(const MemoryLimits& limits, const std::string& device_name) const {
-  const auto check = [&](Place place, int64_t limit, const char* where) {
-    if (bytes(place) > limit)
-      throw MemoryError("{}: the node needs {}{} ({}), but only {} are there", device_name, human_bytes(bytes(place)),
-                        where, by_region(place), human_bytes(limit));
+  const auto check = [&](Place place, const AvailableMemory& there, const char* where) {
+    require_memory(device_name + ": the node needs", bytes(place), there,
+                   fmt::format("{} ({})", where, by_region(place)));
   };
-  check(Place::kDevice, limits.device_bytes, "");
-  check(Place::kHost, limits.host_bytes, " of pinned memory on the host");
+  check(Place::kDevice, limits.device, "");
+  check(Place::kHost, limits.host, " of pinned memory on the host");
 }
 
 Slab::Slab(const MemoryPlan& plan, Backend& backend) : bytes_(plan.total_bytes()), device_(backend.device()) {

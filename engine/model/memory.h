@@ -31,11 +31,25 @@ std::string human_bytes(int64_t bytes);
 // Where a device has a region: a GPU leaves what the network and files take to pinned memory of the host.
 Place region_place(Region region, Device device);
 
+// What a process takes of the host beside its slab: buffers of libraries and of the network, stacks, page tables. Of
+// the nodes that were measured up to 9 MB.
+inline constexpr int64_t kProcessBytes = int64_t{24} << 20;
+// What is there for the slabs of so many processes that compute on the host.
+AvailableMemory without_processes(AvailableMemory there, int64_t processes);
+
 // What a node may take. On the CPU everything is the device's.
 struct MemoryLimits {
-  int64_t device_bytes = 0;
-  int64_t host_bytes = 0;
+  AvailableMemory device;
+  AvailableMemory host;
+
+  // What this process can still take for its slab.
+  static MemoryLimits of(Backend& backend);
 };
+
+// Throws MemoryError unless so much is there: "a: the node needs 3.00 GiB, but only 2.00 GiB are there (...)", with
+// `who_needs` up to the verb.
+void require_memory(const std::string& who_needs, int64_t bytes, const AvailableMemory& there,
+                    const std::string& of_it = "");
 
 // Which blocks the slab of a node will have. Blocks lie in the order of their regions, and in a region in the order in
 // which they were added.

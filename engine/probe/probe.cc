@@ -1,5 +1,7 @@
 #include "engine/probe/probe.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -56,7 +58,7 @@ void run_round(LocalModel& model, int64_t iteration, Samples& samples) {
 }
 
 // Room for slots of the stage that needs most, stage 0.
-int count_slots(ModelConfig config, const ProbeSettings& settings, Backend& backend, int64_t memory_bytes) {
+int count_slots(ModelConfig config, const ProbeSettings& settings, Backend& backend, const AvailableMemory& memory) {
   Context context;
   context.backend = &backend;
   context.threads = settings.threads;
@@ -65,7 +67,16 @@ int count_slots(ModelConfig config, const ProbeSettings& settings, Backend& back
                        .layout = {.index = 0, .first_layer = 0, .layer_count = settings.layers_per_stage},
                        .batch = settings.batch,
                        .dtype = settings.dtype};
-  return fitting_slots(spec, context, memory_bytes, settings.most_slots);
+  return fitting_slots(spec, context, memory, settings.most_slots);
+}
+
+// This node's part of what all nodes on the machine share, unless it may take less.
+AvailableMemory part_of_memory(Runtime& runtime, int nodes_on_machine) {
+  const AvailableMemory own = runtime.available(Place::kDevice);
+  AvailableMemory part = runtime.available_to_all(Place::kDevice);
+  if (nodes_on_machine > 1)
+    part = {part.bytes / nodes_on_machine, fmt::format("1/{} of {}", nodes_on_machine, part.bound)};
+  return own.bytes < part.bytes ? own : part;
 }
 
 }  // namespace
@@ -78,8 +89,9 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
     throw ConfigError("probe: {} nodes on this machine, expected at least 1", settings.nodes_on_machine);
   ProbeResult result;
   auto backend = make_backend(settings.device);
-  result.memory_bytes = backend->runtime().available_bytes(Place::kDevice) / settings.nodes_on_machine;
-  result.slots = count_slots(config, settings, *backend, result.memory_bytes);
+  const AvailableMemory memory = part_of_memory(backend->runtime(), settings.nodes_on_machine);
+  result.memory_bytes = memory.bytes;
+  result.slots = count_slots(config, settings, *backend, memory);
   // Stage 0 with one layer for the loss, and one stage as planned; the time of a layer is the same at any depth.
   const std::vector<int> layers = {1, settings.layers_per_stage};
   ModelConfig measured_config = config;

@@ -1,5 +1,7 @@
 #include "engine/probe/slots.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "kernels/cpu_backend.h"
@@ -34,9 +36,11 @@ void describe_memory(Workload& workload, const ModelConfig& config, const BatchS
   }
 }
 
-int fitting_slots(StageSpec spec, const Context& context, int64_t memory_bytes, int most) {
-  const auto limit = static_cast<int64_t>(kStageMemoryShare * static_cast<double>(memory_bytes));
-  memory_of(spec, 1, context).check_fits({limit, 0}, "a stage with one slot");
+int fitting_slots(StageSpec spec, const Context& context, const AvailableMemory& memory, int most) {
+  const auto limit = static_cast<int64_t>(kStageMemoryShare * static_cast<double>(memory.bytes));
+  memory_of(spec, 1, context)
+      .check_fits({{limit, fmt::format("{:.0f} % of {}", 100 * kStageMemoryShare, memory.bound)}, {}},
+                  "a stage with one slot");
   const auto [state_bytes, slot_bytes] = stage_memory(spec, context);
   return static_cast<int>(std::min<int64_t>(most, (limit - state_bytes) / std::max<int64_t>(1, slot_bytes)));
 }

@@ -23,7 +23,7 @@ StageMemory stage_memory(StageSpec spec, const Context& context);
 void describe_memory(Workload& workload, const ModelConfig& config, const BatchShape& batch, Dtype dtype);
 
 // The most slots, up to `most`, with which the stage of `spec` (whose slots are ignored) stays within kStageMemoryShare
-// of memory_bytes. Throws MemoryError, with the numbers, if not even one does.
-int fitting_slots(StageSpec spec, const Context& context, int64_t memory_bytes, int most);
+// of the memory. Throws MemoryError, with the numbers, if not even one does.
+int fitting_slots(StageSpec spec, const Context& context, const AvailableMemory& memory, int most);
 
 }  // namespace skippipe

@@ -173,9 +173,10 @@ std::vector<int> replicas_per_stage(const Plan& plan) {
 }
 
 MemoryLimits memory_limits(const TrainingRun& run, Backend& backend) {
+  MemoryLimits limits = MemoryLimits::of(backend);
   const int64_t limit = run.file.memory_limit_mb * 1'000'000;
-  return {limit > 0 ? limit : backend.runtime().available_bytes(Place::kDevice),
-          backend.runtime().available_bytes(Place::kHost)};
+  if (limit > 0 && limit < limits.device.bytes) limits.device = {limit, "compute.memory_limit_mb"};
+  return limits;
 }
 
 MemoryPlan plan_node_memory(const TrainingRun& run, int node, Backend& backend) {

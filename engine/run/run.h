@@ -53,7 +53,7 @@ void create_output_folder(const TrainingRun& run);
 // Nodes of each stage.
 std::vector<int> replicas_per_stage(const Plan& plan);
 
-// What a node may take of its device (the run file's limit, or else what there is left) and of the host.
+// What a node may take of its device (what there is left, or less where the run file says so) and of the host.
 MemoryLimits memory_limits(const TrainingRun& run, Backend& backend);
 
 // What the node will take, computing on the backend's device. Throws ConfigError and MemoryError.

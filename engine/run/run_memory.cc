@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -18,6 +20,12 @@ int64_t total_bytes(const TrainingRun& run, std::span<const int> nodes, Backend&
   int64_t sum = 0;
   for (const int node : nodes) sum += node_bytes(run, node, backend);
   return sum;
+}
+
+// For what the nodes plan, side by side on the backend's device.
+AvailableMemory available_to(std::span<const int> nodes, Backend& backend) {
+  AvailableMemory there = backend.runtime().available_to_all(Place::kDevice);
+  return backend.device() == Device::kCpu ? without_processes(std::move(there), std::ssize(nodes)) : there;
 }
 
 // The same run, left to choose.
@@ -88,7 +96,7 @@ std::string advice(const TrainingRun& run, std::span<const int> nodes, int64_t a
 void choose_recompute(TrainingRun& run, Backend& backend, std::span<const int> on_this_device) {
   if (run.file.recompute != "auto") return;
   const auto nodes = run.network.nodes.size();
-  const int64_t limit_bytes = memory_limits(run, backend).device_bytes;
+  const int64_t limit_bytes = memory_limits(run, backend).device.bytes;
   std::vector<int64_t> bytes(nodes, std::numeric_limits<int64_t>::max());
   run.recompute.assign(nodes, Recompute::kNone);
   TrainingRun changed = run;
@@ -104,7 +112,7 @@ void choose_recompute(TrainingRun& run, Backend& backend, std::span<const int> o
       if (bytes[node] > limit_bytes) recompute_where_it_saves(recompute, node);
 
   if (on_this_device.empty()) return;
-  const int64_t available_bytes = backend.runtime().available_bytes(Place::kDevice);
+  const int64_t available_bytes = available_to(on_this_device, backend).bytes;
   for (const Recompute recompute : kRecomputes) {
     if (total_bytes(run, on_this_device, backend) <= available_bytes) return;
     for (const int node : on_this_device) recompute_where_it_saves(recompute, static_cast<size_t>(node));
@@ -117,18 +125,20 @@ void check_memory(const TrainingRun& run, Backend& backend, int node) {
   try {
     memory.check_fits(limits, run.network.nodes[static_cast<size_t>(node)].name);
   } catch (const MemoryError& error) {
-    if (memory.bytes(Place::kDevice) <= limits.device_bytes) throw;  // of the host, for which no setting helps
-    throw MemoryError("{}; {}", error.what(), advice(run, node, limits.device_bytes, backend));
+    if (memory.bytes(Place::kDevice) <= limits.device.bytes) throw;  // of the host, for which no setting helps
+    throw MemoryError("{}; {}", error.what(), advice(run, node, limits.device.bytes, backend));
   }
 }
 
 void check_memory(const TrainingRun& run, Backend& backend, std::span<const int> on_this_device) {
   for (const int node : on_this_device) check_memory(run, backend, node);
   const int64_t needed = total_bytes(run, on_this_device, backend);
-  const int64_t available = backend.runtime().available_bytes(Place::kDevice);
-  if (needed > available)
-    throw MemoryError("the {} nodes need {}, but only {} are there; {}", on_this_device.size(), human_bytes(needed),
-                      human_bytes(available), advice(run, on_this_device, available, backend));
+  const AvailableMemory there = available_to(on_this_device, backend);
+  try {
+    require_memory(fmt::format("the {} nodes need", on_this_device.size()), needed, there);
+  } catch (const MemoryError& error) {
+    throw MemoryError("{}; {}", error.what(), advice(run, on_this_device, there.bytes, backend));
+  }
 }
 
 }  // namespace skippipe

@@ -1,7 +1,5 @@
 #include "kernels/cpu/matmul.h"
 
-#include <omp.h>
-
 #include <new>
 
 #include "base/error.h"
@@ -11,18 +9,6 @@ namespace skippipe::cpu {
 namespace {
 
 constexpr std::align_val_t kScratchAlignment{64};
-
-// oneDNN takes the number of threads from the calling thread's OpenMP setting.
-class ScopedOmpThreads {
- public:
-  explicit ScopedOmpThreads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
-  ~ScopedOmpThreads() { omp_set_num_threads(before_); }
-  ScopedOmpThreads(const ScopedOmpThreads&) = delete;
-  ScopedOmpThreads& operator=(const ScopedOmpThreads&) = delete;
-
- private:
-  int before_;
-};
 
 dnnl::memory::desc descriptor(const ConstMatrix& m) {
   using Type = dnnl::memory::data_type;
@@ -69,7 +55,7 @@ MatmulCache::Product MatmulCache::make_product(const Matrix& c, const ConstMatri
 
 void MatmulCache::multiply(int threads, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b,
                            bool accumulate) try {
-  const ScopedOmpThreads scoped(threads);
+  const TeamForLibraries team(team_, threads);
   const Key key{c.rows,
                 c.columns,
                 a.columns,
@@ -80,7 +66,7 @@ void MatmulCache::multiply(int threads, const Matrix& c, const ConstMatrix& a, c
                 c.row_stride,
                 c.column_stride,
                 accumulate,
-                threads,
+                team.size(),
                 static_cast<int64_t>(a.dtype),
                 static_cast<int64_t>(c.dtype)};
   auto found = products_.find(key);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "kernels/cpu/thread_team.h"
 #include "kernels/matrix.h"
 
 namespace skippipe::cpu {
@@ -21,7 +22,7 @@ class MatmulCache {
  public:
   MatmulCache();
 
-  // c = a b, or c += a b; a and b of one dtype. Sums are in f32.
+  // c = a b, or c += a b; a and b of one dtype. Sums are in f32. On so many threads, or those that OpenMP gives.
   void multiply(int threads, const Matrix& c, const ConstMatrix& a, const ConstMatrix& b, bool accumulate);
 
  private:
@@ -38,6 +39,7 @@ class MatmulCache {
 
   dnnl::engine engine_;
   dnnl::stream stream_;
+  TeamForLibraries::Known team_;
   std::map<Key, Product> products_;
   std::unique_ptr<std::byte, Free> scratch_;
   size_t scratch_bytes_ = 0;

@@ -88,11 +88,14 @@ class DeviceRuntime final : public Runtime {
     (void)(place == Place::kDevice ? cudaFree(memory) : cudaFreeHost(memory));
   }
 
-  int64_t available_bytes(Place place) override {
-    if (place == Place::kHost) return available_host_bytes();
+  AvailableMemory available(Place place) override {
+    if (place == Place::kHost) return read_host_memory().tightest();
     size_t free = 0, all = 0;
     SKP_CUDA(cudaMemGetInfo(&free, &all));
-    return static_cast<int64_t>(free);
+    return {static_cast<int64_t>(free), "free on the GPU"};
+  }
+  AvailableMemory available_to_all(Place place) override {
+    return place == Place::kHost ? read_host_memory().shared : available(place);
   }
 
   Stream make_stream() override {

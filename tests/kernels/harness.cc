@@ -1,5 +1,9 @@
 #include "tests/kernels/harness.h"
 
+#ifdef SKIPPIPE_HAS_CPU_BACKEND
+#include <omp.h>
+#endif
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -47,6 +51,22 @@ Coverage& coverage() {
       static_cast<Coverage*>(::testing::AddGlobalTestEnvironment(new Coverage));  // owned by GoogleTest
   return *environment;
 }
+
+// Has OpenMP give one thread, however many are asked for, until the end.
+class SmallTeam {
+ public:
+#ifdef SKIPPIPE_HAS_CPU_BACKEND
+  SmallTeam() : before_(omp_get_max_active_levels()) { omp_set_max_active_levels(0); }
+  ~SmallTeam() { omp_set_max_active_levels(before_); }
+#else
+  SmallTeam() = default;
+#endif
+  SmallTeam(const SmallTeam&) = delete;
+  SmallTeam& operator=(const SmallTeam&) = delete;
+
+ private:
+  [[maybe_unused]] int before_ = 0;
+};
 
 std::string current_suite() { return ::testing::UnitTest::GetInstance()->current_test_info()->test_suite_name(); }
 
@@ -257,6 +277,13 @@ void KernelTest::verify(const std::vector<Output>& outputs, const std::function<
     const Array again = outputs[i].tensor->get();
     EXPECT_EQ(0, std::memcmp(again.data(), first[i].data(), again.size() * sizeof(double)))
         << outputs[i].name << " differs between two runs";
+  }
+  if (ctx_.threads > 1) {
+    const SmallTeam fewer_than_asked;
+    reset();
+    run(ctx_);
+    for (const Output& output : outputs)
+      expect_close(output.name, output.tensor->get(), output.expected, dtype(), output.term_size);
   }
   EXPECT_TRUE(workspace_guards_intact()) << "memory beside the workspace was written";
   note_verified();

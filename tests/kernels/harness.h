@@ -100,7 +100,8 @@ class KernelTest : public ::testing::TestWithParam<Case> {
   TestTensor f32_output(const Dims& shape) { return output(shape, Dtype::kF32); }
   TestTensor output(const Dims& shape, Dtype dtype) { return {*device_, shape, dtype}; }
 
-  // Runs twice. Each output must be what is expected, the same bits both times, and nothing around it touched. Where
+  // Runs twice. Each output must be what is expected, the same bits both times, and nothing around it touched. With
+  // several threads it runs once more where OpenMP gives fewer, and outputs must be what is expected. Where
   // the backend does not compute in the case's dtype, the run must throw a DtypeError instead.
   void verify(const std::vector<Output>& outputs, const std::function<void(Context&)>& run);
   // For tests that check outputs without `verify`.

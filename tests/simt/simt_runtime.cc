@@ -146,9 +146,10 @@ class SimtRuntime final : public Runtime {
     pieces_.erase(piece);
   }
 
-  int64_t available_bytes(Place place) override {
-    const std::unique_lock lock = enter("available_bytes");
-    return place == Place::kDevice ? memory_bytes_ - taken_ : host_.available_bytes(place);
+  AvailableMemory available(Place place) override {
+    const std::unique_lock lock = enter("available");
+    if (place == Place::kHost) return host_.available(place);
+    return {memory_bytes_ - taken_, "free on the simulated device"};
   }
 
   Stream make_stream() override {

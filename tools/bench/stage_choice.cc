@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "kernels/backend.h"
-#include "kernels/host_runtime.h"
 
 namespace skippipe {
 namespace {
@@ -100,7 +99,7 @@ MemoryPlan stage_plan(const StageSpec& spec, const Context& context) {
 
 void check_fits(const MemoryPlan& plan, const Context& context) {
   Backend& backend = *context.backend;
-  plan.check_fits({backend.runtime().available_bytes(Place::kDevice), available_host_bytes()}, backend.name());
+  plan.check_fits(MemoryLimits::of(backend), backend.name());
 }
 
 }  // namespace skippipe

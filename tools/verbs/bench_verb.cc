@@ -20,6 +20,7 @@
 #include "tools/bench/stage_choice.h"
 #include "tools/bench/step_report.h"
 #include "tools/bench/training_step.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/verbs.h"
 
@@ -188,11 +189,15 @@ class Bench {
   std::vector<ComputeWay> ways_;
 };
 
-void run_bench(const Options& options) {
+void run_bench(Options options) {
+  const bool bf16 = std::ranges::find(options.dtypes, "bf16") != options.dtypes.end();
+  const ComputeChoice choice{options.device, "--threads", options.threads, bf16 ? Dtype::kBf16 : Dtype::kF32};
+  options.threads = usable_threads(choice);
   Bench bench(options);
   const std::vector<BenchModel> models = chosen_models(options);
   std::vector<std::vector<StageSpec>> stages;
   for (const BenchModel& model : models) stages.push_back(bench.choose_stages(model));
+  print_cpu_remarks(choice);
   fmt::print("machine: {}, {} threads; instructions for bf16: {}\n", processor_name(), options.threads,
              cpu_has_bf16() ? "yes" : "no");
   fmt::print("device: {}\n", describe_device(options.device));

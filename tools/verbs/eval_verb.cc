@@ -13,6 +13,7 @@
 #include "base/number_text.h"
 #include "engine/checkpoint/model_files.h"
 #include "engine/inference/evaluate.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/model_options.h"
@@ -145,8 +146,10 @@ void run(Options options) {
   if (!options.skip.empty() || !options.without.empty()) require_cut(files, options.stages);
   const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
+  const ComputeChoice choice{options.device, "--threads", threads_or_all(options.threads), options.dtype};
   LocalModel model(make_backend(options.device), files.config(), layers_per_stage, options.batch,
-                   threads_or_all(options.threads), StagePurpose::kEvaluation, options.dtype);
+                   usable_threads(choice), StagePurpose::kEvaluation, options.dtype);
+  print_cpu_remarks(choice);
   for (int i = 0; i < model.stages(); ++i) {
     files.load(model.stage(i).parameters(), model.stage(i).context());
     model.stage(i).refresh_weights();

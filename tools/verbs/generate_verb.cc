@@ -18,9 +18,9 @@
 #include "engine/inference/evaluate.h"
 #include "engine/inference/generate.h"
 #include "engine/inference/text_marks.h"
-#include "kernels/host_runtime.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/utf8.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/model_options.h"
 #include "tools/verbs/verbs.h"
@@ -199,7 +199,8 @@ void run(Options options) {
   Context context;
   context.backend = backend.get();
   context.stream = stream.get();
-  context.threads = threads_or_all(options.threads);
+  const ComputeChoice choice{options.device, "--threads", threads_or_all(options.threads)};
+  context.threads = usable_threads(choice);
   const DecoderSpec spec = decoder_spec(files, static_cast<int64_t>(prompt.size()), options);
   MemoryPlan plan(backend->device());
   Decoder::plan_memory(plan, spec, context);
@@ -207,7 +208,8 @@ void run(Options options) {
     fmt::print("{}", plan.table());
     return;
   }
-  plan.check_fits({backend->runtime().available_bytes(Place::kDevice), available_host_bytes()}, backend->name());
+  plan.check_fits(MemoryLimits::of(*backend), backend->name());
+  print_cpu_remarks(choice);
   Slab slab(plan, *backend);
   Decoder decoder(spec, slab, context);
   files.load(decoder.parameters(), decoder.context());

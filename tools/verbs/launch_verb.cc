@@ -13,6 +13,7 @@
 #include "engine/trace/trace_file.h"
 #include "tools/processes/local_addresses.h"
 #include "tools/processes/process_settings.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/node_processes.h"
 #include "tools/verbs/node_trace.h"
@@ -81,7 +82,8 @@ void start_nodes(NodeProcesses& processes, const TrainingRun& run, const Options
   for (size_t i = 0; i < nodes.size(); ++i) {
     const int node = nodes[i];
     std::vector<std::string> arguments = {
-        "train", options.run_file, "--node", std::to_string(node), "--device", device_of(options, i).to_string()};
+        "train", options.run_file, "--node", std::to_string(node), "--device", device_of(options, i).to_string(),
+        "--told"};
     if (!run.resumed_from.empty())
       arguments.insert(arguments.end(), {"--resume-from", run.resumed_from.string(), "--is-whole"});
     add_trace_arguments(arguments, options.trace);
@@ -142,6 +144,7 @@ void launch(const Options& options) {
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
                      fmt::format("a run of {} nodes", run.network.size()));
   create_output_folder(run);
+  if (!cpu_nodes.empty()) print_cpu_remarks({{}, "compute.threads", static_cast<int>(run.file.threads), run.dtype()});
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
   NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
                                  : "stopping without a checkpoint (optimizer.clip_norm = 0)");

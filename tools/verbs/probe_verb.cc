@@ -21,6 +21,7 @@
 #include "engine/run/emulated_links.h"
 #include "tools/processes/local_addresses.h"
 #include "tools/processes/process_settings.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/join_nodes.h"
@@ -45,6 +46,7 @@ struct Options {
   std::vector<std::string> addresses;
   int node = -1;
   int listen_fd = -1;
+  bool told = false;
   size_t message_bytes = 0;
   double stream_s = 0.5;
   int limit_minutes = 120;
@@ -71,6 +73,10 @@ void check(const Options& options) {
   if (access(folder.c_str(), W_OK) != 0)
     throw FileError("{}: cannot write there: {}", folder.string(), std::strerror(errno));
   follow_links(options.out);
+}
+
+ComputeChoice choice_of(const ProbeSettings& settings) {
+  return {settings.device, "--threads", settings.threads, settings.dtype};
 }
 
 // ---- this device
@@ -187,6 +193,7 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
 void probe_locally(const Options& options, const CLI::App& verb) {
   require_open_files(std::max(open_files_of_launch(options.local), open_files_of_node(options.local)),
                      fmt::format("a probe of {} nodes", options.local));
+  print_cpu_remarks(choice_of(options.settings));
   NodeProcesses processes("stopping; Ctrl-C again stops at once");
   const LocalAddresses local = listen_locally(options.local);
   for (int node = 0; node < options.local; ++node) {
@@ -196,16 +203,19 @@ void probe_locally(const Options& options, const CLI::App& verb) {
       arguments.push_back(option->get_name());
       arguments.insert(arguments.end(), option->results().begin(), option->results().end());
     }
+    arguments.emplace_back("--told");
     local.add_arguments(arguments, node);
     processes.start(fmt::format("node {}", node), arguments, local.listener(node));
   }
   processes.wait();
 }
 
-void run(const Options& options, const CLI::App& verb) {
+void run(Options options, const CLI::App& verb) {
   check(options);
   if (options.local > 0) return probe_locally(options, verb);
   const ModelConfig config = load_training_config(options.config);
+  if (!options.told) print_cpu_remarks(choice_of(options.settings));
+  options.settings.threads = usable_threads(choice_of(options.settings));
   options.addresses.empty() ? probe_this_device(options, config) : probe_as_node(options, config);
 }
 
@@ -241,6 +251,7 @@ void add_network_options(CLI::App& verb, Options& options) {
   verb.add_option("--node", options.node, "Which of --addresses this node is; node 0 prints and writes --out");
   // For --local: a socket that listens at this node's address already, so that nobody can take the port meanwhile.
   verb.add_option("--listen-fd", options.listen_fd)->group("");
+  verb.add_flag("--told", options.told)->group("");  // the same: what a user should know has been said
   verb.add_option(
           "--message-bytes", options.message_bytes,
           "Size of the messages that links are measured with; default: a microbatch's activations, at most 4 MiB")

@@ -17,6 +17,7 @@
 #include "engine/run/run_memory.h"
 #include "engine/trace/trace_file.h"
 #include "tools/processes/stop_signals.h"
+#include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/join_nodes.h"
 #include "tools/verbs/node_trace.h"
@@ -37,6 +38,7 @@ struct Options {
   std::string dtype;                   // empty: the run file's
   std::vector<std::string> recompute;  // by node; empty: this node chooses by itself
   bool dry_run = false;
+  bool told = false;
   TraceOptions trace;
 };
 
@@ -197,6 +199,9 @@ void train(const Options& options) {
   const Logger logger = make_logger(name_of(run, options.node));
   choose_start(run, options.start,
                [&](const auto&, const std::string& problem) { logger->warn("passed over: {}", problem); });
+  const ComputeChoice choice{options.device, "compute.threads", static_cast<int>(run.file.threads), run.dtype()};
+  (void)usable_threads(choice);
+  if (!options.told) print_cpu_remarks(choice);
   NodeParts parts(run, options.node, std::move(backend));
   const std::unique_ptr<Transport> transport =
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);
@@ -239,6 +244,7 @@ void add_train_verb(CLI::App& app) {
   verb->add_option("--listen-fd", options->listen_fd)->group("");
   add_start_options(*verb, options->start);
   verb->add_flag("--is-whole", options->start.is_whole)->group("");  // for `launch`, too
+  verb->add_flag("--told", options->told)->group("");  // for `launch`, which has said what a user should know
   add_device_option(*verb, options->device);
   verb->add_option("--dtype", options->dtype, "what this node computes in, instead of the run file's compute.dtype")
       ->check(CLI::IsMember({"f32", "bf16"}));

@@ -1,5 +1,6 @@
 #include "engine/model/device.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -37,6 +38,21 @@ TEST(Device, SaysWhichGpuAndHowToUseOne) {
   EXPECT_EQ(describe_device({}, {{kGpu, kGpu}, "", "80, 90a"}),
             "CPU (2 GPUs found, --device cuda:0 computes on the first; built for 80, 90a)");
   EXPECT_EQ(describe_device({Device::kCuda, 0}, {{kGpu}, "", "80, 90a"}), "cuda:0 (NVIDIA H100)");
+}
+
+TEST(Device, SaysWhereBf16IsSlower) {
+  EXPECT_EQ(describe_slow_bf16(1.8), "");
+  EXPECT_EQ(describe_slow_bf16(0.97), "") << "that may be chance";
+  EXPECT_THAT(describe_slow_bf16(0.634),
+              ::testing::HasSubstr("bf16 products ran at 0.63 x f32's rate on a thread of this CPU"));
+}
+
+TEST(Device, MeasuresBf16OverF32) {
+  const auto cpu = make_backend({});
+  if (!cpu->computes_in(Dtype::kBf16)) GTEST_SKIP() << "this processor has no AVX-512";
+  const double rate = bf16_over_f32_rate(*cpu);
+  EXPECT_GT(rate, 0);
+  EXPECT_LT(rate, 1000);
 }
 
 TEST(Device, OneThatIsNotThereIsRefused) {

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "kernels/cpu_backend.h"
-#include "kernels/host_runtime.h"
 
 namespace skippipe {
 namespace {
@@ -59,27 +58,37 @@ TEST(MemoryPlan, AGpuLeavesWhatTheNetworkAndFilesTakeToTheHost) {
   EXPECT_EQ(plan.bytes(Place::kHost), 768);
   EXPECT_THAT(plan.table(), testing::EndsWith("on the GPU                  1.00 KiB  1024 bytes\n"
                                               "on the host                    768 B  768 bytes\n"));
-  EXPECT_NO_THROW(plan.check_fits({1024, 768}, "cuda"));
+  EXPECT_NO_THROW(plan.check_fits({{1024, ""}, {768, ""}}, "cuda"));
   EXPECT_THAT(
       [&] {
-        plan.check_fits({1023, 768}, "cuda");
+        plan.check_fits({{1023, "x"}, {768, ""}}, "cuda");
       },
       ThrowsMessage<MemoryError>(HasSubstr("needs 1.00 KiB (weights 1.00 KiB), but only 1023 B")));
   EXPECT_THAT(
       [&] {
-        plan.check_fits({1024, 767}, "cuda");
+        plan.check_fits({{1024, ""}, {767, "y"}}, "cuda");
       },
       ThrowsMessage<MemoryError>(HasSubstr("needs 768 B of pinned memory on the host (communication 512 B")));
 }
 
 TEST(MemoryPlan, SaysWithNumbersWhatDoesNotFit) {
-  EXPECT_NO_THROW(small_plan().check_fits({8448, 0}, "cpu"));
+  EXPECT_NO_THROW(small_plan().check_fits({{8448, ""}, {}}, "cpu"));
   EXPECT_THAT(
       [] {
-        small_plan().check_fits({8447, 0}, "cpu");
+        small_plan().check_fits({{8447, "z"}, {}}, "cpu");
       },
       ThrowsMessage<MemoryError>(testing::AllOf(HasSubstr("cpu"), HasSubstr("needs 8.25 KiB"),
-                                                HasSubstr("activations 5.00 KiB"), HasSubstr("only"))));
+                                                HasSubstr("activations 5.00 KiB"),
+                                                HasSubstr("but only 8.25 KiB are there (z)"))));
+}
+
+TEST(MemoryLimits, LeaveRoomForTheProcessesThemselves) {
+  const AvailableMemory two = without_processes({100 << 20, "a limit"}, 2);
+  EXPECT_EQ(two.bytes, (100 << 20) - 2 * kProcessBytes);
+  EXPECT_EQ(two.bound, "a limit, less 48.00 MiB for the processes themselves");
+  EXPECT_EQ(without_processes({1000, ""}, 1).bytes, 0);
+  const auto cpu = make_cpu_backend();
+  EXPECT_THAT(MemoryLimits::of(*cpu).device.bound, HasSubstr("for the process itself"));
 }
 
 TEST(MemoryPlan, RefusesNegativeAndOverflowingSizes) {
@@ -136,13 +145,11 @@ TEST(Arena, MeasuresWhatItThenHandsOut) {
   EXPECT_THROW(measure.take({kHuge / 2}, Dtype::kF32), MemoryError);
 }
 
-TEST(Memory, HumanUnitsAndWhatIsAvailable) {
+TEST(Memory, HumanUnits) {
   EXPECT_EQ(human_bytes(0), "0 B");
   EXPECT_EQ(human_bytes(1023), "1023 B");
   EXPECT_EQ(human_bytes(1536), "1.50 KiB");
   EXPECT_EQ(human_bytes(int64_t{3} << 30), "3.00 GiB");
-  EXPECT_GT(available_host_bytes(), 0);
-  EXPECT_LT(available_host_bytes(), int64_t{1} << 50);
 }
 
 }  // namespace

@@ -81,15 +81,17 @@ TEST(Slots, AsManyAsFitBelowTheReserve) {
     Stage::plan_memory(plan, with_slots, context);
     return plan.total_bytes();
   };
-  const auto memory_for = [&](int64_t bytes) {
-    return static_cast<int64_t>(std::ceil(static_cast<double>(bytes) / kStageMemoryShare));
+  const auto memory_for = [&](int64_t bytes, int64_t less = 0) {
+    return AvailableMemory{static_cast<int64_t>(std::ceil(static_cast<double>(bytes) / kStageMemoryShare)) - less,
+                           "a limit"};
   };
   for (const int slots : {1, 2, 5}) {
     EXPECT_EQ(fitting_slots(spec, context, memory_for(bytes_of(slots)), 8), slots);
-    EXPECT_EQ(fitting_slots(spec, context, memory_for(bytes_of(slots + 1)) - 2, 8), slots);
+    EXPECT_EQ(fitting_slots(spec, context, memory_for(bytes_of(slots + 1), 2), 8), slots);
   }
   EXPECT_EQ(fitting_slots(spec, context, memory_for(bytes_of(20)), 8), 8);
-  SKP_EXPECT_ERROR(fitting_slots(spec, context, memory_for(bytes_of(1)) - 2, 8), MemoryError, "a stage with one slot");
+  SKP_EXPECT_ERROR(fitting_slots(spec, context, memory_for(bytes_of(1), 2), 8), MemoryError, "a stage with one slot");
+  SKP_EXPECT_ERROR(fitting_slots(spec, context, memory_for(bytes_of(1), 2), 8), MemoryError, "(75 % of a limit)");
 }
 
 TEST(Slots, AWorkloadTellsWhatItsStagesTake) {

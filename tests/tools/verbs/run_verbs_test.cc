@@ -359,7 +359,8 @@ TEST_F(RunVerbsTest, RefusesWhatANodeCannotUse) {
   Sections s;
   s.compute = "memory_limit_mb = 1";
   expect_refused(s,
-                 "but only 976.56 KiB are there; with compute.recompute = \"block\" already, slots = 1 in the network "
+                 "but only 976.56 KiB are there (compute.memory_limit_mb); with compute.recompute = \"block\" already, "
+                 "slots = 1 in the network "
                  "file, data.samples = 2 and a new plan take ");
   s.compute = "memory_limit_mb = 3\nrecompute = \"none\"";
   expect_refused(s, "; compute.recompute = \"attention\" takes ");
