@@ -34,7 +34,7 @@ std::string quoted(const std::string& text) { return json(text).dump(-1, ' ', fa
 // What such files have no way to say.
 void require_expressible(const SentencePieceModel& model, const std::string& name) {
   if (model.algorithm != SentencePieceModel::Algorithm::kBytePair) refuse(name, "not a byte-pair encoding");
-  if (model.has_character_map) refuse(name, "it normalizes text by a table of characters");
+  if (!model.character_map.empty()) refuse(name, "it normalizes text by a table of characters");
   if (model.removes_extra_spaces) refuse(name, "it removes extra spaces");
   if (!model.escapes_spaces) refuse(name, "it does not mark spaces");
   if (model.adds_space && model.space_is_suffix) refuse(name, "it adds a space behind every text");

@@ -119,10 +119,7 @@ void read_trainer(SentencePieceModel& model, MessageReader reader) {
 
 void read_normalizer(SentencePieceModel& model, MessageReader reader) {
   while (reader.next()) {
-    if (reader.number() == field::kCharacterMap) {
-      model.character_map = reader.bytes();
-      model.has_character_map = !model.character_map.empty();
-    }
+    if (reader.number() == field::kCharacterMap) model.character_map = reader.bytes();
     if (reader.number() == field::kAddsSpace) model.adds_space = reader.value() != 0;
     if (reader.number() == field::kRemovesSpaces) model.removes_extra_spaces = reader.value() != 0;
     if (reader.number() == field::kEscapesSpaces) model.escapes_spaces = reader.value() != 0;

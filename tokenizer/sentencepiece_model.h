@@ -20,11 +20,10 @@ struct SentencePieceModel {
 
   std::vector<Piece> pieces;  // a token's id is its place here
   Algorithm algorithm = Algorithm::kUnigram;
-  bool spells_unknown = false;     // what is no piece is spelled in byte pieces
-  bool has_character_map = false;  // text is normalized by a table
-  std::string character_map;       // the table: text_normalizer.h reads it
-  bool adds_space = true;          // before a text
-  bool space_is_suffix = false;    // it adds that space behind a text instead
+  bool spells_unknown = false;   // what is no piece is spelled in byte pieces
+  std::string character_map;     // the table by which text is normalized, if any: text_normalizer.h reads it
+  bool adds_space = true;        // before a text
+  bool space_is_suffix = false;  // it adds that space behind a text instead
   bool removes_extra_spaces = true;
   bool escapes_spaces = true;  // a space becomes U+2581
 };

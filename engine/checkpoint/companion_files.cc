@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
 #include "base/json_reader.h"
 
 namespace skippipe {
@@ -26,8 +27,7 @@ bool is_template_name(std::string_view name) {
 
 CompanionFile read_companion(const fs::path& path) {
   std::string content = read_file(path, kMaxFileBytes);
-  if (content.starts_with("version https://git-lfs"))
-    throw FileError("{}: a pointer of Git LFS, expected the file itself: `git lfs pull` gets it", path.string());
+  if (!content.empty()) refuse_foreign_file(content, path.string(), "a file of a tokenizer or of settings");
   // Read twice only where it is wrong: a large tokenizer.json takes much memory as a document.
   if (path.extension() == ".json" && !nlohmann::json::accept(content)) parse_json(content, path.string());
   return {std::move(content), path};

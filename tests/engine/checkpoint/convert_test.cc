@@ -436,8 +436,9 @@ TEST_F(ConvertTest, CompanionsThatAreNotWhatTheySayAreRefused) {
     fs::remove(source / name);
   };
   refused("tokenizer.model", "version https://git-lfs.github.com/spec/v1\noid sha256:1",
-          "tokenizer.model: a pointer of");
-  refused("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1", "tokenizer.json: a pointer of");
+          "tokenizer.model: not a file of a tokenizer or of settings: found a Git LFS pointer");
+  refused("tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:1",
+          "tokenizer.json: not a file of a tokenizer or of settings: found a Git LFS pointer");
   refused("tokenizer_config.json", "{\"add_bos_token\": tru", "tokenizer_config.json");
   fs::create_directory(source / "tokenizer.json");
   SKP_EXPECT_ERROR(read_companions(source), FileError, "tokenizer.json: not a regular file");

@@ -40,7 +40,8 @@ TEST_F(ConvertVerbsTest, SaysWhatBecomesOfTheTokenizer) {
   EXPECT_EQ(read_file(folder_ / "replaced/tokenizer.json"), "{\"other\": 1}");
   expect_refused("convert @/hf --out @/never --tokenizer @/stages/none", "none: cannot open");
   folder_.write("hf/tokenizer.json", "version https://git-lfs.github.com/spec/v1\n");
-  expect_refused("convert @/hf --out @/never", "hf/tokenizer.json: a pointer of Git LFS");
+  expect_refused("convert @/hf --out @/never",
+                 "hf/tokenizer.json: not a file of a tokenizer or of settings: found a Git LFS pointer");
   EXPECT_FALSE(std::filesystem::exists(folder_ / "never"));
 }
 
