@@ -16,11 +16,11 @@ inline constexpr char kTextFiles[] = "UTF-8 text, or JSON lines with a `text` fi
 inline void add_format_option(CLI::App& verb, TextFormat& format) {
   const std::map<std::string, TextFormat> names = {
       {"auto", TextFormat::kAutomatic}, {"text", TextFormat::kPlain}, {"jsonl", TextFormat::kJsonLines}};
-  verb.add_option(
-          "--format", format,
+  verb.add_option_function<std::string>(
+          "--format", [&format, names](const std::string& name) { format = names.at(name); },
           "What the files hold: text, jsonl, or auto: JSON lines by a name that ends with .jsonl or .ndjson or by "
           "the first line, else text")
-      ->transform(CLI::CheckedTransformer(names).description("auto, text or jsonl"))
+      ->check(CLI::IsMember({"auto", "text", "jsonl"}))
       ->default_str("auto");
 }
 

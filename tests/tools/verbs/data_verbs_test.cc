@@ -121,7 +121,9 @@ TEST_F(DataVerbsTest, TellsWhatItTakesFilesFor) {
   expect_ok(tokenize + "--format text @/d.json", "train.tokens: ");
   EXPECT_THAT(run(tokenize + "/dev/stdin", "", "echo '{\"text\": \"ka lo\"}' |").output,
               HasSubstr("/dev/stdin: read as JSON lines"));
-  EXPECT_EQ(run(tokenize + "--format csv @/d.json").exit_code, 2);
+  const ProgramResult csv = run(tokenize + "--format csv @/d.json");
+  EXPECT_EQ(csv.exit_code, 2);
+  EXPECT_THAT(csv.output, HasSubstr("--format: csv not in {auto,text,jsonl}"));
   folder_.write("d.json", "{\n\"text\": \"ka lo\"}\n");
   expect_refused(tokenize + "@/d.json", "--format text reads it as plain text");
   expect_refused("tokenizer --vocabulary 300 --out @/t.model @/d.json", "--format text reads it as plain text");
