@@ -19,11 +19,12 @@ namespace {
 
 constexpr size_t kToldChanges = 6;
 
-std::vector<std::string> unused_nodes(const Plan& plan) {
+std::vector<std::string> unused_nodes(const Plan& plan, const std::vector<std::string>& gone) {
   std::vector<std::string> names;
   const std::vector<int> stage_of = plan.stage_of_nodes();
   for (size_t node = 0; node < stage_of.size(); ++node)
-    if (stage_of[node] < 0) names.push_back(plan.node_names[node]);
+    if (stage_of[node] < 0 && std::ranges::find(gone, plan.node_names[node]) == gone.end())
+      names.push_back(plan.node_names[node]);
   return names;
 }
 
@@ -52,7 +53,7 @@ void write_map(const Plan& plan, const Network& network, const std::string& path
 
 }  // namespace
 
-void print_plan(const Plan& plan) {
+void print_plan(const Plan& plan, const std::vector<std::string>& gone) {
   const Prediction& predicted = plan.predicted;
   fmt::print("{}\n", describe(plan));
   fmt::print("  predicted  {:.4g} s per iteration, {:.4g} s in a long run\n", predicted.iteration_s,
@@ -72,7 +73,7 @@ void print_plan(const Plan& plan) {
       fmt::print("  {:<{}}  {:>5}  {:>5}  {:>6}  {:>4.0f} %\n", plan.node_names[i], width, stage, plan.node_slots[i],
                  visits[i], predicted.busy_share[i] * 100);
     }
-  const std::vector<std::string> unused = unused_nodes(plan);
+  const std::vector<std::string> unused = unused_nodes(plan, gone);
   if (!unused.empty()) fmt::print("\n  unused     {}: the best plan found does without\n", fmt::join(unused, ", "));
 }
 

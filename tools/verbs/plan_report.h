@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"
@@ -10,8 +11,9 @@
 
 namespace skippipe {
 
-// A table of the plan's prediction and its nodes, on standard output.
-void print_plan(const Plan& plan);
+// A table of the plan's prediction and its nodes, on standard output. Nodes in no stage are told to be unused, but for
+// those that are gone.
+void print_plan(const Plan& plan, const std::vector<std::string>& gone = {});
 
 // How far the plan that a request led to is above what can be proven of every plan (schedule/search/lower_bound.h): on
 // its stages and, where it chose them, on any. On standard output.

@@ -72,7 +72,7 @@ void run(const Options& options) {
   const PlanResult result = replan(old, network, replan_options);
   if (!result.plan) throw PlanError("no plan without these nodes: rule {} can't be met: {}", result.rule, result.why);
   require_valid(validate(*result.plan, network), "the new plan");
-  print_plan(*result.plan);
+  print_plan(*result.plan, options.replan.gone);
   print_change(old, *result.plan);
   print_floor(request_of(*result.plan, network), *result.plan);
   save_plan_beside(*result.plan, network_file, options.out);

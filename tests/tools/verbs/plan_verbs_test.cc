@@ -183,6 +183,7 @@ TEST_F(PlanVerbsTest, Replans) {
   for (const char* part :
        {"\n  gone       region-1-node-0 (stage ", "\n  visits     ", "s per iteration before", "floor"})
     EXPECT_THAT(smaller.output, HasSubstr(part));
+  EXPECT_THAT(smaller.output, ::testing::Not(HasSubstr("unused     region-1-node-0"))) << "it is gone, not left out";
   EXPECT_THAT(read_file(path("map.svg")), HasSubstr("</svg>"));
   EXPECT_TRUE(validate(load_plan(path("smaller.json")), load_network(path("nine.json"))).empty());
   expect_ok("simulate @/smaller.json", "+0.00 %");
