@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -98,13 +99,17 @@ TEST(Transfers, CopyBothWaysAndTellOnThePollingThread) {
   EXPECT_TRUE(Gpu::holds(gpu.received(), 2));
 }
 
-// Whether what is downloaded is what was there before a task that comes next wrote there.
+// Whether what is downloaded is what was there before a task that comes next wrote there. The device does nothing
+// until both are queued: the seed says which of them it does first, not how quick this thread is.
 bool download_is_first(uint64_t seed, bool hold_back) {
   Gpu gpu(seed);
+  std::latch both_queued(1);
+  gpu.runtime().call(gpu.context().stream, [&] { both_queued.wait(); });
   int told = 0;
   gpu.transfers().download(gpu.received(), gpu.device(), [&] { ++told; });
   if (hold_back) gpu.transfers().hold_back(gpu.context().stream);
   fill_zero(gpu.context(), gpu.device());
+  both_queued.count_down();
   finish(gpu.context());
   gpu.wait_for(told, 1);
   return Gpu::holds(gpu.received(), 1);
