@@ -35,13 +35,14 @@ int as_priority(const JsonReader& field) {
 }
 
 PlanRules read_rules(const JsonReader& json) {
-  json.allow_only({"skip_ratio", "max_swaps", "max_swap_distance", "max_jump", "equal_exposure"});
+  json.allow_only({"skip_ratio", "max_swaps", "max_swap_distance", "max_jump", "equal_exposure", "equal_data"});
   PlanRules rules;
   rules.skip_ratio = json.at("skip_ratio").as_double(0, 1);
   rules.max_swaps = static_cast<int>(json.at("max_swaps").as_int(0, kMaxNodes));
   rules.max_swap_distance = static_cast<int>(json.at("max_swap_distance").as_int(0, kMaxNodes));
   rules.max_jump = static_cast<int>(json.at("max_jump").as_int(1, kMaxNodes));
   rules.equal_exposure = json.at("equal_exposure").as_bool();
+  if (const auto field = json.find("equal_data")) rules.equal_data = field->as_bool();
   return rules;
 }
 
@@ -111,7 +112,8 @@ nlohmann::ordered_json rules_json(const PlanRules& rules) {
           {"max_swaps", rules.max_swaps},
           {"max_swap_distance", rules.max_swap_distance},
           {"max_jump", rules.max_jump},
-          {"equal_exposure", rules.equal_exposure}};
+          {"equal_exposure", rules.equal_exposure},
+          {"equal_data", rules.equal_data}};
 }
 
 nlohmann::ordered_json workload_json(const Workload& workload) {

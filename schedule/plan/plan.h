@@ -11,13 +11,14 @@ namespace skippipe {
 class JsonReader;
 struct Network;
 
-// The rules C1-C4 and T1 (arXiv:2502.19913) that a plan was made under.
+// The rules C1-C5 and T1 (arXiv:2502.19913) that a plan was made under.
 struct PlanRules {
   double skip_ratio = 0;       // r: each path visits P = S - round(r * S) stages
   int max_swaps = 2;           // C3: visits behind the furthest stage reached
   int max_swap_distance = 1;   // C3: how far behind
   int max_jump = 4;            // C3: how far past the furthest stage reached a visit may go
   bool equal_exposure = true;  // C4
+  bool equal_data = false;     // C5: data nodes start the same number of microbatches, but for one
 
   bool operator==(const PlanRules&) const = default;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <queue>
 #include <set>
 
@@ -21,6 +22,7 @@ class Checker {
     check_lengths();
     check_order();
     check_exposure();
+    check_data();
     check_slots();
     check_ranks();
     if (found_.empty()) check_deadlock();  // needs sound ranks
@@ -138,6 +140,18 @@ class Checker {
     else if (plan_.rules.equal_exposure && *high - *low > 1)
       report("C4", "stage {} serves {} microbatches and stage {} serves {}, expected a difference of at most 1",
              low - served.begin(), *low, high - served.begin(), *high);
+  }
+
+  void check_data() {
+    if (!plan_.rules.equal_data) return;
+    std::map<int, int> started;
+    for (const int node : plan_.stages[0]) started[node] = 0;
+    for (const PlannedMicrobatch& microbatch : plan_.microbatches) ++started[microbatch.data_node()];
+    const auto [low, high] =
+        std::ranges::minmax_element(started, {}, [](const auto& node_and_count) { return node_and_count.second; });
+    if (high->second - low->second > 1)
+      report("C5", "data node {} starts {} microbatches and data node {} starts {}, expected a difference of at most 1",
+             low->first, low->second, high->first, high->second);
   }
 
   void check_slots() {

@@ -210,6 +210,7 @@ class JointPlanner : public Planner {
     if (!paths) return std::nullopt;
     place_by_load(placed, *paths, plan);
     Candidate candidate = candidate_of(plan);
+    if (request.rules.equal_data) equalize_data(candidate, random);
     Router router(request);
     router.measure(candidate, Evaluator(request).evaluate(candidate).seconds, 1);
     for (int m = 0; m < candidate.microbatches() && meter.left(); ++m) router.reroute(candidate, candidate.path(m));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "schedule/search/planning.h"
@@ -16,6 +17,23 @@ constexpr double kMostCrowding = 10;
 int& random_node(std::vector<int>& stage, Random& random) { return stage[random.below(stage.size())]; }
 
 }  // namespace
+
+void equalize_data(Candidate& candidate, Random& random) {
+  std::map<int, std::vector<int>> rows;  // of each data node
+  for (const int node : candidate.stages[0]) rows[node];
+  for (int m = 0; m < candidate.microbatches(); ++m)
+    if (const auto found = rows.find(candidate.path(m)[0]); found != rows.end()) found->second.push_back(m);
+  const auto count = [](const auto& node_and_rows) { return node_and_rows.second.size(); };
+  for (;;) {
+    const auto [fewest, most] = std::ranges::minmax_element(rows, {}, count);
+    if (count(*most) <= count(*fewest) + 1) return;
+    int& given = most->second[random.below(count(*most))];
+    candidate.path(given)[0] = fewest->first;
+    fewest->second.push_back(given);
+    given = most->second.back();
+    most->second.pop_back();
+  }
+}
 
 Moves::Moves(const PlanRequest& request) : request_(request), router_(request) {
   const bool may_place = request.stages.empty();
@@ -43,6 +61,12 @@ bool Moves::change(Candidate& candidate, double iteration_s, Random& random) {
   unused_.clear();
   for (int node = 0; node < request_.network.size(); ++node)
     if (stage_of(node) < 0) unused_.push_back(node);
+  if (!change_something(candidate, random)) return false;
+  if (request_.rules.equal_data) equalize_data(candidate, random);
+  return true;
+}
+
+bool Moves::change_something(Candidate& candidate, Random& random) {
   auto draw = static_cast<int>(random.below(static_cast<uint64_t>(weights_)));
   for (const Weighted& move : moves_) {
     draw -= move.weight;

@@ -1,4 +1,4 @@
-// What a search may change in a candidate, at random, while C1-C4 hold and what the request says of
+// What a search may change in a candidate, at random, while C1-C5 hold and what the request says of
 // stages. Whether nodes can hold their stages is the evaluator's to say.
 #pragma once
 
@@ -12,6 +12,10 @@
 
 namespace skippipe {
 
+// Until every data node starts as many microbatches as the others, but for one: those that start more than others give
+// some, at random. Rows whose data node is -1 stay.
+void equalize_data(Candidate& candidate, Random& random);
+
 // Owned by one thread. Keeps a reference to the request.
 class Moves {
  public:
@@ -22,6 +26,7 @@ class Moves {
   [[nodiscard]] bool change(Candidate& candidate, double iteration_s, Random& random);
 
  private:
+  bool change_something(Candidate& candidate, Random& random);
   int stage_of(int node) const { return stage_of_[static_cast<size_t>(node)]; }
   int random_row(const Candidate& candidate, Random& random) const;
   const PathStages& stages_of(std::span<const int> path, PathStages& scratch) const;

@@ -17,6 +17,7 @@
 #include "schedule/plan/validator.h"
 #include "schedule/search/capacity.h"
 #include "schedule/search/evaluator.h"
+#include "schedule/search/moves.h"
 #include "schedule/search/paths.h"
 #include "schedule/search/planning.h"
 #include "schedule/search/request_values.h"
@@ -118,6 +119,7 @@ class Repair {
     if (auto infeasible = fill_stages(may_move)) return infeasible;
     place_visits(now_);
     for (const int node : roll_.told) take_share(now_, node);
+    keep_data_equal(now_);
     if (cost(now_).unfinished > 0) untangle();
     join_spares();
     return std::nullopt;
@@ -247,6 +249,13 @@ class Repair {
     replicas.insert(std::ranges::lower_bound(replicas, node), node);
     place_visits(draft);
     take_share(draft, node);
+    keep_data_equal(draft);
+  }
+
+  void keep_data_equal(Candidate& draft) const {
+    if (!request_.rules.equal_data || draft.stages[0].empty()) return;
+    Random random(request_.seed, {6});
+    equalize_data(draft, random);
   }
 
   // Of one visit, forward and backward.

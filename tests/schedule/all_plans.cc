@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <ranges>
 
 #include "base/random.h"
 #include "schedule/machine/ranking.h"
@@ -86,7 +88,7 @@ double AllPlans::best() {
 }
 
 double AllPlans::seconds() {
-  if (!keeps_exposure()) return INFINITY;
+  if (!keeps_exposure() || !shares_data()) return INFINITY;
   const Simulation& found = simulator_.run(plan_, {.admission = Admission::kAnySlot});
   return found.deadlock ? INFINITY : found.iteration_s;
 }
@@ -100,6 +102,15 @@ bool AllPlans::keeps_exposure() const {
       ++served[static_cast<size_t>(stage_of[static_cast<size_t>(visit.node)])];
   const auto [low, high] = std::minmax_element(served.begin() + 1, served.end());
   return *low > 0 && (!request_.rules.equal_exposure || *high - *low <= 1);
+}
+
+bool AllPlans::shares_data() const {
+  if (!request_.rules.equal_data) return true;
+  std::map<int, int> started;
+  for (const int node : plan_.stages[0]) started[node] = 0;
+  for (const PlannedMicrobatch& microbatch : plan_.microbatches) ++started[microbatch.data_node()];
+  const auto [low, high] = std::ranges::minmax(std::views::values(started));
+  return high - low <= 1;
 }
 
 std::vector<std::vector<std::vector<int>>> all_placements(const PlanRequest& request) {
@@ -152,6 +163,7 @@ PlanRequest tiny_request(uint64_t seed) {
                    .max_jump = 1 + static_cast<int>(random.below(3)),
                    .equal_exposure = random.below(2) == 0};
   request.microbatches = 1 + static_cast<int>(random.below(4));
+  request.rules.equal_data = random.below(3) == 0;
   request.nodes_per_stage.clear();
   for (const std::vector<int>& stage : request.stages)
     request.nodes_per_stage.push_back(static_cast<int>(stage.size()));

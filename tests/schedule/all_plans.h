@@ -15,12 +15,13 @@ class AllPlans {
   explicit AllPlans(const PlanRequest& request);
 
   double count() const;
-  // The least simulated seconds of those that keep C4; infinite: none does, or all deadlock.
+  // The least simulated seconds of those that keep C4 and C5; infinite: none does, or all deadlock.
   double best();
 
  private:
   double seconds();
   bool keeps_exposure() const;
+  bool shares_data() const;
 
   const PlanRequest& request_;
   std::vector<std::vector<int>> paths_;

@@ -236,6 +236,8 @@ void add_rule_options(CLI::App& verb, PlanOptions& options) {
       ->capture_default_str();
   verb.add_flag("--unequal-exposure", options.unequal_exposure,
                 "Stages may serve different numbers of microbatches, each at least one");
+  verb.add_flag("--equal-data", options.rules.equal_data,
+                "Data nodes all start the same number of microbatches, but for one");
 }
 
 void add_search_options(CLI::App& verb, PlanOptions& options) {

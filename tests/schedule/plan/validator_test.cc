@@ -122,6 +122,32 @@ TEST(Validator, CatchesEachRule) {
   expect_broken([](Case& c) { c.network.nodes.pop_back(); }, "network", "4 nodes, the network has 3");
 }
 
+// Only where the rules ask for it, and then as equal as the number of microbatches allows.
+TEST(Validator, CatchesUnequalData) {
+  const auto found = [](bool equal_data, const std::vector<int>& data_nodes) {
+    Case c{.network = test::random_network(3, 3), .plan = {}};
+    c.plan.rules.equal_data = equal_data;
+    c.plan.workload = {.stage_layers = {1, 1}, .stage_gradient_bytes = {4, 4}};
+    for (const NetworkNode& node : c.network.nodes) {
+      c.plan.node_names.push_back(node.name);
+      c.plan.node_slots.push_back(node.slots);
+    }
+    c.plan.stages = {{0, 1}, {2}};
+    for (const int node : data_nodes) c.plan.microbatches.push_back({.visits = {{.node = node}, {.node = 2}}});
+    assign_priorities(c.plan);
+    Simulator simulator(c.network);
+    SKP_CHECK(complete_plan(c.plan, simulator));
+    return validate(c.plan, c.network);
+  };
+  EXPECT_TRUE(found(false, {1, 1, 1}).empty());
+  EXPECT_TRUE(found(true, {1, 0, 1}).empty());
+  const std::vector<Violation> unequal = found(true, {1, 1, 1});
+  ASSERT_EQ(unequal.size(), 1u);
+  EXPECT_EQ(unequal[0].rule, "C5");
+  EXPECT_EQ(unequal[0].what,
+            "data node 0 starts 0 microbatches and data node 1 starts 3, expected a difference of at most 1");
+}
+
 // Equal exposure or not: a stage in no path would never be trained.
 TEST(Validator, CatchesStagesInNoPath) {
   for (const bool equal_exposure : {true, false}) {

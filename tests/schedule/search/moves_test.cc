@@ -30,7 +30,8 @@ TEST(Moves, KeepTheRules) {
     request.rules = {.skip_ratio = 1.0 / 3,
                      .max_swaps = static_cast<int>(random.below(3)),
                      .max_jump = 2 + static_cast<int>(random.below(3)),
-                     .equal_exposure = random.below(2) == 0};
+                     .equal_exposure = random.below(2) == 0,
+                     .equal_data = random.below(2) == 0};
     request.microbatches = 1 + static_cast<int>(random.below(12));
     skip_less_if_needed(request);
     if (random.below(3) == 0) request.nodes_per_stage = split_evenly(request.network.size(), stages);
@@ -42,6 +43,7 @@ TEST(Moves, KeepTheRules) {
     if (!paths) continue;
     place_by_load(placed, *paths, plan);
     Candidate candidate = candidate_of(plan), changed;
+    if (request.rules.equal_data) equalize_data(candidate, random);
     Moves moves(request);
     for (int i = 0; i < 200; ++i) {
       changed = candidate;

@@ -49,6 +49,7 @@ PlanRequest any_request(uint64_t seed) {
   const int nodes = stages + static_cast<int>(random.below(8));
   PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
   request.rules.equal_exposure = random.below(3) > 0;
+  request.rules.equal_data = random.below(3) == 0;
   request.rules.max_swaps = static_cast<int>(random.below(3));
   request.rules.max_jump = 1 + static_cast<int>(random.below(4));
   request.budget.threads = 1 + static_cast<int>(random.below(3));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -127,6 +128,23 @@ TEST_F(Published, SkippipeIsAsFastBehindOurPlacement) {
     request.nodes_per_stage.push_back(static_cast<int>(stage.size()));
   for (request.seed = 0; request.seed < 4; ++request.seed)
     EXPECT_LE(planned_s("skippipe", request), published_s("collision_aware") * (1 + kPlannedTolerance));
+}
+
+// As the published plans have it: six microbatches for each of five data nodes.
+TEST_F(Published, JointIsFasterWithEqualDataToo) {
+  PlanRequest request = this->request();
+  for (const std::vector<int>& stage : std::exchange(request.stages, {}))
+    request.nodes_per_stage.push_back(static_cast<int>(stage.size()));
+  request.rules.equal_data = true;
+  request.budget.evaluations = 100000;
+  const PlanResult result = make_planner("joint")->plan(request);
+  ASSERT_TRUE(result.plan);
+  require_valid(validate(*result.plan, request.network), "joint");
+  EXPECT_LT(result.plan->predicted.iteration_s, 0.85 * published_s("collision_aware"));
+  std::map<int, int> started;
+  for (const PlannedMicrobatch& microbatch : result.plan->microbatches) ++started[microbatch.data_node()];
+  EXPECT_EQ(started.size(), 5u);
+  for (const auto& [node, count] : started) EXPECT_EQ(count, 6) << "node " << node;
 }
 
 }  // namespace

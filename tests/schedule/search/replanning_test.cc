@@ -151,6 +151,7 @@ TEST(Replanning, KeepsPlansOfAllMethodsValid) {
     const int nodes = stages + static_cast<int>(random.below(10));
     PlanRequest request = make_request(seed, nodes, stages, 1 + static_cast<int>(random.below(12)));
     request.rules.equal_exposure = random.below(3) > 0;
+    request.rules.equal_data = random.below(2) == 0;
     for (const std::string& method : planning_methods()) {
       SCOPED_TRACE(method);
       const PlanResult old = make_planner(method)->plan(request);
