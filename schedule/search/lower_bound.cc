@@ -8,10 +8,12 @@
 #include <numeric>
 #include <queue>
 
+#include "schedule/search/bound_costs.h"
 #include "schedule/search/capacity.h"
 #include "schedule/search/path_graph.h"
 #include "schedule/search/paths.h"
 #include "schedule/search/planning.h"
+#include "schedule/search/slot_prices.h"
 
 namespace skippipe {
 namespace {
@@ -38,37 +40,6 @@ Exposure exposure_of(const PlanRequest& request, int length) {
   if (!request.rules.equal_exposure) return {.least = 1, .most = request.microbatches, .all = all};
   return {.least = all / others, .most = (all + others - 1) / others, .all = all};
 }
-
-// Costs of tasks and messages as the simulator has them.
-class CostModel {
- public:
-  explicit CostModel(const PlanRequest& request) : request_(request) {}
-
-  double forward_s(int node, size_t stage) const { return task_seconds(request_, node, stage).forward_s; }
-  double backward_s(int node, size_t stage) const { return task_seconds(request_, node, stage).backward_s; }
-  double work_s(int node, size_t stage) const { return forward_s(node, stage) + backward_s(node, stage); }
-  double loss_s(int node) const { return task_seconds(request_, node, 0).loss_s; }
-  double step_s(int node, size_t stage) const { return task_seconds(request_, node, stage).step_s; }
-  double fixed_s(int from, int to) const {
-    const Link& link = request_.network.link(from, to);
-    return link.latency_s + link.overhead_s;
-  }
-  double uplink_s(int from, double bytes) const {
-    return at(from).uplink_bytes_per_s > 0 ? bytes / at(from).uplink_bytes_per_s : 0;
-  }
-  // Of a message that finds its way free.
-  double message_s(int from, int to, double bytes) const {
-    return fixed_s(from, to) + std::max(request_.network.link(from, to).occupied_s(bytes), uplink_s(from, bytes));
-  }
-  double hop_s(int from, int to) const { return message_s(from, to, activation_bytes()); }
-  double both_ways_s(int a, int b) const { return hop_s(a, b) + hop_s(b, a); }
-  double activation_bytes() const { return static_cast<double>(request_.workload.activation_bytes); }
-
- private:
-  const NetworkNode& at(int node) const { return request_.network.nodes[static_cast<size_t>(node)]; }
-
-  const PlanRequest& request_;
-};
 
 // What must follow a node's last backward pass: sum of gradients, norms, steps.
 class Endings {
@@ -118,7 +89,7 @@ class Endings {
 
   const PlanRequest& request_;
   const Stages& stages_;
-  const CostModel cost_;
+  const BoundCosts cost_;
 };
 
 // Shortest ways along legal paths between the nodes of given stages.
@@ -137,6 +108,22 @@ class Ways {
     for (int layer = 0; layer + 1 < graph_.layers(); ++layer)
       for_valid_edges(layer, [&](int from, int to) { sum += static_cast<double>(size_of(from) * size_of(to)); });
     return sum;
+  }
+
+  // The same paths, as visits behind the data node's.
+  void describe(SlotPrices::Trips& trips, const BoundCosts& cost) const {
+    for (int state = 0; state < graph_.states(); ++state) {
+      trips.places.emplace_back();
+      for (const int node : stages_[stage_of(state)])
+        trips.places.back().push_back({.node = node,
+                                       .stage = static_cast<int>(stage_of(state)),
+                                       .work_s = cost.work_s(node, stage_of(state))});
+    }
+    for_valid_edges(0, [&](int, int to) { trips.first.push_back(to); });
+    for (int layer = 1; layer + 1 < graph_.layers(); ++layer) {
+      trips.further.emplace_back();
+      for_valid_edges(layer, [&](int from, int to) { trips.further.back().push_back({from, to}); });
+    }
   }
 
   // For each node of each stage: the least that a path takes from its data node up to and with a visit there, where it
@@ -250,12 +237,17 @@ struct Server {
   double held_s = 0;    // a slot, by a visit
   double uplink_s = 0;  // of a visit's messages
   double uplink_tail_s = 0;
+  double staggered_s = 0;  // SlotPrices::Supply
   int slots = 0;
 
+  SlotPrices::Supply supply() const {
+    return {.slots = slots, .head_s = head_s, .tail_s = tail_s, .staggered_s = staggered_s};
+  }
   std::pair<double, Limit> served(int64_t visits) const {
     const auto m = static_cast<double>(visits);
     const double rounds = std::ceil(m / slots);
-    std::pair result(head_s + rounds * held_s + tail_s, Limit::kSlots);
+    const double slots_s = std::max(rounds * held_s, supply().window_s(m * held_s));
+    std::pair result(head_s + slots_s + tail_s, Limit::kSlots);
     if (const double s = head_s + m * work_s + tail_s; s > result.first) result = {s, Limit::kWork};
     if (const double s = head_s + m * uplink_s + uplink_tail_s; s > result.first) result = {s, Limit::kUplink};
     return result;
@@ -269,8 +261,13 @@ struct Served {
   int64_t visits = 0;  // that it then has served
 };
 
-// The earliest that the groups can have served `visits`, each group at most `most`.
-Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visits, int64_t most) {
+// Of a data node, at most, where `count` of them share the microbatches.
+int64_t most_started(const PlanRequest& request, size_t count) {
+  return request.rules.equal_data ? divide_up(request.microbatches, static_cast<int>(count)) : request.microbatches;
+}
+
+// The earliest that the groups can have served `visits`, each group at most `most`, and each server at most `most_each`.
+Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visits, int64_t most, int64_t most_each) {
   struct Next {
     double seconds;
     size_t group, server;
@@ -286,7 +283,7 @@ Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visi
   while (visits > 0 && !queue.empty() && queue.top().seconds < kInfinity) {
     const Next next = queue.top();
     queue.pop();
-    if (served[next.group] == most) continue;
+    if (served[next.group] == most || next.visits > most_each) continue;
     ++served[next.group];
     --visits;
     const Server& server = (*groups[next.group])[next.server];
@@ -296,6 +293,15 @@ Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visi
   }
   if (visits > 0) result.seconds = kInfinity;
   return result;
+}
+
+LowerBound higher(const LowerBound& a, const LowerBound& b) { return b.seconds > a.seconds ? b : a; }
+
+LowerBound slot_prices_bound(const PlanRequest& request, double seconds) {
+  return {.seconds = seconds,
+          .what = fmt::format("slots of all nodes together: {} microbatches and their visits ask for more seconds than "
+                              "those near to each other have",
+                              request.microbatches)};
 }
 
 class GivenStages {
@@ -312,12 +318,15 @@ class GivenStages {
     std::vector<const std::vector<Server>*> others;
     for (size_t s = 0; s < stages_.size(); ++s) {
       const int64_t visits = s == 0 ? request_.microbatches : exposure.least;
-      improve(best, serve({&servers_[s]}, visits, visits), describe_stage(s, visits));
+      const int64_t most_each = s == 0 ? most_started(request_, stages_[0].size()) : visits;
+      improve(best, serve({&servers_[s]}, visits, visits, most_each), describe_stage(s, visits));
       if (s > 0) others.push_back(&servers_[s]);
     }
-    improve(best, serve(others, exposure.all, exposure.most),
+    improve(best, serve(others, exposure.all, exposure.most, exposure.most),
             fmt::format("all stages but the first: {} visits", exposure.all));
     best.seconds *= kRounding;
+    if (length_ > 1)
+      best = higher(best, slot_prices_bound(request_, SlotPrices(cost_, slot_problem(exposure)).floor_s()));
     return best;
   }
 
@@ -339,12 +348,37 @@ class GivenStages {
                          .tail_s = std::max(ending[s][i], tail[s][i] - cost_.backward_s(node, s)),
                          .work_s = cost_.work_s(node, s) + (s == 0 ? cost_.loss_s(node) : 0),
                          .held_s = cost_.work_s(node, s) + held[s][i],
+                         .staggered_s = cost_.work_s(node, s),
                          .slots = slots_in_stage(request_, node, static_cast<int>(s))};
         if (length_ > 1) server.uplink_s = cost_.uplink_s(node, 2 * cost_.activation_bytes());
         server.uplink_tail_s = s == 0 ? after_loss_gradient(node) + tail[0][i] : last_s;
         servers_.back().push_back(server);
       }
     }
+  }
+
+  SlotPrices::Problem slot_problem(const Exposure& exposure) const {
+    SlotPrices::Problem problem = {.nodes = request_.network.size(),
+                                   .microbatches = request_.microbatches,
+                                   .data_node_count = static_cast<int>(stages_[0].size()),
+                                   .most_each = most_started(request_, stages_[0].size()),
+                                   .others = std::vector<SlotPrices::Supply>(request_.network.nodes.size()),
+                                   .trips = {.visits = length_ - 1, .places = {}, .first = {}, .further = {}},
+                                   .fewest_visits = std::vector<int64_t>(stages_.size(), exposure.least),
+                                   .most_visits = std::vector<int64_t>(stages_.size(), exposure.most)};
+    problem.fewest_visits[0] = problem.most_visits[0] = 0;  // of trips
+    for (size_t s = 0; s < stages_.size(); ++s)
+      for (const Server& server : servers_[s]) {
+        if (s > 0)
+          problem.others[static_cast<size_t>(server.node)] = server.supply();
+        else
+          problem.data_nodes.push_back({.node = server.node,
+                                        .work_s = cost_.work_s(server.node, 0),
+                                        .loss_s = cost_.loss_s(server.node),
+                                        .supply = server.supply()});
+      }
+    ways_.describe(problem.trips, cost_);
+    return problem;
   }
 
   // One figure for each node of each stage.
@@ -454,7 +488,7 @@ class GivenStages {
   const PlanRequest& request_;
   const Stages& stages_;
   const int length_;
-  const CostModel cost_;
+  const BoundCosts cost_;
   const Ways ways_;
   std::vector<std::vector<Server>> servers_;
 };
@@ -464,12 +498,14 @@ class AnyStages {
  public:
   AnyStages(const PlanRequest& request, int length) : request_(request), length_(length), cost_(request) {}
 
-  LowerBound bound() const {
-    const LowerBound by_slots = slots_bound();
-    LowerBound best = work_bound();
-    if (by_slots.seconds > best.seconds) best = by_slots;
+  LowerBound quick_bound() const {
+    LowerBound best = higher(work_bound(), slots_bound());
     best.seconds *= kRounding;
     return best;
+  }
+  LowerBound bound() const {
+    if (length_ == 1) return quick_bound();
+    return higher(quick_bound(), slot_prices_bound(request_, SlotPrices(cost_, slot_problem()).floor_s()));
   }
 
  private:
@@ -550,6 +586,7 @@ class AnyStages {
                          .tail_s = cost_.step_s(node, 0),
                          .work_s = own_s,
                          .held_s = own_s + half_hops[static_cast<size_t>(node)] + away,
+                         .staggered_s = cost_.work_s(node, 0),
                          .slots = slots_in_stage(request_, node, 0)});
     }
     const size_t count = data_nodes();
@@ -560,6 +597,47 @@ class AnyStages {
                                 request_.microbatches, count,
                                 request_.network.nodes[static_cast<size_t>(found.server.node)].name, found.visits,
                                 found.server.held_s)};
+  }
+
+  // Any node may be a data node, and a path goes from any to any other.
+  SlotPrices::Problem slot_problem() const {
+    const int nodes = request_.network.size();
+    const bool sized = !request_.nodes_per_stage.empty();
+    SlotPrices::Problem problem = {.nodes = nodes,
+                                   .microbatches = request_.microbatches,
+                                   .data_node_count = static_cast<int>(data_nodes()),
+                                   .most_each = sized ? most_started(request_, data_nodes()) : request_.microbatches,
+                                   .trips = {.visits = length_ - 1, .places = {{}}, .first = {0}, .further = {}}};
+    problem.trips.further.assign(static_cast<size_t>(length_ - 2), {{0, 0}});
+    const int layers = fewest_layers().front();
+    double first_s = kInfinity, last_s = kInfinity;  // of data nodes: what comes before and behind all others' work
+    for (int node = 0; node < nodes; ++node) {
+      first_s = std::min(first_s, cost_.forward_s(node, 0));
+      last_s = std::min(last_s, cost_.backward_s(node, 0) + cost_.step_s(node, 0));
+    }
+    for (int node = 0; node < nodes; ++node) {
+      if (const int slots = slots_in_stage(request_, node, 0); slots > 0)
+        problem.data_nodes.push_back({.node = node,
+                                      .work_s = cost_.work_s(node, 0),
+                                      .loss_s = cost_.loss_s(node),
+                                      .supply = {.slots = slots,
+                                                 .tail_s = cost_.step_s(node, 0),
+                                                 .staggered_s = cost_.work_s(node, 0)}});
+      double there_s = kInfinity, back_s = kInfinity;
+      for (int other = 0; other < nodes; ++other) {
+        if (other == node) continue;
+        there_s = std::min(there_s, cost_.hop_s(other, node));
+        back_s = std::min(back_s, cost_.hop_s(node, other));
+      }
+      int slots = 0;
+      for (int stage = 1; stage < request_.stage_count(); ++stage)
+        slots = std::max(slots, slots_in_stage(request_, node, stage));
+      const double work_s = layers * layer_s(node);
+      problem.others.push_back(
+          {.slots = slots, .head_s = first_s + there_s, .tail_s = back_s + last_s, .staggered_s = work_s});
+      if (slots > 0) problem.trips.places[0].push_back({.node = node, .stage = 1, .work_s = work_s});
+    }
+    return problem;
   }
 
   // At most: planners may give stages other sizes where the request says none.
@@ -610,7 +688,7 @@ class AnyStages {
 
   const PlanRequest& request_;
   const int length_;
-  const CostModel cost_;
+  const BoundCosts cost_;
 };
 
 LowerBound no_plan(std::string what) { return {.seconds = kInfinity, .what = std::move(what)}; }
@@ -620,6 +698,11 @@ std::string length_problem(const PlanRequest& request, int length) {
   if (length < 1) return "paths of no stage";
   if (length < shortest_path_length(request.stage_count(), request.microbatches)) return "paths that leave a stage out";
   return {};
+}
+
+std::string any_stages_problem(const PlanRequest& request) {
+  if (request.stage_count() > request.network.size()) return "more stages than nodes";
+  return length_problem(request, path_length(request));
 }
 
 }  // namespace
@@ -635,10 +718,13 @@ LowerBound lower_bound(const PlanRequest& request, const std::vector<std::vector
 
 LowerBound lower_bound(const PlanRequest& request) {
   if (!request.stages.empty()) return lower_bound(request, request.stages);
-  const int length = path_length(request);
-  if (const std::string problem = length_problem(request, length); !problem.empty()) return no_plan(problem);
-  if (request.stage_count() > request.network.size()) return no_plan("more stages than nodes");
-  return AnyStages(request, length).bound();
+  const std::string problem = any_stages_problem(request);
+  return problem.empty() ? AnyStages(request, path_length(request)).bound() : no_plan(problem);
+}
+
+LowerBound quick_lower_bound(const PlanRequest& request) {
+  const std::string problem = any_stages_problem(request);
+  return problem.empty() ? AnyStages(request, path_length(request)).quick_bound() : no_plan(problem);
 }
 
 }  // namespace skippipe

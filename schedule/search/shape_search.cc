@@ -86,7 +86,7 @@ class Tournament {
     ShapeRow row = {.shape = shape,
                     .samples = int64_t{request_.microbatches} * request_.workload.samples,
                     .computed_share = computed_share(request_.rules, shape.stage_layers),
-                    .floor_s = lower_bound(request_).seconds};
+                    .floor_s = quick_lower_bound(request_).seconds};
     entries_.push_back({.row = std::move(row), .stages = stages});
     return std::nullopt;
   }
