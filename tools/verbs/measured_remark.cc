@@ -12,7 +12,7 @@ std::string describe_other_measurement(const Network& network, const NetworkUse&
       describe_difference(*network.measured_for, measured_for(use.model, use.batch, use.dtype));
   if (difference.empty()) return {};
   return fmt::format(
-      "{} was measured with {}: its seconds are not this model's; to measure them, probe with --config {} "
+      "{} was measured with {}: its seconds are not this run's; to measure again, probe with --config {} "
       "--samples {} --tokens {} --dtype {}",
       use.network_file, difference, use.model_file, use.batch.samples, use.batch.tokens, dtype_name(use.dtype));
 }
@@ -39,7 +39,7 @@ void warn_of_other_measurement(const Network& network, const std::string& networ
   fmt::print(
       stderr,
       "warning: {} was measured with samples {}, tokens {} and hidden_size {}, but the plan's messages are of {} "
-      "samples and {} bytes: its seconds are not this plan's\n",
+      "samples and {} bytes: its seconds are not this run's\n",
       network_file, measured.samples, measured.tokens, measured.hidden_size, workload.samples,
       workload.activation_bytes);
 }
