@@ -1,7 +1,6 @@
 #include "engine/model/memory.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/error.h"
 
@@ -44,14 +43,6 @@ Place region_place(Region region, Device device) {
 int64_t aligned_bytes(int64_t bytes) {
   if (bytes < 0) throw MemoryError("found a size of {} bytes, expected none below zero", bytes);
   return add_bytes(bytes, kBlockAlignment - 1) / kBlockAlignment * kBlockAlignment;
-}
-
-std::string human_bytes(int64_t bytes) {
-  constexpr std::array<const char*, 6> kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < kUnits.size(); ++unit) value /= 1024;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", value, kUnits[unit]);
 }
 
 AvailableMemory without_processes(AvailableMemory there, int64_t processes) {

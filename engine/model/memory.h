@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/number_text.h"
 #include "kernels/backend.h"
 #include "kernels/tensor.h"
 
@@ -24,9 +25,6 @@ const char* region_name(Region region);  // "weights"
 inline constexpr int64_t kBlockAlignment = 256;
 // The next multiple of kBlockAlignment. Throws MemoryError if bytes is negative or too large.
 int64_t aligned_bytes(int64_t bytes);
-
-// "1.50 GiB"
-std::string human_bytes(int64_t bytes);
 
 // Where a device has a region: a GPU leaves what the network and files take to pinned memory of the host.
 Place region_place(Region region, Device device);

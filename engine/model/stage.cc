@@ -293,6 +293,11 @@ void Stage::plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& 
   if (!context.backend->computes_in(spec.dtype))
     throw ConfigError("this machine's {} backend does not compute in {}, expected f32", context.backend->name(),
                       dtype_name(spec.dtype));
+  plan_memory_elsewhere(plan, spec, context);
+}
+
+void Stage::plan_memory_elsewhere(MemoryPlan& plan, const StageSpec& spec, const Context& context) {
+  check_spec(spec);
   Parameters::plan_memory(plan, spec);
   Arena slot, scratch;
   const Workspace workspace(scratch, spec, context);

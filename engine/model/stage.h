@@ -87,6 +87,8 @@ class Stage {
   // layout or batch that does not fit the model, a dtype that the backend does not compute in) and MemoryError (sizes
   // that overflow).
   static void plan_memory(MemoryPlan& plan, const StageSpec& spec, const Context& context);
+  // The same for another machine, which computes in that dtype if this one does not.
+  static void plan_memory_elsewhere(MemoryPlan& plan, const StageSpec& spec, const Context& context);
 
   // The slab must be that of a plan made by plan_memory with the same arguments. The context's workspace is ignored:
   // the stage brings its own. Weights, gradients and moments begin as zeros.

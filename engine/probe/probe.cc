@@ -91,7 +91,9 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   auto backend = make_backend(settings.device);
   const AvailableMemory memory = part_of_memory(backend->runtime(), settings.nodes_on_machine);
   result.memory_bytes = memory.bytes;
-  result.slots = count_slots(config, settings, *backend, memory);
+  result.device = settings.device.to_string();
+  result.slots = settings.most_slots;
+  result.fitting_slots = count_slots(config, settings, *backend, memory);
   // Stage 0 with one layer for the loss, and one stage as planned; the time of a layer is the same at any depth.
   const std::vector<int> layers = {1, settings.layers_per_stage};
   ModelConfig measured_config = config;
@@ -119,7 +121,20 @@ ProbeResult probe(const ModelConfig& config, const ProbeSettings& settings) {
   return result;
 }
 
+MeasuredFor measured_for(const ModelConfig& config, const BatchShape& batch, Dtype dtype) {
+  return {.hidden_size = config.channels,
+          .intermediate_size = config.feed_forward,
+          .num_attention_heads = config.heads,
+          .num_key_value_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .vocab_size = config.vocabulary,
+          .samples = batch.samples,
+          .tokens = batch.tokens,
+          .dtype = std::string(dtype_name(dtype))};
+}
+
 void apply(NetworkNode& node, const ProbeResult& result) {
+  node.device = result.device;
   node.forward_s = result.forward_s;
   node.backward_over_forward = result.backward_over_forward;
   node.loss_s = result.loss_s;

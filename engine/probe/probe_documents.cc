@@ -9,6 +9,7 @@ constexpr double kMaxSeconds = 1e6;
 constexpr double kMaxRatio = 1000;
 constexpr double kMaxBytesPerSecond = 1e17;
 constexpr int64_t kMaxBytes = int64_t{1} << 60;
+constexpr size_t kMaxNameBytes = 64;
 
 nlohmann::json to_json(const Quartiles& values) { return {values.low, values.median, values.high}; }
 
@@ -33,7 +34,9 @@ nlohmann::json to_json(const ProbeResult& result) {
           {"loss_s", result.loss_s},
           {"step_s_per_byte", result.step_s_per_byte},
           {"memory_bytes", result.memory_bytes},
-          {"slots", result.slots}};
+          {"device", result.device},
+          {"slots", result.slots},
+          {"fitting_slots", result.fitting_slots}};
 }
 
 ProbeResult read_probe_result(const JsonReader& json) {
@@ -48,7 +51,11 @@ ProbeResult read_probe_result(const JsonReader& json) {
   result.loss_s = json.at("loss_s").as_double(0, kMaxSeconds);
   result.step_s_per_byte = json.at("step_s_per_byte").as_double(0, 1);
   result.memory_bytes = json.at("memory_bytes").as_int(0, kMaxBytes);
-  result.slots = static_cast<int>(json.at("slots").as_int(1, 4096));
+  const JsonReader device = json.at("device");
+  result.device = device.as_string();
+  if (result.device.size() > kMaxNameBytes) device.fail("the name of a device");
+  result.slots = static_cast<int>(json.at("slots").as_int(1, kMaxSlots));
+  result.fitting_slots = static_cast<int>(json.at("fitting_slots").as_int(1, result.slots));
   return result;
 }
 

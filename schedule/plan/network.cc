@@ -239,6 +239,7 @@ std::string join_lines(const std::vector<nlohmann::ordered_json>& values) {
 
 Network subnetwork(const Network& network, const std::vector<int>& nodes) {
   Network part;
+  part.measured_for = network.measured_for;
   part.links.reserve(nodes.size() * nodes.size());
   for (const int from : nodes) {
     part.nodes.push_back(network.nodes[static_cast<size_t>(from)]);
@@ -254,9 +255,10 @@ Network load_network(const std::filesystem::path& path) {
 
 Network read_network(const JsonReader& root) {
   check_format(root);
-  root.allow_only({"format", "version", "source", "nodes", "links", "delay_s", "region_links"});
+  root.allow_only({"format", "version", "source", "measured_for", "nodes", "links", "delay_s", "region_links"});
 
   Network network;
+  if (const auto measured = root.find("measured_for")) network.measured_for = read_measured_for(*measured);
   std::map<std::string, int> names, regions;
   const JsonReader nodes_field = root.at("nodes");
   const std::vector<JsonReader> nodes = nodes_field.items();
@@ -280,8 +282,9 @@ void save_network(const Network& network, const std::filesystem::path& path) {
   std::vector<nlohmann::ordered_json> nodes;
   for (const NetworkNode& node : network.nodes) nodes.push_back(node_json(node));
   const LinkWriter links(network);
-  std::string text = fmt::format("{{\n  \"format\": \"{}\",\n  \"version\": {},\n  \"nodes\": [\n{}  ],\n", kFormat,
-                                 kVersion, join_lines(nodes));
+  std::string text = fmt::format("{{\n  \"format\": \"{}\",\n  \"version\": {},\n", kFormat, kVersion);
+  if (network.measured_for) text += fmt::format("  \"measured_for\": {},\n", to_json(*network.measured_for).dump());
+  text += fmt::format("  \"nodes\": [\n{}  ],\n", join_lines(nodes));
   text += fmt::format("  \"links\": [\n{}  ],\n  \"region_links\": [\n{}  ]\n}}\n", join_lines(links.by_node()),
                       join_lines(links.by_region()));
   if (text.size() > kMaxFileBytes) throw too_large(network);

@@ -7,19 +7,15 @@
 #include <string>
 #include <vector>
 
-namespace skippipe {
+#include "schedule/plan/measured_for.h"
 
-class JsonReader;
+namespace skippipe {
 
 // Of a network.
 inline constexpr int kMaxNodes = 4096;
 
 // Of a node: what network and plan files may say, and what planners find room for.
 inline constexpr int kMaxSlots = 4096;
-
-// What a stage's slots and parameters may take of a node's memory. The rest is for the buffers of messages and of the
-// gradients' sum, for checkpoints being written, and for other programs.
-inline constexpr double kStageMemoryShare = 0.75;
 
 struct NetworkNode {
   std::string name;
@@ -34,10 +30,10 @@ struct NetworkNode {
   std::optional<double> loss_s = {};
   // Optimizer step, seconds per byte of the stage's gradients.
   double step_s_per_byte = 0;
-  // Microbatches whose activations the node holds at once (T1).
+  // Microbatches whose activations the node holds at once (T1); fewer where its memory_bytes are known and hold fewer
+  // of its stage's (schedule/search/capacity.h).
   int slots = 3;
-  // Slots follow from memory_bytes and what the node's stage takes of it, wherever a workload says that
-  // (schedule/search/capacity.h).
+  // There as many as the memory holds: nobody gave a number.
   bool slots_from_memory = false;
   // Shared by all that the node sends; 0: not shared, its links alone count.
   double uplink_bytes_per_s = 0;
@@ -60,6 +56,8 @@ struct Link {
 struct Network {
   std::vector<NetworkNode> nodes;
   std::vector<Link> links;  // nodes x nodes, row = from, column = to
+  // What the nodes' seconds are for; none: whoever wrote them did not say.
+  std::optional<MeasuredFor> measured_for = {};
 
   int size() const { return static_cast<int>(nodes.size()); }
   const Link& link(int from, int to) const {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "schedule/plan/stage_memory.h"
 
 namespace skippipe {
 namespace {
@@ -270,15 +271,14 @@ class Checker {
 
 void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_t stage,
                   std::vector<Violation>& found) {
-  const double state_bytes = static_cast<double>(plan.workload.stage_state_bytes[stage]);
   const double slot_bytes = static_cast<double>(plan.workload.stage_slot_bytes[stage]);
-  const double taken_bytes = state_bytes + plan.node_slots[index] * slot_bytes;
-  const double room_bytes = kStageMemoryShare * static_cast<double>(node.memory_bytes);
-  if (taken_bytes > room_bytes)
+  const double taken_bytes =
+      static_cast<double>(state_bytes(node, plan.workload, stage)) + plan.node_slots[index] * slot_bytes;
+  if (taken_bytes > static_cast<double>(room_bytes(node)))
     found.push_back(
         {"T1", fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
-                           "has {:.0f} of its {} for it",
-                           index, plan.node_slots[index], stage, taken_bytes, room_bytes, node.memory_bytes)});
+                           "has {} of its {} for it",
+                           index, plan.node_slots[index], stage, taken_bytes, room_bytes(node), node.memory_bytes)});
 }
 
 }  // namespace
@@ -302,9 +302,11 @@ std::vector<Violation> validate(const Plan& plan, const Network& network) {
       found.push_back({"network", fmt::format("node {} is '{}' in the plan and '{}' in the network", i,
                                               plan.node_names[i], node.name)});
     if (!sound) continue;
-    if (node.slots_from_memory && !plan.workload.stage_slot_bytes.empty() && stage_of[i] >= 0)
-      check_memory(plan, node, i, static_cast<size_t>(stage_of[i]), found);
-    else if (plan.node_slots[i] != node.slots)
+    const bool from_memory = memory_decides(node, plan.workload) && stage_of[i] >= 0;
+    if (from_memory) check_memory(plan, node, i, static_cast<size_t>(stage_of[i]), found);
+    const bool as_told =
+        from_memory ? node.slots_from_memory || plan.node_slots[i] <= node.slots : plan.node_slots[i] == node.slots;
+    if (!as_told)
       found.push_back({"T1", fmt::format("node {} has {} slots in the plan and {} in the network", i,
                                          plan.node_slots[i], node.slots)});
   }

@@ -4,33 +4,31 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
+#include <set>
+
+#include "base/number_text.h"
+#include "schedule/plan/stage_memory.h"
 
 namespace skippipe {
 namespace {
 
 constexpr double kOutlying = 10;
-constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
 
-bool follows_from_memory(const PlanRequest& request, const NetworkNode& node) {
-  return node.slots_from_memory && !request.workload.stage_slot_bytes.empty();
+std::string needs(const PlanRequest& request, const NetworkNode& node, size_t stage) {
+  return fmt::format("it needs {} of state and {} per slot", human_bytes(state_bytes(node, request.workload, stage)),
+                     human_bytes(request.workload.stage_slot_bytes[stage]));
 }
 
-int64_t stage_memory(const NetworkNode& node) {
-  return static_cast<int64_t>(kStageMemoryShare * static_cast<double>(node.memory_bytes));
-}
-
-// What a stage takes with one slot.
-int64_t least_bytes(const Workload& workload, size_t stage) {
-  return workload.stage_state_bytes[stage] + workload.stage_slot_bytes[stage];
-}
-
-std::string gigabytes(int64_t bytes) { return fmt::format("{:.3g} GB", static_cast<double>(bytes) * 1e-9); }
-
-std::string needs(const Workload& workload, size_t stage) {
-  return fmt::format("it needs {} of state and {} per slot", gigabytes(workload.stage_state_bytes[stage]),
-                     gigabytes(workload.stage_slot_bytes[stage]));
+// Of a node that can't hold a stage: what it has for it, and what would take less.
+std::string has_too_little(const PlanRequest& request, const NetworkNode& node, size_t stage) {
+  const bool state_fits = state_bytes(node, request.workload, stage) <= room_bytes(node);
+  return fmt::format(
+      "has {} for both ({:.0f} % of its {}): {}", human_bytes(room_bytes(node)), 100 * kStageMemoryShare,
+      human_bytes(node.memory_bytes),
+      state_fits ? "--recompute or fewer --samples take less per slot" : "with more stages each takes less");
 }
 
 bool are_slow(const PlanRequest& request, int a, int b) {
@@ -42,10 +40,10 @@ std::optional<PlanResult> check_memory(const PlanRequest& request, const std::ve
   for (const int node : replicas) {
     if (slots_in_stage(request, node, stage) > 0) continue;
     const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
-    return PlanResult{
-        .rule = "T1",
-        .why = fmt::format("node '{}' can't hold stage {}: {}, the node has {} for both", found.name, stage,
-                           needs(request.workload, static_cast<size_t>(stage)), gigabytes(stage_memory(found)))};
+    return PlanResult{.rule = "T1",
+                      .why = fmt::format("node '{}' can't hold stage {}: {}, the node {}", found.name, stage,
+                                         needs(request, found, static_cast<size_t>(stage)),
+                                         has_too_little(request, found, static_cast<size_t>(stage)))};
   }
   return std::nullopt;
 }
@@ -66,25 +64,44 @@ std::optional<PlanResult> check_delays(const PlanRequest& request, const std::ve
   return std::nullopt;
 }
 
-// What each node has for a stage, the most first.
-std::vector<int64_t> memories(const PlanRequest& request) {
-  std::vector<int64_t> bytes;
-  for (const NetworkNode& node : request.network.nodes)
-    bytes.push_back(follows_from_memory(request, node) ? stage_memory(node) : kUnbounded);
-  std::sort(bytes.rbegin(), bytes.rend());
-  return bytes;
+// Stages by what they take with one slot, the most first.
+std::vector<int> greediest_stages(const Workload& workload) {
+  std::vector<int> stages(workload.stage_slot_bytes.size());
+  std::iota(stages.begin(), stages.end(), 0);
+  std::ranges::stable_sort(stages, std::greater(), [&](int stage) {
+    const auto s = static_cast<size_t>(stage);
+    return workload.stage_state_bytes[s] + workload.stage_slot_bytes[s];
+  });
+  return stages;
+}
+
+std::vector<int> nodes_that_hold(const PlanRequest& request, int stage) {
+  std::vector<int> nodes;
+  for (int node = 0; node < request.network.size(); ++node)
+    if (slots_in_stage(request, node, stage) > 0) nodes.push_back(node);
+  return nodes;
+}
+
+PlanResult nobody_holds(const PlanRequest& request, int stage) {
+  const NetworkNode& largest = *std::ranges::max_element(request.network.nodes, {}, &NetworkNode::memory_bytes);
+  return {.rule = "T1",
+          .why = fmt::format("no node can hold stage {}: {}, the largest, '{}', {}", stage,
+                             needs(request, largest, static_cast<size_t>(stage)), largest.name,
+                             has_too_little(request, largest, static_cast<size_t>(stage)))};
 }
 
 }  // namespace
 
 int slots_in_stage(const PlanRequest& request, int node, int stage) {
   const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
-  if (!follows_from_memory(request, found)) return found.slots;
+  const Workload& workload = request.workload;
+  if (!memory_decides(found, workload)) return found.slots;
   const auto s = static_cast<size_t>(stage);
-  const int64_t left = stage_memory(found) - request.workload.stage_state_bytes[s];
+  const int64_t left = room_bytes(found) - state_bytes(found, workload, s);
   if (left < 0) return 0;
-  const int64_t slot_bytes = std::max<int64_t>(1, request.workload.stage_slot_bytes[s]);
-  return static_cast<int>(std::min({left / slot_bytes, int64_t{request.microbatches}, int64_t{kMaxSlots}}));
+  const int64_t slot_bytes = std::max<int64_t>(1, workload.stage_slot_bytes[s]);
+  const int64_t most = found.slots_from_memory ? kMaxSlots : found.slots;
+  return static_cast<int>(std::min({left / slot_bytes, int64_t{request.microbatches}, most}));
 }
 
 bool assign_slots(const PlanRequest& request, Plan& plan) {
@@ -131,34 +148,27 @@ double default_replica_delay_s(const Network& network, const Workload& workload)
   return kOutlying * *median;
 }
 
-// A node that can hold a stage can hold all that take less; so nodes suffice for all stages if they do for the
-// greediest one, the greediest two, and so on.
+// A node that can hold a stage can hold all that take less (but for GPUs beside CPUs, whose states differ); so nodes
+// suffice for all stages if they do for the greediest one, the greediest two, and so on.
 std::optional<PlanResult> check_capacity(const PlanRequest& request) {
   const Workload& workload = request.workload;
   if (!request.stages.empty()) return check_placement(request, request.stages);
   if (workload.stage_slot_bytes.empty()) return std::nullopt;
-  const std::vector<int64_t> memory = memories(request);
   const std::vector<int> counts = request.nodes_per_stage.empty()
                                       ? std::vector<int>(static_cast<size_t>(request.stage_count()), 1)
                                       : request.nodes_per_stage;
-  std::vector<size_t> greediest(counts.size());
-  std::iota(greediest.begin(), greediest.end(), size_t{0});
-  std::stable_sort(greediest.begin(), greediest.end(),
-                   [&](size_t a, size_t b) { return least_bytes(workload, a) > least_bytes(workload, b); });
-  size_t taken = 0;
-  for (const size_t stage : greediest) {
-    const int64_t least = least_bytes(workload, stage);
-    if (memory.front() < least)
+  std::set<int> hold_any;  // of the stages so far
+  int taken = 0;
+  for (const int stage : greediest_stages(workload)) {
+    const std::vector<int> hold = nodes_that_hold(request, stage);
+    if (hold.empty()) return nobody_holds(request, stage);
+    hold_any.insert(hold.begin(), hold.end());
+    taken += counts[static_cast<size_t>(stage)];
+    if (std::ssize(hold_any) < taken)
       return PlanResult{.rule = "T1",
-                        .why = fmt::format("no node can hold stage {}: {}, the largest node has {} for both", stage,
-                                           needs(workload, stage), gigabytes(memory.front()))};
-    taken += static_cast<size_t>(counts[stage]);
-    if (taken > memory.size() || memory[taken - 1] < least)
-      return PlanResult{
-          .rule = "T1",
-          .why = fmt::format("{} nodes can hold stage {} ({}), expected {} for it and those that need more",
-                             std::count_if(memory.begin(), memory.end(), [&](int64_t m) { return m >= least; }), stage,
-                             needs(workload, stage), taken)};
+                        .why = fmt::format(
+                            "{} nodes can hold stage {} ({}), expected {} for it and those that need more", hold.size(),
+                            stage, needs(request, request.network.nodes.front(), static_cast<size_t>(stage)), taken)};
   }
   return std::nullopt;
 }

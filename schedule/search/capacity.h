@@ -7,8 +7,8 @@
 
 namespace skippipe {
 
-// The node's own number; or, where its slots follow from its memory and the workload says what stages take, what
-// kStageMemoryShare of it leaves beside the stage's state, at most one for each microbatch. 0: the stage does not fit.
+// The node's own number; where its memory decides (schedule/plan/stage_memory.h), no more than that leaves beside the
+// stage's state, and at most one for each microbatch. 0: the stage does not fit.
 int slots_in_stage(const PlanRequest& request, int node, int stage);
 
 // plan.node_slots from plan.stages; a node of no stage gets its own number. False: a node can't hold its stage, and has

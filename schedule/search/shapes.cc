@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "schedule/plan/stage_memory.h"
 #include "schedule/search/path_graph.h"
 #include "schedule/search/planning.h"
 
@@ -46,24 +47,17 @@ struct StageCost {
   double seconds(int layers) const { return layer_s * layers + fixed_s; }
 };
 
-// Bytes that a stage with one slot takes, a linear function of its layers.
-struct MemoryUse {
-  double fixed_bytes = 0;
-  double layer_bytes = 0;
-};
-
 class CostEstimate {
  public:
   explicit CostEstimate(const ShapeRequest& request) : request_(request) {
-    if (!slots_follow_from_memory() || request.layers < 3) return;
-    const Workload late = request.workload_of({1, request.layers - 1});
-    if (late.stage_slot_bytes.empty()) return;
-    const Workload early = request.workload_of({request.layers - 1, 1});
-    first_stage_ = memory_use(late, early, 0);
-    other_stage_ = memory_use(early, late, 1);
+    if (!memory_is_known() || request.layers < 3) return;
+    late_ = request.workload_of({1, request.layers - 1});
+    early_ = request.workload_of({request.layers - 1, 1});
   }
 
-  bool slots_follow_from_memory() const { return std::ranges::any_of(nodes(), &NetworkNode::slots_from_memory); }
+  bool memory_is_known() const {
+    return std::ranges::any_of(nodes(), [](const NetworkNode& node) { return node.memory_bytes > 0; });
+  }
 
   // Each stage on the nodes given.
   std::vector<StageCost> of_stages(const std::vector<std::vector<int>>& stages) const {
@@ -102,14 +96,6 @@ class CostEstimate {
     return stage == 0 ? 1 : mean_visits(request_of(request_, stages, data_nodes));
   }
 
-  MemoryUse memory_use(const Workload& one_layer, const Workload& all_but_one, size_t stage) const {
-    const auto bytes = [&](const Workload& workload) {
-      return static_cast<double>(workload.stage_state_bytes[stage] + workload.stage_slot_bytes[stage]);
-    };
-    const double layer = (bytes(all_but_one) - bytes(one_layer)) / (request_.layers - 2);
-    return {.fixed_bytes = bytes(one_layer) - layer, .layer_bytes = layer};
-  }
-
   StageCost of_stage(const std::vector<int>& stage_nodes, size_t stage, double visits) const {
     StageCost cost;
     double rate = 0, loss_s = 0;
@@ -125,15 +111,23 @@ class CostEstimate {
     return cost;
   }
 
+  // What a stage with one slot takes is a linear function of its layers.
   int64_t most_layers(const NetworkNode& node, size_t stage) const {
-    const MemoryUse& use = stage == 0 ? first_stage_ : other_stage_;
-    if (!node.slots_from_memory || use.layer_bytes <= 0) return kUnbounded;
-    const double left = kStageMemoryShare * static_cast<double>(node.memory_bytes) - use.fixed_bytes;
-    return std::max<int64_t>(0, static_cast<int64_t>(left / use.layer_bytes));
+    const size_t s = std::min<size_t>(stage, 1);
+    const Workload& one_layer = s == 0 ? late_ : early_;
+    const Workload& all_but_one = s == 0 ? early_ : late_;
+    if (!memory_decides(node, one_layer)) return kUnbounded;
+    const auto bytes = [&](const Workload& workload) {
+      return static_cast<double>(state_bytes(node, workload, s) + workload.stage_slot_bytes[s]);
+    };
+    const double layer_bytes = (bytes(all_but_one) - bytes(one_layer)) / (request_.layers - 2);
+    if (layer_bytes <= 0) return kUnbounded;
+    const double left = static_cast<double>(room_bytes(node)) - (bytes(one_layer) - layer_bytes);
+    return std::max<int64_t>(0, static_cast<int64_t>(left / layer_bytes));
   }
 
   const ShapeRequest& request_;
-  MemoryUse first_stage_, other_stage_;
+  Workload late_, early_;  // of two stages, the first with one layer and with all but one; empty: nothing is known
 };
 
 // One layer for each stage, then each for the stage that has least to do with it. Nothing: they do not fit.
@@ -206,11 +200,11 @@ std::vector<std::vector<int>> node_orders(const ShapeRequest& request, const Cos
   const auto layer_s = [&](int node) { return estimate.layer_s(nodes[static_cast<size_t>(node)], 1); };
   const auto memory = [&](int node) {
     const NetworkNode& found = nodes[static_cast<size_t>(node)];
-    return found.slots_from_memory ? found.memory_bytes : kUnbounded;
+    return found.memory_bytes > 0 ? found.memory_bytes : kUnbounded;
   };
   std::ranges::stable_sort(order, {}, layer_s);
   std::vector<std::vector<int>> orders = {order};
-  if (!estimate.slots_follow_from_memory()) return orders;
+  if (!estimate.memory_is_known()) return orders;
   std::ranges::stable_sort(order, std::greater{}, memory);
   orders.push_back(order);
   return orders;

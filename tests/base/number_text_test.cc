@@ -16,5 +16,12 @@ TEST(NumberText, SaysInWordsWhatIsNone) {
   EXPECT_EQ(number_text(-kInfinity), "minus infinite");
 }
 
+TEST(NumberText, BytesHaveHumanUnits) {
+  EXPECT_EQ(human_bytes(0), "0 B");
+  EXPECT_EQ(human_bytes(1023), "1023 B");
+  EXPECT_EQ(human_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(human_bytes(int64_t{3} << 30), "3.00 GiB");
+}
+
 }  // namespace
 }  // namespace skippipe

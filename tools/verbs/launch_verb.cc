@@ -15,6 +15,7 @@
 #include "tools/processes/process_settings.h"
 #include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
+#include "tools/verbs/measured_remark.h"
 #include "tools/verbs/node_processes.h"
 #include "tools/verbs/node_trace.h"
 #include "tools/verbs/number_options.h"
@@ -144,6 +145,7 @@ void launch(const Options& options) {
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
                      fmt::format("a run of {} nodes", run.network.size()));
   create_output_folder(run);
+  warn_of_other_measurement(run);
   if (!cpu_nodes.empty()) print_cpu_remarks({{}, "compute.threads", static_cast<int>(run.file.threads), run.dtype()});
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
   NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"

@@ -8,6 +8,7 @@
 #include "schedule/search/capacity.h"
 #include "schedule/search/planning.h"
 #include "tools/verbs/dtype_option.h"
+#include "tools/verbs/measured_remark.h"
 #include "tools/verbs/model_options.h"
 #include "tools/verbs/number_options.h"
 
@@ -62,10 +63,23 @@ int64_t checked_product(std::initializer_list<int64_t> factors, const char* what
   return product;
 }
 
+BatchShape batch_of(const PlanOptions& options) { return {options.samples, options.tokens}; }
+
 std::optional<ModelConfig> load_model(const PlanOptions& options) {
   if (options.model.empty()) return std::nullopt;
   if (options.tokens < 1) throw UsageError("plan: --model needs --tokens, the length of a sample");
   return load_training_config(options.model);
+}
+
+// Slots of a network that was measured for another model are none of this one's, and only memory says how many it has.
+void check_measurement(const PlanOptions& options, const Network& network, const ModelConfig& model) {
+  const NetworkUse use = {options.network, options.model, model, batch_of(options), options.dtype};
+  const std::string other = describe_other_measurement(network, use);
+  if (other.empty()) return;
+  for (const NetworkNode& node : network.nodes)
+    if (node.memory_bytes == 0)
+      throw ConfigError("{}; nor can be told how many slots '{}' has, without its memory_bytes", other, node.name);
+  fmt::print(stderr, "warning: {}\n", other);
 }
 
 // Layers, activations and gradients from the model's configuration.
@@ -94,8 +108,7 @@ void describe_model(const PlanOptions& options, const ModelConfig& model, Worklo
   }
 }
 
-// `slots_from_memory`: of some node, so that the plan must know what stages take.
-Workload make_workload(const PlanOptions& options, const std::optional<ModelConfig>& model, bool slots_from_memory) {
+Workload make_workload(const PlanOptions& options, const std::optional<ModelConfig>& model) {
   Workload workload;
   workload.samples = options.samples;
   workload.stage_layers = options.layers;
@@ -103,7 +116,7 @@ Workload make_workload(const PlanOptions& options, const std::optional<ModelConf
   const auto stages = static_cast<size_t>(options.stages);
   if (model) {
     describe_model(options, *model, workload);
-    if (slots_from_memory) describe_memory(workload, *model, {options.samples, options.tokens}, options.dtype);
+    describe_memory(workload, *model, batch_of(options), options.dtype, options.recompute);
     return workload;
   }
   if (workload.stage_layers.empty()) workload.stage_layers.assign(stages, 1);
@@ -183,10 +196,6 @@ PlanRequest begin_request(const PlanOptions& options) {
   return request;
 }
 
-bool slots_follow_from_memory(const Network& network) {
-  return std::ranges::any_of(network.nodes, &NetworkNode::slots_from_memory);
-}
-
 void add_workload_options(CLI::App& verb, PlanOptions& options) {
   CLI::Option* microbatches =
       verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
@@ -209,6 +218,11 @@ void add_workload_options(CLI::App& verb, PlanOptions& options) {
           "--wire-dtype", [&options](const std::string& name) { options.wire_dtype = parse_compute_dtype(name); },
           "The run's network.wire_dtype, if not the same")
       ->check(CLI::IsMember({"f32", "bf16"}));
+  verb.add_option_function<std::string>(
+          "--recompute", [&options](const std::string& name) { options.recompute = parse_recompute(name); },
+          "Count slots as the run's compute.recompute takes memory for them (with --model): attention and block take "
+          "less, but longer than is predicted; default: none")
+      ->check(CLI::IsMember({"none", "attention", "block"}));
   verb.add_option("--activation-bytes", options.activation_bytes, "Instead of --model: bytes between two stages")
       ->excludes(model)
       ->check(CLI::Range(int64_t{0}, kMaxBytes));
@@ -282,7 +296,9 @@ PlanRequest make_plan_request(PlanOptions options) {
   check_layers(options.layers);
   PlanRequest request = begin_request(options);
   check_nodes(options, request.network);
-  request.workload = make_workload(options, load_model(options), slots_follow_from_memory(request.network));
+  const std::optional<ModelConfig> model = load_model(options);
+  if (model) check_measurement(options, request.network, *model);
+  request.workload = make_workload(options, model);
   request.nodes_per_stage = options.nodes_per_stage;
   const std::vector<int> nodes =
       options.nodes_per_stage.empty() ? split_evenly(request.network.size(), options.stages) : options.nodes_per_stage;
@@ -305,6 +321,28 @@ std::string describe_skipping(const PlanOptions& options, const PlanRequest& req
       stages - visited, stages, kDefaultSkip);
 }
 
+std::string describe_slots(const PlanOptions& options, const PlanRequest& request, const Plan& plan) {
+  std::string text;
+  int fewer = 0, nodes = 0;
+  for (const std::vector<int>& stage : plan.stages)
+    for (const int node : stage) {
+      const auto i = static_cast<size_t>(node);
+      const NetworkNode& told = request.network.nodes[i];
+      ++nodes;
+      if (!told.slots_from_memory && plan.node_slots[i] < std::min(told.slots, request.microbatches)) ++fewer;
+    }
+  if (fewer > 0)
+    text += fmt::format("\n  slots      fewer than {} says on {} of {} nodes, whose memory holds no more{}\n",
+                        options.network, fewer, nodes,
+                        options.recompute == Recompute::kBlock ? "" : ": --recompute block makes room");
+  if (options.recompute != Recompute::kNone && !options.model.empty())
+    text += fmt::format(
+        "\n  recompute  {}: where a run does so, each backward takes {:.0f} % of a forward longer than planned\n",
+        recompute_name(options.recompute),
+        100 * recomputed_share(options.recompute, load_training_config(options.model), options.tokens));
+  return text;
+}
+
 ShapeRequest make_shape_request(const PlanOptions& options) {
   if (!options.layers.empty() || !options.nodes_per_stage.empty())
     throw UsageError("plan: --stages auto chooses --layers and --nodes-per-stage itself: leave them out");
@@ -313,15 +351,15 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
         "plan: --stages auto needs --model and --tokens, which say how many layers there are and what they take");
   ShapeRequest request = {.plan = begin_request(options)};
   const std::optional<ModelConfig> model = load_model(options);
+  check_measurement(options, request.plan.network, *model);
   if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
   request.layers = static_cast<int>(model->layers);
   request.may_skip_less = !options.skip;
-  request.workload_of = [options, model, from_memory = slots_follow_from_memory(request.plan.network)](
-                            const std::vector<int>& stage_layers) {
+  request.workload_of = [options, model](const std::vector<int>& stage_layers) {
     PlanOptions shaped = options;
     shaped.stages = static_cast<int>(stage_layers.size());
     shaped.layers = stage_layers;
-    return make_workload(shaped, model, from_memory);
+    return make_workload(shaped, model);
   };
   request.microbatches_of = [options](int data_nodes) { return all_microbatches(options, data_nodes); };
   return request;

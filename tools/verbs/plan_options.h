@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/recompute.h"
 #include "kernels/tensor.h"
 #include "schedule/search/planner.h"
 #include "schedule/search/shapes.h"
@@ -28,6 +29,7 @@ struct PlanOptions {
   std::string model;
   Dtype dtype = Dtype::kF32;
   std::optional<Dtype> wire_dtype;  // none: the same
+  Recompute recompute = Recompute::kNone;
   int64_t activation_bytes = 0;
   std::vector<int64_t> stage_gradient_bytes;
   std::optional<std::string> skip;  // none: the default, which gives way where it leaves stages out
@@ -44,8 +46,8 @@ struct PlanOptions {
 // `options` must outlive the verb.
 void add_plan_options(CLI::App& verb, PlanOptions& options);
 
-// Reads network and model. Throws UsageError for options that contradict each other, ConfigError and FileError for what
-// they name.
+// Reads network and model, and warns if the network was measured for another one. Throws UsageError for options that
+// contradict each other, ConfigError and FileError for what they name.
 PlanRequest make_plan_request(PlanOptions options);
 
 // The same for `--stages auto`.
@@ -53,5 +55,8 @@ ShapeRequest make_shape_request(const PlanOptions& options);
 
 // One line if the plan's paths skip less than the default asks for, else nothing.
 std::string describe_skipping(const PlanOptions& options, const PlanRequest& request, const Plan& plan);
+
+// A line if memory holds fewer slots than the network's file says, and one on what computing again takes, if asked for.
+std::string describe_slots(const PlanOptions& options, const PlanRequest& request, const Plan& plan);
 
 }  // namespace skippipe

@@ -46,7 +46,7 @@ void run(const Options& options) {
   const auto [plan, request] = make_plan(options);
   save_plan_beside(plan, options.plan.network, options.out);
   print_plan(plan);
-  fmt::print("{}", describe_skipping(options.plan, request, plan));
+  fmt::print("{}{}", describe_skipping(options.plan, request, plan), describe_slots(options.plan, request, plan));
   print_floor(request, plan);
   show_views(plan, request.network, options.views);
 }

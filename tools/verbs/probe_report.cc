@@ -60,7 +60,7 @@ void print_devices(const Network& network, const NetworkFigures& figures, const 
                shown.show(device.forward, layer_scale(settings), 3),
                shown.show(device.backward, layer_scale(settings), 3),
                shown.show(device.loss, sample_scale(settings), 3), shown.show(device.step, step_scale(device), 3),
-               human_bytes(device.memory_bytes), device.slots);
+               human_bytes(device.memory_bytes), device.fitting_slots);
   }
 }
 
@@ -97,8 +97,8 @@ void print_device(const ProbeResult& result, const ProbeSettings& settings) {
   line("loss", result.loss, sample_scale(settings), "ms, sample", fmt::format("loss_s {:.3g}", result.loss_s));
   line("step", result.step, step_scale(result), "ms, MB of gradients",
        fmt::format("step_s_per_byte {:.3g}", result.step_s_per_byte));
-  fmt::print("memory     {} available: room for {} slot(s){}\n", human_bytes(result.memory_bytes), result.slots,
-             result.slots == settings.most_slots ? ", the most asked for" : "");
+  fmt::print("memory     {} available: room for {} slot(s){}\n", human_bytes(result.memory_bytes), result.fitting_slots,
+             result.fitting_slots == settings.most_slots ? ", the most asked for" : "");
   shown.print_warning();
 }
 

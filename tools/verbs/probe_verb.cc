@@ -89,6 +89,7 @@ void probe_this_device(const Options& options, const ModelConfig& config) {
   print_device(result, options.settings);
   if (options.out.empty()) return;
   for (NetworkNode& node : network.nodes) apply(node, result);
+  network.measured_for = measured_for(config, options.settings.batch, options.settings.dtype);
   save_network(network, options.out);
   fmt::print("{}: {} nodes with these figures\n", options.out, network.size());
 }
@@ -178,8 +179,8 @@ void probe_as_node(const Options& options, const ModelConfig& config) {
   progress.reset();
   if (!figures) return;
   if (!left.ok()) throw RunError(left.message());
-  const Network network =
-      measured_network(std::move(base), *figures, static_cast<double>(settings.links.message_bytes));
+  Network network = measured_network(std::move(base), *figures, static_cast<double>(settings.links.message_bytes));
+  network.measured_for = measured_for(config, options.settings.batch, options.settings.dtype);
   fmt::print("device: {}\n", describe_device(options.settings.device));
   print_network(network, *figures, options.settings, settings.links.message_bytes);
   if (options.out.empty()) return;
@@ -237,7 +238,7 @@ void add_device_options(CLI::App& verb, ProbeSettings& settings) {
   verb.add_option("--repetitions", settings.repetitions, "Measurements of each task")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  verb.add_option("--max-slots", settings.most_slots, "Most slots to write, however much memory there is")
+  verb.add_option("--max-slots", settings.most_slots, "At most so many slots, however much memory there is")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
 }

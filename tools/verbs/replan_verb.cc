@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/replanning.h"
+#include "tools/verbs/measured_remark.h"
 #include "tools/verbs/number_options.h"
 #include "tools/verbs/plan_files.h"
 #include "tools/verbs/plan_report.h"
@@ -66,6 +67,7 @@ void run(const Options& options) {
   const Plan old = load_plan(options.plan);
   const std::string network_file = network_file_of(old, options.plan, options.network);
   const Network network = load_network(network_file);
+  warn_of_other_measurement(network, network_file, old.workload);
   ReplanOptions replan_options = options.replan;
   for (const std::string& place : options.places) take_place(place, replan_options.places);
   if (options.evaluations) replan_options.budget = SearchBudget{.evaluations = *options.evaluations};

@@ -20,6 +20,7 @@
 #include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/join_nodes.h"
+#include "tools/verbs/measured_remark.h"
 #include "tools/verbs/node_trace.h"
 #include "tools/verbs/start_options.h"
 #include "tools/verbs/training_progress.h"
@@ -201,7 +202,10 @@ void train(const Options& options) {
                [&](const auto&, const std::string& problem) { logger->warn("passed over: {}", problem); });
   const ComputeChoice choice{options.device, "compute.threads", static_cast<int>(run.file.threads), run.dtype()};
   (void)usable_threads(choice);
-  if (!options.told) print_cpu_remarks(choice);
+  if (!options.told) {
+    warn_of_other_measurement(run);
+    print_cpu_remarks(choice);
+  }
   NodeParts parts(run, options.node, std::move(backend));
   const std::unique_ptr<Transport> transport =
       join_nodes(transport_options(run, options), options.node, addresses, options.listen_fd);

@@ -145,12 +145,5 @@ TEST(Arena, MeasuresWhatItThenHandsOut) {
   EXPECT_THROW(measure.take({kHuge / 2}, Dtype::kF32), MemoryError);
 }
 
-TEST(Memory, HumanUnits) {
-  EXPECT_EQ(human_bytes(0), "0 B");
-  EXPECT_EQ(human_bytes(1023), "1023 B");
-  EXPECT_EQ(human_bytes(1536), "1.50 KiB");
-  EXPECT_EQ(human_bytes(int64_t{3} << 30), "3.00 GiB");
-}
-
 }  // namespace
 }  // namespace skippipe

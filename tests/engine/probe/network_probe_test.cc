@@ -11,11 +11,13 @@
 
 #include "base/error.h"
 #include "comm/transport/in_process_transport.h"
+#include "engine/checkpoint/checkpoint_writer.h"
 #include "engine/probe/probe_documents.h"
 #include "engine/probe/slots.h"
 #include "kernels/cpu_backend.h"
 #include "tests/engine/test_model.h"
 #include "tests/expect_error.h"
+#include "tests/test_backend.h"
 
 namespace skippipe {
 namespace {
@@ -79,6 +81,7 @@ TEST(Slots, AsManyAsFitBelowTheReserve) {
     StageSpec with_slots = spec;
     with_slots.slots = slots;
     Stage::plan_memory(plan, with_slots, context);
+    CheckpointWriter::plan_memory(plan);
     return plan.total_bytes();
   };
   const auto memory_for = [&](int64_t bytes, int64_t less = 0) {
@@ -104,9 +107,40 @@ TEST(Slots, AWorkloadTellsWhatItsStagesTake) {
   ASSERT_EQ(workload.stage_state_bytes.size(), 2u);
   MemoryPlan plan;
   Stage::plan_memory(plan, {.config = tiny_config(3), .layout = {1, 1, 2}, .batch = {2, 16}, .slots = 5}, context);
-  EXPECT_EQ(workload.stage_state_bytes[1] + 5 * workload.stage_slot_bytes[1], plan.total_bytes());
+  EXPECT_EQ(workload.stage_state_bytes[1] + 5 * workload.stage_slot_bytes[1],
+            plan.total_bytes() + kCheckpointStates * plan.bytes(Region::kGradients))
+      << "what checkpoints are written from counts";
   EXPECT_GT(workload.stage_state_bytes[0], 0);
+
+  Workload less;
+  less.stage_layers = {1, 2};
+  describe_memory(less, tiny_config(3), {2, 16}, Dtype::kF32, Recompute::kBlock);
+  EXPECT_LT(less.stage_slot_bytes[1], workload.stage_slot_bytes[1]);
 }
+
+#ifdef SKIPPIPE_HAS_SIMT
+// Where a GPU keeps what checkpoints are written from is no part of its memory.
+TEST(Slots, AGpuHasRoomForCheckpointsOnTheHost) {
+  const auto cpu = make_cpu_backend();
+  std::string why_none;
+  const auto gpu = testing::make_test_backend("simt", why_none);
+  const StageSpec spec{.config = tiny_config(2), .layout = {0, 0, 2}, .batch = {2, 16}};
+  const auto context_of = [](Backend& backend) {
+    Context context;
+    context.backend = &backend;
+    return context;
+  };
+  MemoryPlan plan;
+  Stage::plan_memory(plan, spec, context_of(*cpu));
+  const int64_t states = kCheckpointStates * plan.bytes(Region::kGradients);
+  EXPECT_GE(stage_memory(spec, context_of(*cpu)).state_bytes, plan.bytes(Region::kWeights) + states);
+  const StageMemory on_gpu = stage_memory(spec, context_of(*gpu));
+  MemoryPlan gpu_plan(Device::kCuda);
+  Stage::plan_memory(gpu_plan, spec, context_of(*gpu));
+  EXPECT_EQ(on_gpu.state_bytes + on_gpu.slot_bytes, gpu_plan.bytes(Place::kDevice));
+  EXPECT_EQ(fitting_slots(spec, context_of(*gpu), {int64_t{1} << 30, "a limit"}, 8), 8);
+}
+#endif
 
 TEST(DeviceWaves, HaveOneNodeOfEveryMachine) {
   EXPECT_EQ(device_waves({"a", "b", "a", "c", "b", "a"}), (std::vector<std::vector<int>>{{0, 1, 3}, {2, 4}, {5}}));
@@ -121,7 +155,9 @@ ProbeResult some_device(int node) {
   result.loss_s = 0.5;
   result.step_s_per_byte = 1e-10;
   result.memory_bytes = 1'000'000;
+  result.device = fmt::format("cuda:{}", node);
   result.slots = node + 2;
+  result.fitting_slots = node + 1;
   return result;
 }
 
@@ -142,6 +178,11 @@ TEST(ProbeDocuments, AreReadBackAndOthersRefused) {
   wrong = device;
   wrong["slots"] = 0;
   SKP_EXPECT_ERROR(read_probe_result(JsonReader(wrong, "report")), FileError, "report: slots");
+  wrong = device;
+  wrong["fitting_slots"] = 6;
+  SKP_EXPECT_ERROR(read_probe_result(JsonReader(wrong, "report")), FileError, "report: fitting_slots: found 6");
+  wrong["device"] = std::string(1000, 'x');
+  SKP_EXPECT_ERROR(read_probe_result(JsonReader(wrong, "report")), FileError, "report: device");
   SKP_EXPECT_ERROR(read_probe_result(JsonReader(nlohmann::json("nonsense"), "report")), FileError, "report");
 }
 
@@ -208,6 +249,7 @@ TEST_F(NetworkProbeTest, GathersAllDevicesAndLinks) {
     EXPECT_EQ(measured.region, base.nodes[static_cast<size_t>(node)].region);
     EXPECT_DOUBLE_EQ(measured.forward_s, 1e-3 * (node + 1));
     EXPECT_EQ(measured.slots, node + 2);
+    EXPECT_EQ(measured.device, fmt::format("cuda:{}", node));
     EXPECT_EQ(measured.memory_bytes, 1'000'000);
     for (int to = 0; to < kNodes; ++to) {
       const Link& link = network.link(node, to);

@@ -48,8 +48,22 @@ TEST(Probe, FiguresFollowFromTheMeasurements) {
   EXPECT_EQ(node.backward_over_forward, result.backward_over_forward);
   EXPECT_EQ(node.loss_s, result.loss_s);
   EXPECT_EQ(node.step_s_per_byte, result.step_s_per_byte);
-  EXPECT_EQ(node.slots, 5);  // so small a model has room for all
+  EXPECT_EQ(node.slots, 5);
+  EXPECT_EQ(result.fitting_slots, 5) << "so small a model has room for all";
+  EXPECT_EQ(node.device, "cpu");
   EXPECT_EQ(node.memory_bytes, result.memory_bytes);
+}
+
+TEST(Probe, SaysWhatItsSecondsAreFor) {
+  const ModelConfig config = tiny_config(3);
+  const MeasuredFor measured = measured_for(config, {3, 16}, Dtype::kBf16);
+  EXPECT_EQ(describe_difference(measured, measured_for(tiny_config(5), {3, 16}, Dtype::kBf16)), "")
+      << "a layer's seconds are those of a layer, however many there are";
+  ModelConfig other = config;
+  other.vocabulary = config.vocabulary + 1;
+  EXPECT_EQ(describe_difference(measured, measured_for(other, {4, 16}, Dtype::kF32)),
+            fmt::format("vocab_size {} (here {}), samples 3 (here 4), dtype bf16 (here f32)", config.vocabulary,
+                        other.vocabulary));
 }
 
 TEST(Probe, NodesOfOneMachineShareItsMemory) {

@@ -3,12 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 #include <regex>
 
 #include "base/error.h"
+#include "engine/probe/slots.h"
 #include "kernels/cpu_backend.h"
 #include "kernels/host_memory.h"
+#include "schedule/plan/stage_memory.h"
+#include "schedule/plan/validator.h"
 #include "tests/engine/node/distributed_scenario.h"
 #include "tests/expect_error.h"
 #include "tests/temp_folder.h"
@@ -132,6 +136,33 @@ std::string refusal(const TrainingRun& run, int node) {
 }
 
 // Whatever is too large: what the message advises fits, and no more than that would.
+// What a plan counts for a stage and its slots is what a run then takes, but for messages and sums, for which it leaves
+// a share.
+TEST(CheckMemory, NodesFitWhereTheirPlanFoundRoom) {
+  const TempFolder folder;
+  int writers = 0;
+  for (const uint64_t seed : {1, 2, 3, 5, 8, 13}) {
+    TrainingRun run = make_scenario(seed, folder.path());
+    Workload& workload = run.plan.workload;
+    describe_memory(workload, run.model, run.batch(), run.dtype());
+    const std::vector<int> stage_of = run.plan.stage_of_nodes();
+    for (const int node : all_nodes(run)) {
+      const auto stage = static_cast<size_t>(stage_of[static_cast<size_t>(node)]);
+      NetworkNode& planned = run.network.nodes[static_cast<size_t>(node)];
+      const int64_t counted = workload.stage_state_bytes[stage] +
+                              run.plan.node_slots[static_cast<size_t>(node)] * workload.stage_slot_bytes[stage];
+      planned.memory_bytes = static_cast<int64_t>(std::ceil(static_cast<double>(counted) / kStageMemoryShare));
+      const MemoryPlan memory = plan_node_memory(run, node, *kCpu);
+      EXPECT_LE(memory.total_bytes(), planned.memory_bytes) << "seed " << seed << ", node " << node;
+      if (memory.bytes(Region::kCheckpoint) == 0) continue;
+      ++writers;
+      EXPECT_GE(memory.total_bytes(), counted);
+    }
+    EXPECT_THAT(validate(run.plan, run.network), ::testing::IsEmpty()) << "seed " << seed;
+  }
+  EXPECT_GT(writers, 0);
+}
+
 TEST(CheckMemory, ItsAdviceMakesTheNodeFit) {
   const TempFolder folder;
   std::map<std::string, int> said;

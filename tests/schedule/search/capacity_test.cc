@@ -51,9 +51,54 @@ TEST(Capacity, SlotsAreWhatTheStageLeavesOfTheMemory) {
   EXPECT_EQ(slots_in_stage(request, 2, 0), kMaxSlots);
   request.network.nodes[3].slots_from_memory = false;
   EXPECT_EQ(slots_in_stage(request, 3, 0), 3) << "its own number";
+  EXPECT_EQ(slots_in_stage(request, 3, 1), 2) << "the memory has no room for 3 of this stage";
+  request.network.nodes[3].slots = 1;
+  EXPECT_EQ(slots_in_stage(request, 3, 0), 1) << "more would fit";
+  request.network.nodes[3].memory_bytes = kGigabyte;
+  EXPECT_EQ(slots_in_stage(request, 3, 0), 0) << "no number makes it fit";
+  request.network.nodes[3].memory_bytes = 0;
+  EXPECT_EQ(slots_in_stage(request, 3, 0), 1) << "nobody says what the node has";
   request.workload.stage_state_bytes.clear();
   request.workload.stage_slot_bytes.clear();
   EXPECT_EQ(slots_in_stage(request, 1, 0), 3) << "nobody says what a stage takes";
+}
+
+// The copy of weights and moments from which checkpoints are written, three times the gradients, is on the host.
+TEST(Capacity, GpusNeedNoMemoryForCheckpoints) {
+  PlanRequest request = request_of(4, 3);
+  request.workload.stage_gradient_bytes.assign(3, kGigabyte / 2);
+  request.network.nodes[0].device = "cuda:0";
+  EXPECT_EQ(slots_in_stage(request, 0, 0), 4) << "1.5 GB of state and 6 to have";
+  EXPECT_EQ(slots_in_stage(request, 1, 0), 3);
+  request.network.nodes[0].memory_bytes = 4 * kGigabyte;
+  EXPECT_EQ(slots_in_stage(request, 0, 0), 1);
+  request.workload.stage_slot_bytes[0] = 2 * kGigabyte;
+  request.network.nodes[1].memory_bytes = request.network.nodes[2].memory_bytes = 4 * kGigabyte;
+  const auto refused = check_capacity(request);
+  EXPECT_FALSE(refused) << refused->why << ": node-3 can hold stage 0, the GPU stage 2";
+}
+
+// Written by hand or by a probe: memory counts wherever it is known.
+TEST(Capacity, WrittenSlotsGoByMemoryToo) {
+  PlanRequest request = request_of(6, 3);
+  for (NetworkNode& node : request.network.nodes) {
+    node.slots_from_memory = false;
+    node.slots = 4;
+  }
+  const PlanResult result = make_planner("joint")->plan(request);
+  ASSERT_TRUE(result.plan) << result.why;
+  for (size_t stage = 0; stage < 3; ++stage)
+    for (const int node : result.plan->stages[stage])
+      EXPECT_EQ(result.plan->node_slots[static_cast<size_t>(node)], stage == 0 ? 3 : 2);
+  EXPECT_THAT(validate(*result.plan, request.network), testing::IsEmpty());
+  Network strict = request.network;
+  for (NetworkNode& node : strict.nodes) node.slots = 1;
+  const std::vector<Violation> found = validate(*result.plan, strict);
+  ASSERT_FALSE(found.empty());
+  EXPECT_THAT(found[0].what, HasSubstr("slots in the plan and 1 in the network"));
+
+  for (NetworkNode& node : request.network.nodes) node.memory_bytes = 4 * kGigabyte;
+  EXPECT_THAT(make_planner("joint")->plan(request).why, HasSubstr("no node can hold stage 0"));
 }
 
 TEST(Capacity, PlansGoByMemory) {
@@ -86,16 +131,21 @@ TEST(Capacity, SaysWhatDoesNotFit) {
   request.workload.stage_state_bytes[2] = 8 * kGigabyte;
   request.workload.stage_slot_bytes[2] = kGigabyte / 2;
   refuses(request,
-          "no node can hold stage 2: it needs 8 GB of state and 0.5 GB per slot, the largest node has 6 GB for both");
+          "no node can hold stage 2: it needs 7.45 GiB of state and 476.84 MiB per slot, the largest, 'node-0', has "
+          "5.59 GiB for both (75 % of its 7.45 GiB): with more stages each takes less");
+  request.workload.stage_state_bytes[2] = 6 * kGigabyte;
+  refuses(request, "--recompute or fewer --samples take less per slot");
   request = request_of(6, 3);
   for (size_t node = 1; node < 6; ++node) request.network.nodes[node].memory_bytes = 4 * kGigabyte;
   EXPECT_EQ(make_planner("joint")->plan(request).plan.value().stages[0], std::vector<int>{0});
   request.nodes_per_stage = {2, 2, 2};
-  refuses(request, "1 nodes can hold stage 0 (it needs 3 GB of state and 1 GB per slot), expected 2");
+  refuses(request, "1 nodes can hold stage 0 (it needs 2.79 GiB of state and 953.67 MiB per slot), expected 2");
   request.nodes_per_stage.clear();
   request.stages = {{0}, {1, 2}, {3, 4, 5}};
   request.network.nodes[4].memory_bytes = kGigabyte;
-  refuses(request, "node 'node-4' can't hold stage 2: it needs 1 GB of state and 2 GB per slot, the node has 0.75 GB");
+  refuses(
+      request,
+      "node 'node-4' can't hold stage 2: it needs 953.67 MiB of state and 1.86 GiB per slot, the node has 715.26 MiB");
   request.network.nodes[4].memory_bytes = 4 * kGigabyte;
   EXPECT_TRUE(make_planner("full")->plan(request).plan);
 }

@@ -184,16 +184,19 @@ TEST(Shapes, SmallNodesGetWhatTheyHold) {
   ShapeRequest request = request_of(4, 16);
   request.plan.rules.skip_ratio = 0;
   for (int node = 0; node < 4; ++node) give_memory(request, node, node < 2 ? 18 : 6);
-  const ShapeChoice choice = choose(request);
-  ASSERT_TRUE(choice.plan);
-  EXPECT_THAT(validate(*choice.plan, request.plan.network), testing::IsEmpty());
-  // Stages of 4 layers are too large for nodes 2 and 3.
-  for (const int node : {2, 3}) {
-    const int stage = choice.plan->stage_of_nodes()[static_cast<size_t>(node)];
-    EXPECT_LT(choice.plan->workload.stage_layers[static_cast<size_t>(stage)], 5);
+  for (const bool slots_are_written : {false, true}) {
+    for (NetworkNode& node : request.plan.network.nodes) node.slots_from_memory = !slots_are_written;
+    const ShapeChoice choice = choose(request);
+    ASSERT_TRUE(choice.plan);
+    EXPECT_THAT(validate(*choice.plan, request.plan.network), testing::IsEmpty());
+    // Stages of 4 layers are too large for nodes 2 and 3.
+    for (const int node : {2, 3}) {
+      const int stage = choice.plan->stage_of_nodes()[static_cast<size_t>(node)];
+      EXPECT_LT(choice.plan->workload.stage_layers[static_cast<size_t>(stage)], 5);
+    }
+    EXPECT_TRUE(std::ranges::any_of(choice.rows, [](const ShapeRow& row) { return row.rule == "T1"; }));
+    EXPECT_THAT(shape_table(choice), HasSubstr("rule T1 can't be met: no node can hold stage 0"));
   }
-  EXPECT_TRUE(std::ranges::any_of(choice.rows, [](const ShapeRow& row) { return row.rule == "T1"; }));
-  EXPECT_THAT(shape_table(choice), HasSubstr("rule T1 can't be met: no node can hold stage 0"));
 }
 
 TEST(Shapes, MovedNodesStayInTheNetwork) {

@@ -159,6 +159,88 @@ TEST_F(PlanVerbsTest, TakesSlotsFromTheMemory) {
   expect_refused(arguments, "rule T1 can't be met: 1 nodes can hold stage");
 }
 
+// A network that says what its seconds are for is no other model's.
+TEST_F(PlanVerbsTest, WarnsOfANetworkThatWasMeasuredForAnotherModel) {
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  const auto network_of = [&](const std::string& last_memory) {
+    folder_.write("measured.json", R"({"format": "skippipe-network", "version": 1,
+      "measured_for": {"model": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300}, "samples": 2, "tokens": 32, "dtype": "f32"},
+      "nodes": [{"name": "a", "forward_s": 1, "slots": 8, "memory_bytes": 20000000},
+                {"name": "b", "forward_s": 1, "slots": 8, "memory_bytes": 20000000},
+                {"name": "c", "forward_s": 1, "slots": 8)" +
+                                       last_memory + R"(}],
+      "region_links": [{"from": "", "to": "", "latency_ms": 1}]})");
+  };
+  const std::string plan =
+      "plan --network @/measured.json --evaluations 100 --microbatches 8 --model @/config.json --out @/plan.json ";
+  const std::string three = "--stages 3 --skip 0 ";
+  network_of(", \"memory_bytes\": 20000000");
+  const ProgramResult same = run(plan + three + "--samples 2 --tokens 32");
+  EXPECT_EQ(same.exit_code, 0) << same.output;
+  EXPECT_THAT(same.output, Not(HasSubstr("warning")));
+  EXPECT_THAT(run("replan @/plan.json").output, Not(HasSubstr("warning")));
+
+  const std::string other =
+      "measured.json was measured with samples 2 (here 8), tokens 32 (here 64): its seconds are "
+      "not this run's; to measure again, probe with --config ";
+  for (const std::string& shape : {three, std::string("--stages auto ")}) {
+    const ProgramResult found = run(plan + shape + "--samples 8 --tokens 64");
+    EXPECT_EQ(found.exit_code, 0) << found.output;
+    EXPECT_THAT(found.output, HasSubstr(other));
+    EXPECT_THAT(found.output, HasSubstr("config.json --samples 8 --tokens 64 --dtype f32\n"));
+    expect_ok("replan @/plan.json",
+              "was measured with samples 2, tokens 32 and hidden_size 64, but the plan's messages are of 8 samples and "
+              "131072 bytes: its seconds are not this run's\n");
+  }
+  expect_ok(plan + three + "--samples 2 --tokens 32 --dtype bf16", "was measured with dtype f32 (here bf16): ");
+  network_of("");
+  expect_ok(plan + three + "--samples 2 --tokens 32", "floor");
+  expect_refused(plan + three + "--samples 8 --tokens 64",
+                 "--dtype f32; nor can be told how many slots 'c' has, without its memory_bytes");
+}
+
+// What is written in the network is a wish where memory is known.
+TEST_F(PlanVerbsTest, MemoryBoundsTheSlotsThatAreWritten) {
+  folder_.write("config.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 300, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  const auto network_of = [&](int64_t memory_bytes) {
+    folder_.write("written.json", fmt::format(R"({{"format": "skippipe-network", "version": 1, "nodes": [
+      {{"name": "a", "forward_s": 1, "slots": 5, "memory_bytes": {0}}},
+      {{"name": "b", "forward_s": 1, "slots": 5, "memory_bytes": {0}}}],
+      "region_links": [{{"from": "", "to": "", "latency_ms": 1}}]}})",
+                                              memory_bytes));
+  };
+  const std::string plan =
+      "plan --network @/written.json --stages 2 --skip 0 --microbatches 8 --evaluations 100 --samples 4 --tokens 64 "
+      "--model @/config.json --out @/written-plan.json ";
+  const auto slots = [&] { return load_plan(path("written-plan.json")).node_slots; };
+  network_of(1'000'000'000);
+  const ProgramResult roomy = run(plan);
+  EXPECT_THAT(roomy.output, Not(HasSubstr("\n  slots  ")));
+  EXPECT_EQ(slots(), (std::vector<int>{5, 5}));
+
+  network_of(10'000'000);
+  expect_ok(plan, "written.json says on 2 of 2 nodes, whose memory holds no more: --recompute block makes room\n");
+  EXPECT_THAT(slots(), ::testing::Each(::testing::AllOf(::testing::Ge(1), ::testing::Lt(5))));
+  EXPECT_TRUE(validate(load_plan(path("written-plan.json")), load_network(path("written.json"))).empty());
+  const std::vector<int> without = slots();
+  expect_ok(plan + "--recompute block", "\n  recompute  block: where a run does so, each backward takes 80 % of a forward longer");
+  EXPECT_GT(slots()[0], without[0]);
+  EXPECT_TRUE(validate(load_plan(path("written-plan.json")), load_network(path("written.json"))).empty());
+
+  // Another file, another memory: the plan is no longer one for it.
+  expect_ok("simulate @/written-plan.json", "+0.00 %");
+  network_of(8'000'000);
+  expect_refused("simulate @/written-plan.json", "5 slots in the plan: stage 0 then takes ");
+  network_of(5'000'000);
+  expect_refused(plan, "no node can hold stage 0: it needs ");
+  EXPECT_EQ(run(plan + "--recompute some").exit_code, 2);
+}
+
 TEST_F(PlanVerbsTest, DrawsNetworks) {
   expect_ok(
       "network --nodes 9 --clusters 3 --classes 1,4 --spread 2 --seed 5 --uplink-mbit-per-s 40 --out @/drawn.json",

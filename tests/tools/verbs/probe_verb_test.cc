@@ -17,6 +17,7 @@ namespace skippipe {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class ProbeVerbTest : public ::testing::Test {
  protected:
@@ -55,6 +56,9 @@ TEST_F(ProbeVerbTest, FillsThisDeviceIntoANetwork) {
   ASSERT_EQ(network.size(), 3);
   EXPECT_GT(network.nodes[2].forward_s, 0);
   EXPECT_EQ(network.nodes[2].slots, 5);
+  ASSERT_TRUE(network.measured_for);
+  EXPECT_EQ(network.measured_for->hidden_size, 48);
+  EXPECT_EQ(network.measured_for->samples, 4);
   EXPECT_GT(network.nodes[2].memory_bytes, 0);
   EXPECT_GT(network.nodes[2].step_s_per_byte, 0);
   EXPECT_DOUBLE_EQ(network.link(0, 1).latency_s, 0.005) << "links are kept";
@@ -76,10 +80,30 @@ TEST_F(ProbeVerbTest, MeasuresNodesOfThisMachineAndPlansWithThem) {
       EXPECT_GT(network.link(from, to).bandwidth_bytes_per_s, 0);
     }
   }
+  ASSERT_TRUE(network.measured_for);
+  EXPECT_EQ(network.measured_for->tokens, 32);
+  const std::string plan = "plan --method full --microbatches 2 --evaluations 50 --network " + path("out.json") +
+                           " --out " + path("plan.json");
   const ProgramResult planned =
-      run_skippipe("plan --method full --stages 2 --microbatches 2 --samples 4 --tokens 32 --evaluations 50 --model " +
-                   path("config.json") + " --network " + path("out.json") + " --out " + path("plan.json"));
+      run_skippipe(plan + " --stages 2 --samples 4 --tokens 32 --model " + path("config.json"));
   EXPECT_EQ(planned.exit_code, 0) << planned.output;
+  EXPECT_THAT(planned.output, Not(HasSubstr("warning")));
+
+  // A model of 405 billion parameters on the same nodes.
+  folder_.write("large.json", R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16384,
+    "intermediate_size": 53248, "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8,
+    "vocab_size": 128256, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "hidden_act": "silu"})");
+  for (const char* stages : {" --stages 2", " --stages auto"}) {
+    const ProgramResult refused =
+        run_skippipe(plan + stages + " --samples 4 --tokens 4096 --model " + path("large.json"));
+    EXPECT_EQ(refused.exit_code, 1) << refused.output;
+    EXPECT_THAT(refused.output, HasSubstr("warning: " + path("out.json") +
+                                          " was measured with hidden_size 48 (here 16384), intermediate_size 96 (here "
+                                          "53248), "));
+    EXPECT_THAT(refused.output,
+                HasSubstr("probe with --config " + path("large.json") + " --samples 4 --tokens 4096 --dtype f32\n"));
+    EXPECT_THAT(refused.output, HasSubstr("can hold stage 0: it needs "));
+  }
 }
 
 // Every message is late by what the file says at least; how much more is the machine's business.

@@ -126,6 +126,34 @@ TEST_F(RunVerbsTest, RecomputesWhereMemoryIsShortAndComputesTheSame) {
   EXPECT_THAT(load_run_description(output_folder()).memory[0].table(), HasSubstr("; recompute block: +79 %"));
 }
 
+TEST_F(RunVerbsTest, ANetworkThatWasMeasuredForAnotherModelIsTold) {
+  nlohmann::json network = nlohmann::json::parse(read_file(path("network.json")));
+  network["measured_for"] = {{"model",
+                              {{"hidden_size", 48},
+                               {"intermediate_size", 96},
+                               {"num_attention_heads", 4},
+                               {"num_key_value_heads", 2},
+                               {"head_dim", 12},
+                               {"vocab_size", 500}}},
+                             {"samples", 4},
+                             {"tokens", 32},
+                             {"dtype", "f32"}};
+  Sections sections;
+  sections.plan = "file = \"plan.json\"\nnetwork = \"measured.json\"";
+  const std::string told = "warning: " + path("measured.json") + " was measured with vocab_size 500 (here 400): ";
+  for (const int vocabulary : {500, 400}) {
+    network["measured_for"]["model"]["vocab_size"] = vocabulary;
+    folder_->write("measured.json", network.dump());
+    const ProgramResult result = run_skippipe("launch " + write_run(sections));
+    ASSERT_EQ(result.exit_code, 0) << result.output;
+    const size_t found = result.output.find(told);
+    EXPECT_EQ(found != std::string::npos, vocabulary == 500) << result.output;
+    EXPECT_EQ(result.output.find("warning: ", found == std::string::npos ? 0 : found + 1), std::string::npos)
+        << "once, not by each node";
+    fs::remove_all(output_folder());
+  }
+}
+
 TEST_F(RunVerbsTest, SeveralLaunchesMakeOneRun) {
   Sections sections;
   sections.network = fmt::format("addresses = [\"{}\"]", fmt::join(unused_addresses(4), "\", \""));
