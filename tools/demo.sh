@@ -90,8 +90,12 @@ config = "config.json"
 
 [data]
 train = "tokens/train.tokens"
+validation = "tokens/validation.tokens"
 samples = $samples
 tokens = $tokens
+
+[validation]
+interval = 50
 
 [plan]
 file = "$method.json"

@@ -57,6 +57,8 @@ svg .ondark { fill: #000000; }
 svg .track { fill: var(--panel); }
 svg .planned { stroke: var(--ink); stroke-width: 2; }
 svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .dashed { stroke-dasharray: 7 4; }
+svg .dotted { stroke-dasharray: 1.5 4; stroke-linecap: round; }
 )";
 
 constexpr char kPaper[] = R"(
