@@ -288,5 +288,26 @@ TEST_F(ReportTest, ABrowserReadsWhatWasWritten) {
   }
 }
 
+// Nothing is wider than the screen, but for what scrolls by itself, and no label of a picture shrinks beyond reading.
+TEST_F(ReportTest, IsLegibleOnAPhone) {
+  if (!has_browser()) GTEST_SKIP() << "chromium is not installed";
+  report(path("run"));
+  write("phone.html",
+        R"(<html><body><iframe src="report.html" style="width:420px;height:800px;border:0"></iframe><p></p>
+<script>
+document.querySelector('iframe').onload = (event) => {
+  const page = event.target.contentDocument;
+  const heights = [...page.querySelectorAll('svg .ink, svg .muted')].map((t) => t.getBoundingClientRect().height);
+  document.querySelector('p').textContent =
+      JSON.stringify({width: page.documentElement.scrollWidth, text: Math.min(...heights)});
+};
+</script></body></html>)");
+  const std::string dom = dom_of(path(""), "phone.html");
+  const size_t begin = dom.find("<p>") + 3;
+  const auto found = nlohmann::json::parse(dom.substr(begin, dom.find("</p>") - begin));
+  EXPECT_LE(found["width"], 420);
+  EXPECT_GE(found["text"], 10);
+}
+
 }  // namespace
 }  // namespace skippipe
