@@ -71,6 +71,9 @@ lines=$(wc -l <"$text")
 document_lines=$((lines < 400 ? 1 : lines > 40000 ? 100 : lines / 400))
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines $document_lines "$text"
 cp "$repository/examples/demo-config.json" config.json
+# What is measured of it while training goes on; a short text has less.
+held_out=$("$skippipe" inspect tokens/validation.tokens |
+  awk -v tokens=$tokens '$1 == "tokens" { samples = int(($2 - 1) / tokens); print samples < 32 ? samples : 32 }')
 
 say "Measuring this machine"
 "$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 --max-slots 3 \
@@ -90,8 +93,13 @@ config = "config.json"
 
 [data]
 train = "tokens/train.tokens"
+validation = "$([ "$held_out" -eq 0 ] || echo tokens/validation.tokens)"
 samples = $samples
 tokens = $tokens
+
+[validation]
+interval = 50
+samples = $((held_out > 0 ? held_out : 1))
 
 [plan]
 file = "$method.json"

@@ -96,8 +96,9 @@ class ReplicaSum {
   size_t added_ = 0;  // contributions 0..added_-1 are in the sum
 };
 
-// Every node tells all others a few numbers once per iteration (kStats), and all get the same sums, added in the order
-// of the nodes. Several iterations may be under way: a peer may be up to kReach ahead or behind.
+// Every node tells all others a few numbers once per iteration (kStats, or another kind of message of its own), and all
+// get the same sums, added in the order of the nodes. Several iterations may be under way: a peer may be up to kReach
+// ahead or behind.
 class SumExchange {
  public:
   // Nodes that share no path or stage are tied to one another through others only, by at most one iteration per link of
@@ -112,7 +113,8 @@ class SumExchange {
   using ResultHandler = std::function<void(const Result&)>;
 
   // Calls on_result once per iteration, from inside start or on_received; the spans are valid during the call.
-  SumExchange(Transport& transport, size_t value_count, uint32_t first_iteration, ResultHandler on_result);
+  SumExchange(Transport& transport, size_t value_count, uint32_t first_iteration, ResultHandler on_result,
+              MessageKind kind = MessageKind::kStats);
 
   // Tells the others this node's values. Iterations follow one another without gaps.
   void start(uint32_t iteration, std::span<const double> values);
@@ -149,6 +151,7 @@ class SumExchange {
   Transport& transport_;
   const size_t value_count_;
   const ResultHandler on_result_;
+  const MessageKind kind_;
   std::array<Round, kRingSize> rounds_;
   std::vector<double> sums_;
   uint32_t next_;

@@ -7,10 +7,12 @@
 
 namespace skippipe {
 
-SumExchange::SumExchange(Transport& transport, size_t value_count, uint32_t first_iteration, ResultHandler on_result)
+SumExchange::SumExchange(Transport& transport, size_t value_count, uint32_t first_iteration, ResultHandler on_result,
+                         MessageKind kind)
     : transport_(transport),
       value_count_(value_count),
       on_result_(std::move(on_result)),
+      kind_(kind),
       sums_(value_count),
       next_(first_iteration) {
   SKP_CHECK(value_count > 0 && value_count <= kMaxValues, "{} values", value_count);
@@ -58,7 +60,7 @@ void SumExchange::start(uint32_t iteration, std::span<const double> values) {
   for (int node = 0; node < transport_.node_count(); ++node) {
     if (node == own) continue;
     MessageHeader header;
-    header.kind = MessageKind::kStats;
+    header.kind = kind_;
     header.iteration = iteration;
     header.destination = static_cast<uint16_t>(node);
     set_payload(header, WireDtype::kF64, std::array{static_cast<int64_t>(value_count_)});
@@ -81,7 +83,7 @@ Status SumExchange::check(const MessageHeader& header) const {
 }
 
 bool SumExchange::on_announced(Ticket ticket, const MessageHeader& header) {
-  if (header.kind != MessageKind::kStats) return false;
+  if (header.kind != kind_) return false;
   if (!status_.ok()) return true;
   if (Status status = check(header); !status.ok()) {
     fail(std::move(status));
@@ -100,7 +102,7 @@ bool SumExchange::on_announced(Ticket ticket, const MessageHeader& header) {
 }
 
 bool SumExchange::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
-  if (header.kind != MessageKind::kStats) return false;
+  if (header.kind != kind_) return false;
   Round& round = rounds_[header.iteration % kRingSize];
   if (round.iteration != header.iteration || round.receives[header.source] != ticket) return false;
   round.receives[header.source].reset();

@@ -53,6 +53,8 @@ const char* kind_name(MessageKind kind) {
       return "probe reply";
     case MessageKind::kDocument:
       return "document";
+    case MessageKind::kValidation:
+      return "validation losses";
   }
   return "unknown kind";
 }
@@ -143,7 +145,8 @@ Status decode_header(std::span<const std::byte> bytes, MessageHeader& header) {
   read.shape = get_field<std::array<uint32_t, 4>>(bytes, kShapeAt);
 
   const auto kind = get_field<uint8_t>(bytes, kKindAt);
-  if (kind < 1 || kind > uint8_t(MessageKind::kDocument)) return corrupt(fmt::format("kind {}, expected 1 to 8", kind));
+  if (kind < 1 || kind > uint8_t(MessageKind::kValidation))
+    return corrupt(fmt::format("kind {}, expected 1 to 9", kind));
   read.kind = MessageKind{kind};
   const auto dtype = get_field<uint8_t>(bytes, kDtypeAt);
   if (dtype < 1 || dtype > uint8_t(WireDtype::kBytes)) return corrupt(fmt::format("dtype {}, expected 1 to 5", dtype));

@@ -20,6 +20,7 @@ enum class MessageKind : uint8_t {
   kProbe = 6,          // bytes whose journey is timed; the iteration says how to answer
   kProbeReply = 7,     // the answer
   kDocument = 8,       // text in JSON
+  kValidation = 9,     // a node's part of the losses of a validation
 };
 
 // Element types on the wire; the values are those of kernels' Dtype, and kF64 and kBytes for messages without tensors.

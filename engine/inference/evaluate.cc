@@ -11,43 +11,6 @@
 namespace skippipe {
 namespace {
 
-// Fills stage 0's tokens and targets with windows of the shard; what lies behind its end is token 0, target -1.
-class WindowReader {
- public:
-  WindowReader(const EvaluationData& data, const BatchShape& batch)
-      : shard_(*data.shard),
-        samples_(static_cast<uint64_t>(batch.samples)),
-        width_(static_cast<uint64_t>(batch.tokens)) {
-    const uint64_t targets = shard_.info().tokens - 1;
-    all_windows_ = (targets + width_ - 1) / width_;
-    windows_ = data.max_samples == 0 ? all_windows_ : std::min(data.max_samples, all_windows_);
-  }
-
-  uint64_t batches() const { return (windows_ + samples_ - 1) / samples_; }
-
-  void fill(uint64_t batch, std::span<int32_t> tokens, std::span<int32_t> targets) const {
-    std::ranges::fill(tokens, 0);
-    std::ranges::fill(targets, -1);
-    for (uint64_t i = 0; i < samples_; ++i) {
-      const uint64_t window = batch * samples_ + i;
-      if (window >= windows_) break;
-      // In 128 bits, as both factors may be large.
-      const auto spread = static_cast<uint64_t>(static_cast<unsigned __int128>(window) * all_windows_ / windows_);
-      const uint64_t begin = spread * width_;
-      const uint64_t count = std::min(width_, shard_.info().tokens - 1 - begin);
-      shard_.read(begin, tokens.subspan(i * width_, count));
-      shard_.read(begin + 1, targets.subspan(i * width_, count));
-    }
-  }
-
- private:
-  const TokenShard& shard_;
-  uint64_t samples_;
-  uint64_t width_;
-  uint64_t all_windows_ = 0;
-  uint64_t windows_ = 0;
-};
-
 void check_shard(const TokenShard& shard, const ModelConfig& config) {
   if (shard.info().vocabulary > config.vocabulary)
     throw ConfigError("{}: a vocabulary of {}, the model has {}", shard.path().string(), shard.info().vocabulary,
@@ -104,7 +67,7 @@ std::vector<LossSum> evaluate(LocalModel& model, const EvaluationData& data, std
                               const std::function<void(uint64_t done, uint64_t batches)>& progress) {
   Stage& first = model.stage(0);
   check_shard(*data.shard, first.config());
-  const WindowReader windows(data, first.batch());
+  const ShardWindows windows(*data.shard, first.batch().samples, first.batch().tokens, data.max_samples);
   std::vector<LossSum> losses(paths.size());
   std::vector<int32_t> tokens(static_cast<size_t>(first.batch().samples * first.batch().tokens)),
       targets(tokens.size());

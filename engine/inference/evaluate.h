@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/files/token_shards.h"
+#include "engine/files/shard_windows.h"
 #include "engine/inference/local_model.h"
 
 namespace skippipe {
@@ -23,9 +23,7 @@ std::vector<StagePath> random_paths(int stages, double share, int choices, uint6
 
 struct EvaluationData {
   const TokenShard* shard = nullptr;
-  // Windows of B x T tokens at most so many, spread evenly over the shard; 0: all. The windows do not overlap and each
-  // predicts its T next tokens from those before in the window; together they predict every token but the first once.
-  uint64_t max_samples = 0;
+  uint64_t max_samples = 0;  // windows of T tokens, as ShardWindows chooses them; 0: all
 };
 
 // The loss of each path over the same samples; T and the batch are the model's. Calls progress with batches done and in

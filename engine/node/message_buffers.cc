@@ -59,7 +59,8 @@ struct MessageBuffers::Layout {
     }
     // Visits that send a gradient on, each from a buffer of its own: the slot may serve the next visit meanwhile.
     for (const MachineVisit& visit : machine.visits)
-      if (visit.previous_node >= 0) gradient_out[static_cast<size_t>(visit.microbatch)] = path.take_gradient(on_host);
+      if (visit.previous_node >= 0 && !visit.forward_only)
+        gradient_out[static_cast<size_t>(visit.microbatch)] = path.take_gradient(on_host);
   }
 
   std::vector<Slot> slots;

@@ -17,7 +17,7 @@ WireDtype on_the_wire(Dtype dtype) { return dtype == Dtype::kBf16 ? WireDtype::k
 // The peer that sends a visit its message of this phase; -1: nobody does.
 int sender_of(const MachineVisit& visit, Phase phase) {
   if (visit.microbatch < 0) return -1;
-  if (phase == Phase::kBackward) return visit.next_node;
+  if (phase == Phase::kBackward) return visit.forward_only ? -1 : visit.next_node;
   return visit.is_data ? visit.loss_gradient_node : visit.previous_node;
 }
 
@@ -130,7 +130,7 @@ void MessageTraffic::send(const Action& action) {
   const MessageBuffer buffer =
       buffers_.outgoing(visits_[static_cast<size_t>(action.microbatch)], action.phase, action.slot);
   const int64_t rows = hidden_[0];
-  if (!needs_transfer(buffer)) return send_rows(header, rows_of(buffer.host, 0, rows));
+  if (!needs_transfer(buffer)) return send_rows(header, rows_of(buffer.host, 0, rows), action.tell_sent);
   // Parts leave while those behind them are copied.
   const int64_t most = std::max<int64_t>(1, settings_.part_bytes / (buffer.host.bytes() / rows));
   for (int64_t first = 0; first < rows; first += most) {
@@ -138,16 +138,28 @@ void MessageTraffic::send(const Action& action) {
     const Tensor host = rows_of(buffer.host, first, count);
     int& downloads = downloads_[static_cast<size_t>(action.slot)];
     ++downloads;
-    transfers_->download(host, rows_of(buffer.wire, first, count), [this, header, host, &downloads] {
+    const bool tell_sent = action.tell_sent;
+    transfers_->download(host, rows_of(buffer.wire, first, count), [this, header, host, tell_sent, &downloads] {
       --downloads;
-      send_rows(header, host);
+      send_rows(header, host, tell_sent);
     });
   }
 }
 
-void MessageTraffic::send_rows(MessageHeader header, const Tensor& host) {
+void MessageTraffic::send_rows(MessageHeader header, const Tensor& host, bool tell_sent) {
   set_payload(header, on_the_wire(host.dtype()), std::vector<int64_t>{host.dim(0), host.dim(1)});
-  transport_.send(header, {host.as<const std::byte>(), static_cast<size_t>(host.bytes())});
+  const Ticket ticket = transport_.send(header, {host.as<const std::byte>(), static_cast<size_t>(host.bytes())});
+  if (tell_sent) departures_[ticket] = {header.iteration, static_cast<int32_t>(header.microbatch), host.dim(0)};
+}
+
+void MessageTraffic::on_sent(Ticket ticket) {
+  const auto found = departures_.find(ticket);
+  if (found == departures_.end()) return;
+  const Departure part = found->second;
+  departures_.erase(found);
+  if ((rows_sent_[part.microbatch] += part.rows) < hidden_[0]) return;
+  rows_sent_.erase(part.microbatch);
+  events_.sent(part.iteration, part.microbatch, Phase::kForward);
 }
 
 void MessageTraffic::hold_back(int slot) {

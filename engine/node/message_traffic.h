@@ -29,6 +29,7 @@ class MessageTraffic {
   struct Events {
     Event announced;  // a message is there to be let in; called from within on_announced
     Event arrived;    // from within on_received, or Transfers::poll
+    Event sent;       // from within on_sent, of those that Action::tell_sent asks for
   };
 
   // `visits`: of the node by microbatch, those that are not its empty. transfers: null on the CPU. All but the settings
@@ -39,6 +40,7 @@ class MessageTraffic {
   // Not ok: the message is none of this node's, or not as it should be.
   [[nodiscard]] Status on_announced(Ticket ticket, const MessageHeader& header);
   [[nodiscard]] Status on_received(Ticket ticket, const MessageHeader& header, const Status& status);
+  void on_sent(Ticket ticket);
 
   // The machine's actions.
   void receive(const Action& action);
@@ -64,10 +66,17 @@ class MessageTraffic {
     MessageBuffer buffer;                          // from then on
   };
 
+  // Of a message whose sending is to be told.
+  struct Departure {
+    uint32_t iteration = 0;
+    int32_t microbatch = -1;
+    int64_t rows = 0;  // of this part
+  };
+
   Status check(const MessageHeader& header) const;
   void receive_part(Ticket ticket, const Part& part);
   void part_arrived(const MessageHeader& header, const Part& part);
-  void send_rows(MessageHeader header, const Tensor& host);
+  void send_rows(MessageHeader header, const Tensor& host, bool tell_sent);
 
   const std::vector<MachineVisit>& visits_;
   Stage& stage_;
@@ -78,6 +87,8 @@ class MessageTraffic {
   const Dims hidden_;  // (B T,C), of a message
   const MessageBuffers buffers_;
   std::map<uint64_t, Arrival> arrivals_;  // by iteration, microbatch and phase
+  std::map<Ticket, Departure> departures_;
+  std::map<int32_t, int64_t> rows_sent_;  // of these, by microbatch
   std::map<Ticket, Part> landing_;        // being received
   std::vector<int> downloads_;            // by slot: under way from its tensors on the device
 };

@@ -27,12 +27,15 @@ enum Stat : size_t {
   kStatCount
 };
 
+// The same after each validation, of the targets of its samples.
+enum ValidationSum : size_t { kAllStagesLoss, kAllStagesTargets, kPathsLoss, kPathsTargets, kValidationSumCount };
+
 constexpr auto kLongestNap = std::chrono::seconds(1);
 constexpr auto kRumourLimit = std::chrono::milliseconds(100);
 constexpr auto kCloseLimit = std::chrono::seconds(10);
 
 std::vector<MachineVisit> visits_by_microbatch(const MachineConfig& machine) {
-  std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches));
+  std::vector<MachineVisit> visits(static_cast<size_t>(machine.microbatches + machine.validation_microbatches));
   for (const MachineVisit& visit : machine.visits) visits[static_cast<size_t>(visit.microbatch)] = visit;
   return visits;
 }
@@ -68,16 +71,19 @@ void Node::plan_memory(MemoryPlan& memory, const Plan& plan, int node, const Sta
 }
 
 Node::Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
-           const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks)
-    : Node(machine_config(plan, transport.node(), settings.first_iteration, settings.iterations), plan, settings, stage,
-           slab, transport, sampler, std::move(checkpoints), std::move(hooks)) {}
+           const Sampler* sampler, const ShardWindows* held_out, std::unique_ptr<CheckpointWriter> checkpoints,
+           NodeHooks hooks)
+    : Node(machine_config(plan, transport.node(), settings.first_iteration, settings.iterations, settings.validation),
+           plan, settings, stage, slab, transport, sampler, held_out, std::move(checkpoints), std::move(hooks)) {}
 
 Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
-           Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks)
+           Transport& transport, const Sampler* sampler, const ShardWindows* held_out,
+           std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks)
     : settings_(settings),
       stage_(stage),
       transport_(transport),
       sampler_(sampler),
+      held_out_(held_out),
       hooks_(std::move(hooks)),
       microbatches_(machine.microbatches),
       first_replicas_(first_replicas(plan)),
@@ -90,14 +96,20 @@ Node::Node(MachineConfig machine, const Plan& plan, const TrainingSettings& sett
                     settings.reduction),
       stats_(transport, kStatCount, settings.first_iteration,
              [this](const SumExchange::Result& result) { stats_arrived(result); }),
+      losses_exchange_(
+          transport, kValidationSumCount, 0, [this](const SumExchange::Result& result) { losses_arrived(result.sums); },
+          MessageKind::kValidation),
       tokens_(static_cast<size_t>(stage.batch().samples * stage.batch().tokens)),
       targets_(tokens_.size()),
       reports_(settings.first_iteration),
       stall_(std::chrono::duration<double>(settings.stall_limit_s)),
+      validation_losses_(settings.validation.microbatches.size()),
       checkpoints_(std::move(checkpoints)),
       compute_([this] { transport_.wake(); }) {
   SKP_CHECK(plan.workload.exchange_norm == (settings.clip_norm > 0), "the plan says whether a step waits for the norm");
-  for (const MachineVisit& visit : visits_) SKP_CHECK(!visit.is_data || sampler_ != nullptr, "a data node reads data");
+  for (const MachineVisit& visit : visits_)
+    SKP_CHECK(!visit.is_data || (visit.forward_only ? held_out_ != nullptr : sampler_ != nullptr),
+              "a data node reads data");
   SKP_CHECK((checkpoints_ != nullptr) == (first_replica_ && settings.checkpoint_interval > 0));
   transport_.set_listener(this);
 }
@@ -119,6 +131,12 @@ MessageTraffic::Events Node::message_events() {
               [this](uint32_t iteration, int32_t microbatch, Phase phase) {
                 feed([&](NodeMachine& machine, double now, ActionList& out) {
                   machine.message_received(now, iteration, microbatch, phase, out);
+                });
+              },
+          .sent =
+              [this](uint32_t iteration, int32_t microbatch, Phase) {
+                feed([&](NodeMachine& machine, double now, ActionList& out) {
+                  machine.message_sent(now, iteration, microbatch, out);
                 });
               }};
 }
@@ -216,6 +234,8 @@ void Node::obey(const Action& action) {
       return measure_norm(action.iteration);
     case Action::Kind::kStep:
       return step(action.iteration);
+    case Action::Kind::kExchangeLosses:
+      return tell_losses();
     case Action::Kind::kFinish:
       return;
     case Action::Kind::kFail:
@@ -234,7 +254,13 @@ bool Node::pump() {
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.reduced(now, out); });
     return true;
   }
-  if (!stats_.status().ok()) fail(stats_.status());
+  for (const SumExchange* exchange : {&stats_, &losses_exchange_})
+    if (!exchange->status().ok()) fail(exchange->status());
+  if (losses_known_) {
+    losses_known_ = false;
+    feed([](NodeMachine& machine, double now, ActionList& out) { machine.losses_exchanged(now, out); });
+    return true;
+  }
   if (norm_known_) {
     norm_known_ = false;
     feed([](NodeMachine& machine, double now, ActionList& out) { machine.norm_exchanged(now, out); });
@@ -252,23 +278,31 @@ bool Node::pump() {
 // ---- messages
 
 void Node::on_announced(Ticket ticket, const MessageHeader& header) {
-  if (gradient_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header)) return;
+  if (gradient_sum_.on_announced(ticket, header) || stats_.on_announced(ticket, header) ||
+      losses_exchange_.on_announced(ticket, header))
+    return;
   if (const Status status = traffic_.on_announced(ticket, header); !status.ok()) fail(status);
 }
 
 void Node::on_received(Ticket ticket, const MessageHeader& header, const Status& status) {
-  if (gradient_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status)) return;
+  if (gradient_sum_.on_received(ticket, header, status) || stats_.on_received(ticket, header, status) ||
+      losses_exchange_.on_received(ticket, header, status))
+    return;
   if (const Status landed = traffic_.on_received(ticket, header, status); !landed.ok()) fail(landed);
 }
 
 void Node::on_sent(Ticket ticket, const Status& status) {
-  if (gradient_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status)) return;
-  if (!status.ok()) fail(status);
+  if (gradient_sum_.on_sent(ticket, status) || stats_.on_sent(ticket, status) ||
+      losses_exchange_.on_sent(ticket, status))
+    return;
+  if (!status.ok()) return fail(status);
+  traffic_.on_sent(ticket);
 }
 
 void Node::on_peer_failed(int node, const Status& status) {
   feed([&](NodeMachine& machine, double now, ActionList& out) { machine.peer_failed(now, node, out); });
   stats_.on_peer_failed(node, status);
+  losses_exchange_.on_peer_failed(node, status);
   gradient_sum_.on_peer_failed(node, status);
   // The machine says that the run ends; the transport knows why, and better than a send that failed because of it.
   if (failure_.empty() && stats_.status().ok()) return;
@@ -286,21 +320,23 @@ void Node::submit(const Job& job, std::function<void()> work) {
   if (hooks_.tracer) hooks_.tracer->works();
   job_ = job;
   computing_ = true;
-  compute_.submit([this, work = std::move(work)] {
+  compute_.submit([this, work = std::move(work), trains = job.what != What::kValidation] {
     Context& context = stage_.context();
     context.backend->runtime().use_on_this_thread();
     job_start_ = Clock::now();
     work();
     finish(context);
     job_end_ = Clock::now();
-    busy_s_ += std::chrono::duration<double>(job_end_ - job_start_).count();
+    if (trains) busy_s_ += std::chrono::duration<double>(job_end_ - job_start_).count();
   });
 }
 
 void Node::run_task(const Action& action) {
   traffic_.hold_back(action.slot);
-  submit({job_of(action.task), action.iteration, action.microbatch}, [this, action] {
-    if (hooks_.on_task) hooks_.on_task(action.task, action.microbatch);
+  const bool validates = is_of_validation(action.microbatch);
+  const What what = validates ? What::kValidation : job_of(action.task);
+  submit({what, action.iteration, action.microbatch}, [this, action, validates] {
+    if (hooks_.on_task && !validates) hooks_.on_task(action.task, action.microbatch);
     const MachineVisit& visit = visits_[static_cast<size_t>(action.microbatch)];
     switch (action.task) {
       case TaskKind::kForward:
@@ -315,7 +351,11 @@ void Node::run_task(const Action& action) {
 
 void Node::run_forward(const MachineVisit& visit, const Action& action) {
   if (visit.is_data) {
-    sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), tokens_, targets_);
+    if (visit.forward_only)
+      held_out_->fill(static_cast<uint64_t>(settings_.validation.batch_of(action.microbatch - microbatches_)), tokens_,
+                      targets_);
+    else
+      sampler_->fill(action.iteration, static_cast<uint32_t>(action.microbatch), tokens_, targets_);
     stage_.set_batch(action.slot, tokens_, targets_);
   } else {
     traffic_.unpack(Phase::kForward, action.slot);
@@ -327,7 +367,13 @@ void Node::run_forward(const MachineVisit& visit, const Action& action) {
 void Node::run_loss(const MachineVisit& visit, const Action& action) {
   const bool alone = visit.next_node < 0;
   if (!alone) traffic_.unpack(Phase::kForward, action.slot);
-  const LossSum loss = stage_.loss(action.slot, alone ? stage_.output(action.slot) : stage_.returned(action.slot));
+  const Tensor hidden = alone ? stage_.output(action.slot) : stage_.returned(action.slot);
+  if (visit.forward_only) {
+    validation_losses_[static_cast<size_t>(action.microbatch - microbatches_)] =
+        stage_.evaluate_loss(action.slot, hidden);
+    return;
+  }
+  const LossSum loss = stage_.loss(action.slot, hidden);
   if (!alone) traffic_.pack(visit, Phase::kBackward, action.slot);
   loss_sum_ += loss.mean();
   ++losses_;
@@ -371,6 +417,7 @@ void Node::job_done() {
       return tell_stats(job_.iteration);
     case What::kStep:
       if (settings_.clip_norm == 0) tell_stats(job_.iteration);
+      validation_begin_s_ = seconds();
       return feed([](NodeMachine& machine, double now, ActionList& out) { machine.stepped(now, out); });
     case What::kSnapshot:
       return;
@@ -407,7 +454,7 @@ void Node::report(uint32_t iteration, std::span<const double> sums) {
   report.loss = sums[kLossSum] / sums[kLosses];
   report.gradient_norm = gradient_norm_;
   report.learning_rate = settings_.learning_rate.at(iteration);
-  report.seconds = now - std::exchange(last_report_s_, now);
+  report.seconds = now - std::exchange(last_report_s_, now) - std::exchange(validating_s_, 0);
   report.busy_share = sums[kBusySeconds] / (report.seconds * transport_.node_count());
   report.tokens = int64_t{microbatches_} * stage_.batch().samples * stage_.batch().tokens;
   if (!std::isfinite(report.loss) || !std::isfinite(gradient_norm_)) {
@@ -417,11 +464,48 @@ void Node::report(uint32_t iteration, std::span<const double> sums) {
         iteration, number_text(report.loss), number_text(gradient_norm_));
     return;
   }
-  if (hooks_.on_report) hooks_.on_report(report);
+  report_ = report;
+  if (!machine_.validates_after(iteration) || validation_) hand_out_report();
   if (settings_.clip_norm > 0) {
     norm_known_ = true;
     if (sums[kStopRequests] > 0) machine_.end_after(iteration);
   }
+}
+
+void Node::hand_out_report() {
+  report_->validation = std::exchange(validation_, std::nullopt);
+  if (hooks_.on_report) hooks_.on_report(*report_);
+  report_.reset();
+}
+
+// Added in the order of the microbatches, whatever order they came in.
+void Node::tell_losses() {
+  std::array<double, kValidationSumCount> values{};
+  for (size_t m = 0; m < validation_losses_.size(); ++m) {
+    const bool all = settings_.validation.passes_all_stages(static_cast<int>(m));
+    values[all ? kAllStagesLoss : kPathsLoss] += validation_losses_[m].sum;
+    values[all ? kAllStagesTargets : kPathsTargets] += static_cast<double>(validation_losses_[m].tokens);
+  }
+  losses_exchange_.start(validations_++, values);
+}
+
+void Node::losses_arrived(std::span<const double> sums) {
+  const double now = seconds();
+  ValidationReport validation;
+  validation.loss = sums[kAllStagesLoss] / sums[kAllStagesTargets];
+  if (settings_.validation.has_paths()) validation.path_loss = sums[kPathsLoss] / sums[kPathsTargets];
+  // Without norms to wait for, other nodes may have trained on after this one began.
+  validation.seconds = now - std::max(validation_begin_s_, last_report_s_);
+  validating_s_ += validation.seconds;
+  losses_known_ = true;
+  if (const double worse = validation.path_loss.value_or(validation.loss);
+      !std::isfinite(validation.loss) || !std::isfinite(worse)) {
+    failure_ = fmt::format("iteration {}: the validation loss is {}, expected a finite number", machine_.iteration(),
+                           number_text(std::isfinite(validation.loss) ? worse : validation.loss));
+    return;
+  }
+  validation_ = validation;
+  if (report_) hand_out_report();
 }
 
 // ---- checkpoints

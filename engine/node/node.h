@@ -21,6 +21,7 @@
 #include "comm/transport/transport.h"
 #include "engine/checkpoint/checkpoint_writer.h"
 #include "engine/files/sampler.h"
+#include "engine/files/shard_windows.h"
 #include "engine/model/memory.h"
 #include "engine/model/stage.h"
 #include "engine/node/compute_thread.h"
@@ -32,6 +33,7 @@
 #include "kernels/adamw.h"
 #include "schedule/machine/node_machine.h"
 #include "schedule/plan/plan.h"
+#include "schedule/plan/validation_plan.h"
 
 namespace skippipe {
 
@@ -46,17 +48,26 @@ struct TrainingSettings {
   ReductionSettings reduction;
   uint32_t checkpoint_interval = 0;     // iterations between checkpoints; 0: none are written
   double last_checkpoint_limit_s = 60;  // how long to try to write the last one
+  ValidationPlan validation;
 };
 
-// What all nodes know of an iteration once its statistics are exchanged.
+// What all nodes know of a validation: means over the targets of all held-out samples.
+struct ValidationReport {
+  double loss = 0;                  // through all stages
+  std::optional<double> path_loss;  // along the plan's paths, where these are others
+  double seconds = 0;               // that training waited
+};
+
+// What all nodes know of an iteration once its statistics are exchanged, and its validation's losses.
 struct IterationReport {
   uint32_t iteration = 0;
   double loss = 0;           // mean over the microbatches
   double gradient_norm = 0;  // global, before clipping
   double learning_rate = 0;
-  double seconds = 0;     // since the report before (the first: since the start)
+  double seconds = 0;     // since the report before (the first: since the start), without a validation's
   double busy_share = 0;  // of `seconds`, computing, mean over the nodes
   int64_t tokens = 0;
+  std::optional<ValidationReport> validation = {};  // after the iteration, where one is due
 };
 
 // For tests and metrics; called on the thread that the name says.
@@ -64,7 +75,7 @@ struct NodeHooks {
   // Event thread: how the stage's gradients are summed (DeviceSum::outcome), once the replicas have agreed on that.
   std::function<void(const std::string& how, bool between_devices)> on_reduction;
   std::function<void(const IterationReport&)> on_report;              // event thread
-  std::function<void(TaskKind, int microbatch)> on_task;              // compute thread, before the task
+  std::function<void(TaskKind, int microbatch)> on_task;              // compute thread, before one of an iteration
   std::function<void(uint32_t iteration, Stage& stage)> before_step;  // compute thread, gradients are reduced
   Tracer* tracer = nullptr;  // told what the node does but for its transfers (traced_transport.h); outlives it
 };
@@ -76,9 +87,11 @@ class Node : private TransportListener {
   static void plan_memory(MemoryPlan& memory, const Plan& plan, int node, const StageSpec& stage, Dtype wire);
 
   // Everything but `hooks` and `checkpoints` is kept by reference and must outlive the node. sampler may be null on
-  // nodes that are not data nodes. checkpoints: of the first of each stage's replicas, if the settings ask for any.
+  // nodes that are not data nodes, and held_out where there are no validations. checkpoints: of the first of each
+  // stage's replicas, if the settings ask for any.
   Node(const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab, Transport& transport,
-       const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
+       const Sampler* sampler, const ShardWindows* held_out, std::unique_ptr<CheckpointWriter> checkpoints,
+       NodeHooks hooks);
   ~Node() override;
 
   enum class End {
@@ -111,7 +124,8 @@ class Node : private TransportListener {
   };
 
   Node(MachineConfig machine, const Plan& plan, const TrainingSettings& settings, Stage& stage, Slab& slab,
-       Transport& transport, const Sampler* sampler, std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
+       Transport& transport, const Sampler* sampler, const ShardWindows* held_out,
+       std::unique_ptr<CheckpointWriter> checkpoints, NodeHooks hooks);
 
   void on_announced(Ticket ticket, const MessageHeader& header) override;
   void on_received(Ticket ticket, const MessageHeader& header, const Status& status) override;
@@ -136,6 +150,7 @@ class Node : private TransportListener {
   void submit(const Job& job, std::function<void()> work);
   void job_done();
   void run_task(const Action& action);
+  bool is_of_validation(int32_t microbatch) const { return microbatch >= microbatches_; }
   void run_forward(const MachineVisit& visit, const Action& action);
   void run_loss(const MachineVisit& visit, const Action& action);
   void run_backward(const MachineVisit& visit, const Action& action);
@@ -145,6 +160,9 @@ class Node : private TransportListener {
   void tell_stats(uint32_t iteration);
   void stats_arrived(const SumExchange::Result& result);
   void report(uint32_t iteration, std::span<const double> sums);
+  void tell_losses();
+  void losses_arrived(std::span<const double> sums);
+  void hand_out_report();
   // Of the checkpoints: copies the state, if one is due; publishes what all have written.
   void take_snapshot(uint32_t iterations_done);
   void tell_of_checkpoints(std::span<double> values) const;
@@ -158,6 +176,7 @@ class Node : private TransportListener {
   Stage& stage_;
   Transport& transport_;
   const Sampler* sampler_;
+  const ShardWindows* held_out_;
   NodeHooks hooks_;
   const int microbatches_;
   const std::vector<int> first_replicas_;   // of each stage: they measure norms and write checkpoints
@@ -170,6 +189,7 @@ class Node : private TransportListener {
   NodeMachine machine_;
   GradientSum gradient_sum_;
   SumExchange stats_;
+  SumExchange losses_exchange_;            // of validations
   std::vector<int32_t> tokens_, targets_;  // of the microbatch that a task reads
 
   Job job_;                 // the last one submitted
@@ -180,6 +200,12 @@ class Node : private TransportListener {
   double gradient_norm_ = 0;  // global, of the last exchange
   uint32_t reports_ = 0;
   double last_report_s_ = 0;
+  std::optional<IterationReport> report_;  // waits for the losses of the validation after it
+  std::optional<ValidationReport> validation_;
+  bool losses_known_ = false;  // and the machine does not know yet
+  uint32_t validations_ = 0;   // of this run, begun to be told
+  double validation_begin_s_ = 0;
+  double validating_s_ = 0;   // since the last report
   std::string failure_;       // why the run ends, if it does
   int peers_failed_ = 0;      // that the transport has reported
   bool peer_failed_ = false;  // ... because of a peer
@@ -195,6 +221,7 @@ class Node : private TransportListener {
   int losses_ = 0;
   double busy_s_ = 0;
   uint32_t last_snapshot_ = 0;
+  std::vector<LossSum> validation_losses_;  // by the validation's microbatch; zeros of those that others read
   Clock::time_point job_start_, job_end_;
 
   std::unique_ptr<CheckpointWriter> checkpoints_;

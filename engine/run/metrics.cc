@@ -42,15 +42,20 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, const SamplerSha
 }
 
 void MetricsWriter::write(const IterationReport& report) {
-  const nlohmann::ordered_json line = {{"iteration", report.iteration},
-                                       {"loss", report.loss},
-                                       {"gradient_norm", report.gradient_norm},
-                                       {"learning_rate", report.learning_rate},
-                                       {"seconds", report.seconds},
-                                       {"tokens", report.tokens},
-                                       {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
-                                       {"busy_share", report.busy_share},
-                                       {"samples", data_.samples_before(report.iteration + 1)}};
+  nlohmann::ordered_json line = {{"iteration", report.iteration},
+                                 {"loss", report.loss},
+                                 {"gradient_norm", report.gradient_norm},
+                                 {"learning_rate", report.learning_rate},
+                                 {"seconds", report.seconds},
+                                 {"tokens", report.tokens},
+                                 {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
+                                 {"busy_share", report.busy_share},
+                                 {"samples", data_.samples_before(report.iteration + 1)}};
+  if (report.validation) {
+    line["validation_loss"] = report.validation->loss;
+    if (report.validation->path_loss) line["validation_path_loss"] = *report.validation->path_loss;
+    line["validation_seconds"] = report.validation->seconds;
+  }
   const std::string text = line.dump() + "\n";
   if (std::fwrite(text.data(), 1, text.size(), file_.get()) == text.size()) {
     bytes_ += text.size();

@@ -20,7 +20,10 @@ class MetricsWriter {
   // that is 0. Throws FileError.
   MetricsWriter(const std::filesystem::path& path, const SamplerShape& data, Logger logger);
   // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
-  //  "tokens_per_s": ..., "busy_share": ..., "samples": ...}: samples counts those of the run so far
+  //  "tokens_per_s": ..., "busy_share": ..., "samples": ...}: samples counts those of the run so far. Where the
+  //  iteration
+  // ended with a validation, also "validation_loss", "validation_path_loss" (along the plan's paths, if these are not
+  // all stages in order) and "validation_seconds", which are not in "seconds".
   void write(const IterationReport& report);
 
  private:

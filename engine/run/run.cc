@@ -72,6 +72,35 @@ bool is_data_node(const TrainingRun& run, int node) {
                      [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
 }
 
+TokenShard open_shard(const TrainingRun& run, const char* field, const std::filesystem::path& path) {
+  try {
+    TokenShard shard(path);
+    if (shard.info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
+      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", path.string(), shard.info().vocabulary,
+                        run.file.model_config.string(), run.model.vocabulary);
+    return shard;
+  } catch (const FileError& error) {
+    throw FileError("{}: {}", field, error.what());
+  } catch (const ConfigError& error) {
+    throw ConfigError("{}: {}", field, error.what());
+  }
+}
+
+TokenShard open_training_shard(const TrainingRun& run) { return open_shard(run, "data.train", run.file.train_tokens); }
+
+TokenShard open_validation_shard(const TrainingRun& run) {
+  const std::filesystem::path& path = run.file.validation_tokens;
+  TokenShard shard = open_shard(run, "data.validation", path);
+  const auto wanted = static_cast<uint64_t>(run.file.validation_samples * run.file.tokens);
+  if (shard.info().tokens < wanted + 1)
+    throw ConfigError(
+        "data.validation: {}: {} tokens, but validation.samples = {} of data.tokens = {} need {}: ask for fewer "
+        "samples, "
+        "or tokenize with a larger --validation-share",
+        path.string(), shard.info().tokens, run.file.validation_samples, run.file.tokens, wanted + 1);
+  return shard;
+}
+
 // The first of its stage's replicas.
 bool writes_checkpoints(const TrainingRun& run, int node) {
   return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
@@ -115,6 +144,12 @@ Recompute TrainingRun::recompute_of(int node) const {
   return file.recompute == "auto" ? Recompute::kNone : parse_recompute(file.recompute);
 }
 
+ValidationPlan TrainingRun::validation() const {
+  if (file.validation_tokens.empty()) return {};
+  return plan_validation(plan, static_cast<uint32_t>(file.validation_interval),
+                         static_cast<int>((file.validation_samples + file.samples - 1) / file.samples));
+}
+
 TrainingSettings TrainingRun::settings() const {
   TrainingSettings settings;
   settings.first_iteration = first_iteration;
@@ -137,6 +172,7 @@ TrainingSettings TrainingRun::settings() const {
   settings.stall_limit_s = file.stall_limit_s;
   settings.checkpoint_interval = static_cast<uint32_t>(file.checkpoint_interval);
   settings.last_checkpoint_limit_s = file.last_checkpoint_limit_s;
+  settings.validation = validation();
   return settings;
 }
 
@@ -156,6 +192,13 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
                       run.file.addresses.size(), run.network.nodes.size());
   for (const std::string& address : run.file.addresses) parse_node_address(address);
   return run;
+}
+
+void check_data(const TrainingRun& run, std::span<const int> nodes) {
+  if (std::ranges::none_of(nodes, [&](int node) { return is_data_node(run, node); })) return;
+  const TokenShard training = open_training_shard(run);
+  const Sampler sampler(training, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
+  if (!run.file.validation_tokens.empty()) open_validation_shard(run);
 }
 
 void create_output_folder(const TrainingRun& run) {
@@ -197,11 +240,13 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
       memory_(plan_node_memory(run, node, *backend_)) {
   check_memory(run, *backend_, node);
   if (is_data_node(run, node)) {
-    shard_.emplace(run.file.train_tokens);
-    if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
-      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
-                        shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
+    shard_.emplace(open_training_shard(run));
     sampler_.emplace(*shard_, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
+    if (!run.file.validation_tokens.empty()) {
+      held_out_shard_.emplace(open_validation_shard(run));
+      held_out_.emplace(*held_out_shard_, run.file.samples, run.file.tokens,
+                        static_cast<uint64_t>(run.file.validation_samples));
+    }
   }
   slab_.emplace(memory_, *backend_);
   stage_ = std::make_unique<Stage>(stage_spec(run, node), *slab_, context_of(run, *backend_, stream_.get()));
@@ -248,7 +293,7 @@ std::unique_ptr<Node> NodeParts::make_node(Transport& transport, NodeHooks hooks
       logger->log(between_devices ? spdlog::level::info : spdlog::level::warn, "gradients are summed {}", how);
     };
   return std::make_unique<Node>(run_.plan, settings_, *stage_, *slab_, transport, sampler_ ? &*sampler_ : nullptr,
-                                std::move(checkpoints), std::move(hooks));
+                                held_out_ ? &*held_out_ : nullptr, std::move(checkpoints), std::move(hooks));
 }
 
 }  // namespace skippipe

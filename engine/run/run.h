@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "comm/transport/transport.h"
 #include "engine/checkpoint/companion_files.h"
 #include "engine/files/sampler.h"
+#include "engine/files/shard_windows.h"
 #include "engine/files/token_shards.h"
 #include "engine/model/memory.h"
 #include "engine/model/model_config.h"
@@ -19,6 +21,7 @@
 #include "kernels/backend.h"
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"
+#include "schedule/plan/validation_plan.h"
 
 namespace skippipe {
 
@@ -40,12 +43,17 @@ struct TrainingRun {
   // How it reads its data from the first iteration on.
   SamplerShape sampler_shape() const;
   Recompute recompute_of(int node) const;
+  ValidationPlan validation() const;  // with interval 0 where there is no data.validation
   TrainingSettings settings() const;
 };
 
 // Throws ConfigError, FileError or PlanError: a file that is wrong, or two that contradict each other (the plan was
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
+
+// Opens the shards of the nodes that read data. Throws FileError and ConfigError, naming the field: one that is
+// missing, has another vocabulary than the model, or too few tokens.
+void check_data(const TrainingRun& run, std::span<const int> nodes);
 
 // Throws ConfigError if run.output can't be.
 void create_output_folder(const TrainingRun& run);
@@ -90,6 +98,8 @@ class NodeParts {
   std::unique_ptr<Stage> stage_;
   std::optional<TokenShard> shard_;
   std::optional<Sampler> sampler_;
+  std::optional<TokenShard> held_out_shard_;
+  std::optional<ShardWindows> held_out_;
   CompanionFiles came_with_weights_;  // of a node that writes checkpoints
 };
 

@@ -38,10 +38,16 @@ void visit_fields(RunFile& run, Visitor& visit) {
   visit.optional_path("model.weights", run.weights,
                       "begin with the weights of this checkpoint, run's output or Hugging Face model; empty: random");
   visit.path("data.train", run.train_tokens, "token shard made by `skippipe tokenize`");
+  visit.optional_path("data.validation", run.validation_tokens,
+                      "token shard whose loss is measured while training goes on; empty: none");
   visit.optional_path("data.tokenizer", run.tokenizer,
                       "tokenizer model, or a folder with a tokenizer's files, to be kept with every checkpoint");
   visit.integer("data.samples", run.samples, {1, 65536}, "samples per microbatch");
   visit.integer("data.tokens", run.tokens, {1, 1 << 24}, "tokens per sample");
+  visit.integer("validation.interval", run.validation_interval, {1, kMaxInt32},
+                "iterations between validations; one more is at the run's end");
+  visit.integer("validation.samples", run.validation_samples, {1, 1 << 20},
+                "samples of data.validation, the same each time");
   visit.path("plan.file", run.plan, "plan made by `skippipe plan`");
   visit.path("plan.network", run.network, "network file that the plan was made for");
   visit.number("optimizer.learning_rate", run.learning_rate, {0, 1e3}, "peak learning rate of AdamW");

@@ -20,9 +20,13 @@ struct RunFile {
   std::filesystem::path weights;  // empty: random
   // [data]
   std::filesystem::path train_tokens;
-  std::filesystem::path tokenizer;  // may be empty
+  std::filesystem::path tokenizer;          // may be empty
+  std::filesystem::path validation_tokens;  // may be empty
   int64_t samples = 4;
   int64_t tokens = 128;
+  // [validation]
+  int64_t validation_interval = 100;
+  int64_t validation_samples = 32;
   // [plan]
   std::filesystem::path plan;
   std::filesystem::path network;

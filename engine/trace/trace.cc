@@ -28,6 +28,7 @@ What what_of(MessageKind kind) {
 }
 
 What what_of(const Waiting& waiting) {
+  if (waiting.validation) return What::kValidation;
   switch (waiting.what) {
     case Waiting::For::kMessage:
       return waiting.phase == Phase::kForward ? What::kForward : What::kBackward;
@@ -39,6 +40,9 @@ What what_of(const Waiting& waiting) {
       throw InternalError("a node that computes nothing waits for {}", describe(waiting));
   }
 }
+
+// The others are few and small.
+bool is_of_iteration(const MessageHeader& header) { return header.kind != MessageKind::kValidation; }
 
 TraceEvent transfer(TraceEvent::Track track, const MessageHeader& header, int peer) {
   const bool has_microbatch = header.kind == MessageKind::kForward || header.kind == MessageKind::kBackward;
@@ -58,8 +62,9 @@ const char* track_name(TraceEvent::Track track) {
 }
 
 const char* what_name(What what) {
-  constexpr const char* kNames[kTraceWhatCount] = {"forward",    "loss",      "backward",       "norm",       "step",
-                                                   "checkpoint", "reduction", "reduce-scatter", "all-gather", "stats"};
+  constexpr const char* kNames[kTraceWhatCount] = {"forward",    "loss",       "backward",  "norm",
+                                                   "step",       "checkpoint", "reduction", "reduce-scatter",
+                                                   "all-gather", "stats",      "validation"};
   return kNames[static_cast<size_t>(what)];
 }
 
@@ -78,10 +83,12 @@ void Tracer::reduced(uint32_t iteration, Time start, Time end) {
 }
 
 void Tracer::sent(const MessageHeader& header, Time start, Time end) {
+  if (!is_of_iteration(header)) return;
   add(transfer(TraceEvent::Track::kSend, header, header.destination), start, end);
 }
 
 void Tracer::received(const MessageHeader& header, Time start, Time let_in, Time end) {
+  if (!is_of_iteration(header)) return;
   TraceEvent event = transfer(TraceEvent::Track::kReceive, header, header.source);
   event.let_in_ns = steady_ns(let_in);
   add(event, start, end);

@@ -15,6 +15,8 @@ namespace skippipe {
 struct TraceEvent {
   enum class Track : uint8_t { kCompute, kWait, kReduction, kSend, kReceive };
   // Not every track has every one: kCompute the first six, transfers forward, backward and the collectives' messages.
+  // kValidation: tasks and waits of the validation that follows the iteration; its messages are forwards of
+  // microbatches behind the iteration's.
   enum class What : uint8_t {
     kForward,
     kLoss,
@@ -25,7 +27,8 @@ struct TraceEvent {
     kReduction,
     kReduceScatter,
     kAllGather,
-    kStats
+    kStats,
+    kValidation
   };
 
   Track track = Track::kCompute;
@@ -41,7 +44,7 @@ struct TraceEvent {
   friend bool operator==(const TraceEvent&, const TraceEvent&) = default;
 };
 inline constexpr int kTraceTrackCount = 5;
-inline constexpr int kTraceWhatCount = 10;
+inline constexpr int kTraceWhatCount = 11;
 const char* track_name(TraceEvent::Track track);  // "compute"
 const char* what_name(TraceEvent::What what);     // "forward"
 

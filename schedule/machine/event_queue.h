@@ -8,7 +8,16 @@
 namespace skippipe {
 
 struct SimulatedEvent {
-  enum class Kind : uint8_t { kAnnounced, kTaskFinished, kScattered, kReduced, kNormExchanged, kStepped };
+  enum class Kind : uint8_t {
+    kAnnounced,
+    kTaskFinished,
+    kScattered,
+    kReduced,
+    kNormExchanged,
+    kStepped,
+    kSent,
+    kLossesExchanged
+  };
   double time_s = 0;
   uint32_t sequence = 0;  // set by the queue
   uint32_t iteration = 0;

@@ -16,8 +16,7 @@ const char* name_of(TaskKind kind) {
 
 }  // namespace
 
-MachineVisit machine_visit(const Plan& plan, size_t microbatch, size_t position) {
-  const PlannedMicrobatch& planned = plan.microbatches[microbatch];
+MachineVisit machine_visit(const PlannedMicrobatch& planned, size_t microbatch, size_t position) {
   const std::vector<PlannedVisit>& path = planned.visits;
   const size_t last = path.size() - 1;
   MachineVisit visit;
@@ -37,7 +36,22 @@ MachineVisit machine_visit(const Plan& plan, size_t microbatch, size_t position)
   return visit;
 }
 
-MachineConfig machine_config(const Plan& plan, int node, uint32_t first_iteration, uint32_t last_iteration) {
+void add_validation(MachineConfig& config, const ValidationPlan& validation) {
+  config.validation_microbatches = static_cast<int32_t>(validation.microbatches.size());
+  config.validation_interval = validation.interval;
+  for (size_t m = 0; m < validation.microbatches.size(); ++m) {
+    const PlannedMicrobatch& planned = validation.microbatches[m];
+    for (size_t i = 0; i < planned.visits.size(); ++i) {
+      if (planned.visits[i].node != config.node) continue;
+      MachineVisit& visit =
+          config.visits.emplace_back(machine_visit(planned, m + static_cast<size_t>(config.microbatches), i));
+      visit.forward_only = true;
+    }
+  }
+}
+
+MachineConfig machine_config(const Plan& plan, int node, uint32_t first_iteration, uint32_t last_iteration,
+                             const ValidationPlan& validation) {
   MachineConfig config;
   config.node = node;
   config.replicas = 0;
@@ -52,7 +66,9 @@ MachineConfig machine_config(const Plan& plan, int node, uint32_t first_iteratio
   config.exchange_norm = plan.workload.exchange_norm;
   for (size_t m = 0; m < plan.microbatches.size(); ++m)
     for (size_t i = 0; i < plan.microbatches[m].visits.size(); ++i)
-      if (plan.microbatches[m].visits[i].node == node) config.visits.push_back(machine_visit(plan, m, i));
+      if (plan.microbatches[m].visits[i].node == node)
+        config.visits.push_back(machine_visit(plan.microbatches[m], m, i));
+  add_validation(config, validation);
   return config;
 }
 
@@ -63,30 +79,29 @@ void NodeMachine::reset(const MachineConfig& config) {
   config_ = config;  // vectors keep their capacity
   state_ = State::kBefore;
   iteration_ = config.first_iteration;
-  open_ = ended_ = 0;
+  run_end_ = config.last_iteration;
+  first_visit_ = visits_ = open_ = ended_ = 0;
   running_ = -1;
   last_event_s_ = 0;
   why_.clear();
 
   if (config.slots < 1) throw PlanError("node {}: {} slots, expected at least 1", config.node, config.slots);
-  visit_of_.assign(static_cast<size_t>(config.microbatches), -1);
+  const int32_t all = config.microbatches + config.validation_microbatches;
+  visit_of_.assign(static_cast<size_t>(all), -1);
+  iteration_visits_ = 0;
   for (int32_t v = 0; v < visit_count(); ++v) {
     const int32_t microbatch = visit(v).microbatch;
-    if (microbatch < 0 || microbatch >= config.microbatches || visit_of_[static_cast<size_t>(microbatch)] != -1)
-      throw PlanError("node {}: microbatch {} visits twice or is not one of {}", config.node, microbatch,
-                      config.microbatches);
+    if (microbatch < 0 || microbatch >= all || visit_of_[static_cast<size_t>(microbatch)] != -1)
+      throw PlanError("node {}: microbatch {} visits twice or is not one of {}", config.node, microbatch, all);
     visit_of_[static_cast<size_t>(microbatch)] = v;
+    if (visit(v).forward_only != (microbatch >= config.microbatches))
+      throw PlanError("node {}: microbatch {} is not of the validation, or has gradients", config.node, microbatch);
+    if (visit(v).forward_only) continue;
+    if (v != iteration_visits_++) throw PlanError("node {}: visits of an iteration behind a validation's", config.node);
   }
-  if (config.admission == Admission::kRanked) {
-    visit_of_rank_.assign(visits, -1);
-    for (int32_t v = 0; v < visit_count(); ++v) {
-      const int32_t rank = visit(v).rank;
-      if (rank < 0 || rank >= visit_count() || visit_of_rank_[static_cast<size_t>(rank)] != -1)
-        throw PlanError("node {}: rank {} of microbatch {} is taken or not below {}", config.node, rank,
-                        visit(v).microbatch, visits);
-      visit_of_rank_[static_cast<size_t>(rank)] = v;
-    }
-  }
+  if (iteration_visits_ < visit_count() && config.validation_interval == 0)
+    throw PlanError("node {}: visits of a validation that never is", config.node);
+  if (config.admission == Admission::kRanked) rank_visits();
   visit_states_.assign(visits, VisitState{});
   admitted_.clear();
   admitted_.reserve(visits);
@@ -98,16 +113,32 @@ void NodeMachine::reset(const MachineConfig& config) {
   if (config.admission == Admission::kRanked) rank_gradient_passes();
 }
 
+void NodeMachine::rank_visits() {
+  visit_of_rank_.assign(config_.visits.size(), -1);
+  for (int32_t v = 0; v < visit_count(); ++v) {
+    const int32_t first = visit(v).forward_only ? iteration_visits_ : 0;
+    const int32_t count = visit(v).forward_only ? visit_count() - iteration_visits_ : iteration_visits_;
+    const int32_t rank = visit(v).rank;
+    if (rank < 0 || rank >= count || visit_of_rank_[static_cast<size_t>(first + rank)] != -1)
+      throw PlanError("node {}: rank {} of microbatch {} is taken or not below {}", config_.node, rank,
+                      visit(v).microbatch, count);
+    visit_of_rank_[static_cast<size_t>(first + rank)] = v;
+  }
+}
+
 int32_t NodeMachine::gradient_rank(const Task& task) const {
   const MachineVisit& planned = config_.visits[static_cast<size_t>(task.visit)];
   return task.kind == TaskKind::kLoss ? planned.loss_rank : planned.backward_rank;
 }
 
 void NodeMachine::rank_gradient_passes() {
-  const auto passes = static_cast<int32_t>(tasks_.size()) - visit_count();
+  const auto adds = [&](const Task& task) {
+    return task.kind != TaskKind::kForward && !visit(task.visit).forward_only;
+  };
+  const auto passes = static_cast<int32_t>(std::ranges::count_if(tasks_, adds));
   task_of_gradient_rank_.assign(static_cast<size_t>(passes), -1);
   for (size_t t = 0; t < tasks_.size(); ++t) {
-    if (tasks_[t].kind == TaskKind::kForward) continue;
+    if (!adds(tasks_[t])) continue;
     const int32_t rank = gradient_rank(tasks_[t]);
     if (rank < 0 || rank >= passes || task_of_gradient_rank_[static_cast<size_t>(rank)] != -1)
       throw PlanError("node {}: rank {} of a gradient pass of microbatch {} is taken or not below {}", config_.node,
@@ -129,7 +160,7 @@ void NodeMachine::order_tasks() {
     const MachineVisit& planned = config_.visits[v];
     add(v, TaskKind::kForward, planned.forward_priority);
     if (planned.is_data) add(v, TaskKind::kLoss, planned.loss_priority);
-    add(v, TaskKind::kBackward, planned.backward_priority);
+    if (!planned.forward_only) add(v, TaskKind::kBackward, planned.backward_priority);
   }
   std::sort(keys_.begin(), keys_.end());
   positions_.assign(count * 3, -1);
@@ -158,20 +189,26 @@ void NodeMachine::start(double now, ActionList& out) {
 }
 
 void NodeMachine::begin_iteration(ActionList& out) {
-  state_ = State::kVisiting;
+  gradient_passes_.clear();
+  begin_visits(State::kVisiting, 0, iteration_visits_, out);
+}
+
+void NodeMachine::begin_visits(State what, int32_t first, int32_t count, ActionList& out) {
+  state_ = what;
+  first_visit_ = first;
+  visits_ = count;
   open_ = ended_ = 0;
   admitted_.clear();
-  gradient_passes_.clear();
-  for (int32_t v = 0; v < visit_count(); ++v) {
+  for (int32_t v = first; v < first + count; ++v) {
     VisitState& state = state_of(v);
     state.progress = visit(v).is_data || state.early ? Progress::kWaiting : Progress::kAbsent;
     state.early = false;
     if (state.progress == Progress::kWaiting) waiting_.insert(position(v, TaskKind::kForward));
   }
-  if (visit_count() == 0) return finish_visits(out);
+  if (count == 0) return finish_visits(out);
   if (config_.admission == Admission::kRanked) {
-    for (int32_t rank = 0; rank < std::min(config_.slots, visit_count()); ++rank) {
-      const int32_t v = visit_of_rank_[static_cast<size_t>(rank)];
+    for (int32_t rank = 0; rank < std::min(config_.slots, count); ++rank) {
+      const int32_t v = visit_of_rank_[static_cast<size_t>(first + rank)];
       if (state_of(v).progress == Progress::kWaiting) let_in(v, out);
     }
   } else {
@@ -202,13 +239,27 @@ void NodeMachine::let_in_waiting(ActionList& out) {
   if (task >= 0) let_in(tasks_[static_cast<size_t>(task)].visit, out);
 }
 
+// The first iteration from `from` on that a validation follows.
+uint32_t NodeMachine::next_validated(uint32_t from) const {
+  if (config_.validation_interval == 0 || from >= run_end_) return run_end_;
+  const uint64_t interval = config_.validation_interval;
+  return static_cast<uint32_t>(std::min<uint64_t>((from / interval + 1) * interval, run_end_)) - 1;
+}
+
+// Whose messages for the visit are early.
+uint32_t NodeMachine::upcoming_iteration(int32_t v) const {
+  if (!visit(v).forward_only) return state_ == State::kBefore ? iteration_ : iteration_ + 1;
+  const bool begun = state_ == State::kValidating || state_ == State::kExchangingLosses;
+  return next_validated(begun ? iteration_ + 1 : iteration_);
+}
+
 void NodeMachine::message_announced(double now, uint32_t iteration, int32_t microbatch, Phase phase, ActionList& out) {
   last_event_s_ = now;
   if (state_ == State::kFailed) return;
   const int32_t v = visit_of(microbatch);
-  const uint32_t upcoming = state_ == State::kBefore ? iteration_ : iteration_ + 1;
   if (v < 0 || state_ == State::kFinished)
     return fail_message("is not for this node", iteration, microbatch, phase, out);
+  const uint32_t upcoming = upcoming_iteration(v);
   VisitState& state = state_of(v);
   const bool is_input = phase == Phase::kForward && !visit(v).is_data;
   if (iteration == upcoming && upcoming < config_.last_iteration) {
@@ -216,7 +267,7 @@ void NodeMachine::message_announced(double now, uint32_t iteration, int32_t micr
     state.early = true;
     return;
   }
-  if (iteration != iteration_ || state_ != State::kVisiting)
+  if (iteration != iteration_ || !under_way(v))
     return fail_message("is of another iteration", iteration, microbatch, phase, out);
 
   if (is_input && state.progress == Progress::kAbsent) {
@@ -243,7 +294,7 @@ void NodeMachine::message_received(double now, uint32_t iteration, int32_t micro
   last_event_s_ = now;
   if (state_ == State::kFailed) return;
   const int32_t v = visit_of(microbatch);
-  if (v < 0 || state_ != State::kVisiting || iteration != iteration_)
+  if (v < 0 || !under_way(v) || iteration != iteration_)
     return fail_message("was received unasked", iteration, microbatch, phase, out);
   const Progress progress = state_of(v).progress;
   if (phase == Phase::kForward && progress == Progress::kReceivingInput) {
@@ -261,6 +312,15 @@ void NodeMachine::message_received(double now, uint32_t iteration, int32_t micro
   run_next(out);
 }
 
+void NodeMachine::message_sent(double now, uint32_t iteration, int32_t microbatch, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  const int32_t v = visit_of(microbatch);
+  if (v < 0 || !under_way(v) || iteration != iteration_ || state_of(v).progress != Progress::kSending)
+    return fail_message("was sent unasked", iteration, microbatch, Phase::kForward, out);
+  end_visit_and_go_on(v, out);
+}
+
 void NodeMachine::task_finished(double now, ActionList& out) {
   last_event_s_ = now;
   if (state_ == State::kFailed) return;
@@ -272,7 +332,9 @@ void NodeMachine::task_finished(double now, ActionList& out) {
   switch (kind) {
     case TaskKind::kForward:
       if (planned.next_node >= 0) {
-        progress = planned.is_data ? Progress::kAwaitingOutput : Progress::kAwaitingGradient;
+        progress = planned.is_data        ? Progress::kAwaitingOutput
+                   : planned.forward_only ? Progress::kSending
+                                          : Progress::kAwaitingGradient;
         push_visit_action(Action::Kind::kSend, v, kind, Phase::kForward, planned.next_node, out);
       } else {
         progress = Progress::kLoss;
@@ -280,6 +342,7 @@ void NodeMachine::task_finished(double now, ActionList& out) {
       }
       break;
     case TaskKind::kLoss:
+      if (planned.forward_only) return end_visit_and_go_on(v, out);
       if (planned.loss_gradient_node >= 0) {
         progress = Progress::kAwaitingGradient;
         push_visit_action(Action::Kind::kSend, v, kind, Phase::kBackward, planned.loss_gradient_node, out);
@@ -291,10 +354,14 @@ void NodeMachine::task_finished(double now, ActionList& out) {
     case TaskKind::kBackward:
       if (planned.previous_node >= 0)
         push_visit_action(Action::Kind::kSend, v, kind, Phase::kBackward, planned.previous_node, out);
-      end_visit(v, out);
-      if (ended_ == visit_count()) return finish_visits(out);
-      break;
+      return end_visit_and_go_on(v, out);
   }
+  run_next(out);
+}
+
+void NodeMachine::end_visit_and_go_on(int32_t v, ActionList& out) {
+  end_visit(v, out);
+  if (ended_ == visits_) return finish_visits(out);
   run_next(out);
 }
 
@@ -308,12 +375,17 @@ void NodeMachine::end_visit(int32_t v, ActionList& out) {
   if (config_.admission == Admission::kAnySlot) return let_in_waiting(out);
   // One more ended visit admits exactly one more rank.
   const int32_t rank = ended_ + config_.slots - 1;
-  if (rank >= visit_count()) return;
-  const int32_t next = visit_of_rank_[static_cast<size_t>(rank)];
+  if (rank >= visits_) return;
+  const int32_t next = visit_of_rank_[static_cast<size_t>(first_visit_ + rank)];
   if (state_of(next).progress == Progress::kWaiting) let_in(next, out);
 }
 
 void NodeMachine::finish_visits(ActionList& out) {
+  if (state_ == State::kValidating) {
+    state_ = State::kExchangingLosses;
+    out.push({.kind = Action::Kind::kExchangeLosses, .iteration = iteration_});
+    return;
+  }
   if (config_.replicas <= 1) return after_reduction(out);
   state_ = State::kReducing;
   out.push({.kind = Action::Kind::kReduce, .iteration = iteration_});
@@ -348,6 +420,20 @@ void NodeMachine::stepped(double now, ActionList& out) {
   last_event_s_ = now;
   if (state_ == State::kFailed) return;
   if (state_ != State::kStepping) return fail("a step ended that was not asked for", out);
+  if (!validates_after(iteration_)) return next_iteration(out);
+  begin_visits(State::kValidating, iteration_visits_, visit_count() - iteration_visits_, out);
+}
+
+// No node is past the validation's end before all have made their visits: so messages of the iterations and of the one
+// validation that follow can't be told apart wrongly, even where nodes exchange no norms.
+void NodeMachine::losses_exchanged(double now, ActionList& out) {
+  last_event_s_ = now;
+  if (state_ == State::kFailed) return;
+  if (state_ != State::kExchangingLosses) return fail("losses were exchanged that were not asked for", out);
+  next_iteration(out);
+}
+
+void NodeMachine::next_iteration(ActionList& out) {
   ++iteration_;
   if (iteration_ < config_.last_iteration) return begin_iteration(out);
   state_ = State::kFinished;
@@ -368,7 +454,8 @@ void NodeMachine::end_after(uint32_t iteration) {
 
 void NodeMachine::make_ready(int32_t v, TaskKind kind) {
   const int32_t task = position(v, kind);
-  if (kind != TaskKind::kForward && config_.admission == Admission::kRanked) {
+  const bool adds_gradients = kind != TaskKind::kForward && !visit(v).forward_only;
+  if (adds_gradients && config_.admission == Admission::kRanked) {
     const int32_t rank = gradient_rank({v, kind});
     if (rank != static_cast<int32_t>(gradient_passes_.size())) return early_gradients_.insert(rank);
   }
@@ -390,7 +477,7 @@ void NodeMachine::run_next(ActionList& out) {
   if (running_ < 0) return;
   ready_.erase(running_);
   const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
-  if (kind != TaskKind::kForward) begin_gradient_pass({v, kind});
+  if (kind != TaskKind::kForward && !visit(v).forward_only) begin_gradient_pass({v, kind});
   const Phase phase = kind == TaskKind::kBackward ? Phase::kBackward : Phase::kForward;
   push_visit_action(Action::Kind::kRun, v, kind, phase, -1, out);
 }
@@ -403,7 +490,8 @@ void NodeMachine::push_visit_action(Action::Kind kind, int32_t v, TaskKind task,
             .slot = state_of(v).slot,
             .microbatch = visit(v).microbatch,
             .peer = peer,
-            .iteration = iteration_});
+            .iteration = iteration_,
+            .tell_sent = state_of(v).progress == Progress::kSending});
 }
 
 void NodeMachine::fail(std::string why, ActionList& out) {
@@ -421,7 +509,9 @@ void NodeMachine::fail_message(const char* event, uint32_t iteration, int32_t mi
 }
 
 Waiting NodeMachine::waiting() const {
-  const auto what = [&](Waiting::For kind) { return Waiting{.what = kind, .iteration = iteration_}; };
+  const auto what = [&](Waiting::For kind) {
+    return Waiting{.what = kind, .iteration = iteration_, .validation = kind == Waiting::For::kLosses};
+  };
   switch (state_) {
     case State::kBefore:
       return what(Waiting::For::kStart);
@@ -431,18 +521,22 @@ Waiting NodeMachine::waiting() const {
       return what(Waiting::For::kNorm);
     case State::kStepping:
       return what(Waiting::For::kStep);
+    case State::kExchangingLosses:
+      return what(Waiting::For::kLosses);
     case State::kFinished:
     case State::kFailed:
       return what(Waiting::For::kNothing);
     case State::kVisiting:
+    case State::kValidating:
       break;
   }
   if (running_ >= 0) {
     const auto [v, kind] = tasks_[static_cast<size_t>(running_)];
     return {.what = Waiting::For::kTask,
             .task = kind,
-            .microbatch = config_.visits[static_cast<size_t>(v)].microbatch,
-            .iteration = iteration_};
+            .microbatch = visit(v).microbatch,
+            .iteration = iteration_,
+            .validation = visit(v).forward_only};
   }
   const auto next_gradient = static_cast<int32_t>(gradient_passes_.size());
   if (early_gradients_.first() > next_gradient)  // held back by the one whose turn it is
@@ -451,7 +545,7 @@ Waiting NodeMachine::waiting() const {
   for (const int32_t microbatch : admitted_)
     if (const int32_t v = visit_of(microbatch); !ended(v)) return missing(v);
   // None is open: the first of those that are left may enter once its input is there.
-  for (int32_t i = 0; i < visit_count(); ++i) {
+  for (int32_t i = first_visit_; i < first_visit_ + visits_; ++i) {
     const int32_t v = config_.admission == Admission::kRanked ? visit_of_rank_[static_cast<size_t>(i)] : i;
     if (!ended(v)) return missing(v);
   }
@@ -460,12 +554,17 @@ Waiting NodeMachine::waiting() const {
 
 // The message without which the visit can't go on.
 Waiting NodeMachine::missing(int32_t v) const {
-  const MachineVisit& planned = config_.visits[static_cast<size_t>(v)];
+  const MachineVisit& planned = visit(v);
   Waiting waiting{.what = Waiting::For::kMessage,
                   .microbatch = planned.microbatch,
                   .peer = planned.previous_node,
-                  .iteration = iteration_};
+                  .iteration = iteration_,
+                  .validation = planned.forward_only};
   switch (visit_states_[static_cast<size_t>(v)].progress) {
+    case Progress::kSending:
+      waiting.what = Waiting::For::kDeparture;
+      waiting.peer = planned.next_node;
+      break;
     case Progress::kAwaitingOutput:
     case Progress::kReceivingOutput:
       waiting.peer = planned.loss_gradient_node;
@@ -485,7 +584,9 @@ std::string NodeMachine::waiting_for() const {
   if (state_ == State::kBefore) return "the start";
   if (state_ == State::kFinished) return "nothing: finished";
   if (state_ == State::kFailed) return "nothing: " + why_;
-  return fmt::format("iteration {}: {}, since {:.3f} s", iteration_, describe(waiting()), last_event_s_);
+  const Waiting missing = waiting();
+  return fmt::format("{}iteration {}: {}, since {:.3f} s", missing.validation ? "the validation after " : "",
+                     iteration_, describe(missing), last_event_s_);
 }
 
 std::string describe(const Waiting& waiting) {
@@ -498,12 +599,16 @@ std::string describe(const Waiting& waiting) {
       return fmt::format("its {} of microbatch {}", name_of(waiting.task), waiting.microbatch);
     case Waiting::For::kMessage:
       return fmt::format("{} of microbatch {} from node {}", name_of(waiting.phase), waiting.microbatch, waiting.peer);
+    case Waiting::For::kDeparture:
+      return fmt::format("node {} to take forward of microbatch {}", waiting.peer, waiting.microbatch);
     case Waiting::For::kReduction:
       return "the reduction of the stage's gradients";
     case Waiting::For::kNorm:
       return "the other nodes' gradient norms";
     case Waiting::For::kStep:
       return "the optimizer step";
+    case Waiting::For::kLosses:
+      return "the other nodes' validation losses";
   }
   throw InternalError("no waiting has the number {}", static_cast<int>(waiting.what));
 }

@@ -92,10 +92,17 @@ void Simulator::prepare(const Plan& plan) {
       const int node = visits[i].node;
       if (node < 0 || node >= static_cast<int>(nodes) || costs_[static_cast<size_t>(node)].stage < 0)
         throw PlanError("microbatch {} visits node {}, which is in no stage", m, node);
-      configs_[static_cast<size_t>(node)].visits.push_back(machine_visit(plan, m, i));
+      configs_[static_cast<size_t>(node)].visits.push_back(machine_visit(plan.microbatches[m], m, i));
     }
   }
-  for (size_t node = 0; node < nodes; ++node) machines_[node].reset(configs_[node]);
+  int64_t validation_tasks = 0;
+  const ValidationPlan none, &validation = options_.validation ? *options_.validation : none;
+  for (const PlannedMicrobatch& microbatch : validation.microbatches)
+    validation_tasks += std::ssize(microbatch.visits) + 1;
+  for (size_t node = 0; node < nodes; ++node) {
+    add_validation(configs_[node], validation);
+    machines_[node].reset(configs_[node]);
+  }
   for (const size_t used : used_links_) links_[used].free_s = 0;  // of the run before
   used_links_.clear();
   for (Uplink& uplink : uplinks_) uplink.free_s = 0;
@@ -104,7 +111,10 @@ void Simulator::prepare(const Plan& plan) {
   stage_reduction_start_s_.assign(stages, 0);
   events_.clear();
   norms_sent_ = 0;
-  unfinished_tasks_ = static_cast<int64_t>(tasks) * options_.iterations;
+  validation_end_s_ = 0;
+  const uint32_t every = validation.interval;
+  unfinished_tasks_ = static_cast<int64_t>(tasks) * options_.iterations +
+                      validation_tasks * (every > 0 ? (options_.iterations + every - 1) / every : 0);
   result_.bytes_sent = 0;
   result_.machine_events = 0;
 }
@@ -139,6 +149,14 @@ void Simulator::handle(const SimulatedEvent& event) {
       machine.stepped(now_, actions_);
       break;
     }
+    case Event::Kind::kSent:
+      machine.message_sent(now_, event.iteration, event.microbatch, actions_);
+      break;
+    case Event::Kind::kLossesExchanged:
+      if (validation_end_s_ == 0) validated_ = event.iteration;
+      if (event.iteration == validated_) validation_end_s_ = now_;
+      machine.losses_exchanged(now_, actions_);
+      break;
   }
   obey(event.node);
 }
@@ -152,6 +170,7 @@ void Simulator::obey(int node) {
       case Action::Kind::kReceive:
         machine.message_received(now_, action.iteration, action.microbatch, action.phase, actions_);
         ++result_.machine_events;
+        if (is_of_validation(action.microbatch)) tell_sender(action);
         break;
       case Action::Kind::kRun:
         run_task(node, action);
@@ -163,7 +182,10 @@ void Simulator::obey(int node) {
         begin_reduction(node, action.iteration);
         break;
       case Action::Kind::kExchangeNorm:
-        exchange_norm(node, action.iteration);
+        exchange(node, action.iteration, Event::Kind::kNormExchanged);
+        break;
+      case Action::Kind::kExchangeLosses:
+        exchange(node, action.iteration, Event::Kind::kLossesExchanged);
         break;
       case Action::Kind::kStep:
         step(node, action);
@@ -192,7 +214,7 @@ void Simulator::run_task(int node, const Action& action) {
     kind = Work::Kind::kBackward;
   }
   duration_s = jittered(duration_s);
-  if (action.iteration == 0) cost.busy_s += duration_s;
+  if (action.iteration == 0 && !is_of_validation(action.microbatch)) cost.busy_s += duration_s;
   push(now_ + duration_s, Event::Kind::kTaskFinished, node, action.iteration);
   if (options_.record) record_work(kind, node, action, now_, now_ + duration_s);
 }
@@ -208,6 +230,17 @@ void Simulator::send(int node, const Action& action) {
                 .node = static_cast<int16_t>(action.peer),
                 .kind = Event::Kind::kAnnounced,
                 .phase = static_cast<uint8_t>(action.phase)});
+}
+
+// The data node's visit goes on, whenever its message leaves.
+void Simulator::tell_sender(const Action& received) {
+  const size_t m = static_cast<size_t>(received.microbatch) - plan_->microbatches.size();
+  if (options_.validation->microbatches[m].data_node() == received.peer) return;
+  events_.push({.time_s = now_,
+                .iteration = received.iteration,
+                .microbatch = received.microbatch,
+                .node = static_cast<int16_t>(received.peer),
+                .kind = Event::Kind::kSent});
 }
 
 void Simulator::begin_reduction(int node, uint32_t iteration) {
@@ -249,7 +282,8 @@ void Simulator::finish_reduction(int node, uint32_t iteration) {
     record_work(Work::Kind::kReduce, node, {.kind = Action::Kind::kReduce, .iteration = iteration}, start_s, now_);
 }
 
-void Simulator::exchange_norm(int node, uint32_t iteration) {
+void Simulator::exchange(int node, uint32_t iteration, SimulatedEvent::Kind done) {
+  const bool record = options_.record && done == Event::Kind::kNormExchanged;
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
     if (costs_[static_cast<size_t>(peer)].stage < 0) continue;
     double start_s = now_, arrival_s = now_;
@@ -261,17 +295,18 @@ void Simulator::exchange_norm(int node, uint32_t iteration) {
       arrival_s = departure.left_s + jittered(cost.fixed_s);
     }
     double& last_s = norm_arrival_s_[static_cast<size_t>(peer)];
-    if (options_.record && arrival_s >= last_s)
+    if (record && arrival_s >= last_s)
       last_norms_[static_cast<size_t>(peer)] = {Transfer::Kind::kNorm, node, peer, -1, iteration, start_s, arrival_s};
     last_s = std::max(last_s, arrival_s);
   }
-  if (iteration == 0) result_.bytes_sent += kNormMessageBytes * (used_nodes_ - 1);
+  if (iteration == 0 && done == Event::Kind::kNormExchanged)
+    result_.bytes_sent += kNormMessageBytes * (used_nodes_ - 1);
   if (++norms_sent_ < used_nodes_) return;
   norms_sent_ = 0;
   for (int peer = 0; peer < plan_->node_count(); ++peer) {
     if (costs_[static_cast<size_t>(peer)].stage >= 0) {
-      push(norm_arrival_s_[static_cast<size_t>(peer)], Event::Kind::kNormExchanged, peer, iteration);
-      if (options_.record) options_.record->last_norms.push_back(last_norms_[static_cast<size_t>(peer)]);
+      push(norm_arrival_s_[static_cast<size_t>(peer)], done, peer, iteration);
+      if (record) options_.record->last_norms.push_back(last_norms_[static_cast<size_t>(peer)]);
     }
     norm_arrival_s_[static_cast<size_t>(peer)] = 0;
   }
@@ -311,7 +346,7 @@ double Simulator::transfer(int from, int to, double bytes, uint32_t iteration, i
   const double uplink_s = uplink_s_per_byte > 0 ? jittered(bytes * uplink_s_per_byte) : 0;
   const auto [start_s, left_s] = depart(from, to, link_s, uplink_s);
   const double arrival_s = left_s + jittered(cost.fixed_s);
-  if (iteration == 0) result_.bytes_sent += bytes;
+  if (iteration == 0 && !is_of_validation(microbatch)) result_.bytes_sent += bytes;
   if (options_.record)
     options_.record->transfers.push_back({kind, from, to, microbatch, iteration, start_s, arrival_s});
   return arrival_s;
@@ -332,6 +367,7 @@ void Simulator::summarize() {
   if (iteration_end_s_.size() > 1)
     result_.steady_iteration_s =
         (iteration_end_s_.back() - iteration_end_s_.front()) / static_cast<double>(iteration_end_s_.size() - 1);
+  result_.validation_s = validation_end_s_ == 0 ? 0 : validation_end_s_ - iteration_end_s_[validated_];
   result_.waiting_share = 0;
   for (size_t node = 0; node < nodes_.size(); ++node) {
     double& busy_share = result_.busy_share[node];

@@ -53,6 +53,7 @@ struct SimulationOptions {
   double jitter = 1;
   uint64_t seed = 0;
   SimulationRecord* record = nullptr;
+  const ValidationPlan* validation = nullptr;  // what the run has of them; null: nothing
 };
 
 struct Simulation {
@@ -63,6 +64,7 @@ struct Simulation {
   double waiting_share = 0;        // of the first iteration, mean over nodes: see Prediction
   std::vector<double> busy_share;  // per node, of the first iteration: tasks and optimizer step
   double bytes_sent = 0;           // in the first iteration
+  double validation_s = 0;         // from the last node's step of the first iteration with a validation to its end
   uint64_t machine_events = 0;     // events handed to node machines
 };
 
@@ -76,6 +78,9 @@ struct Simulation {
 // Reduction: every replica sends each of the others its shard (gradient bytes / replicas), sums its own shard when all
 // have come, and sends the sum to all; done when all sums have come. Gradients of no bytes take no messages. Norms: 64
 // bytes from every node to every other. Step = step_s_per_byte x gradient bytes.
+//
+// Validations: a loss takes as long as one with gradients; losses are exchanged as norms are. A visit's result leaves
+// its slot only when the receiver lets it in, the latest that a network may take: whatever runs so runs with any.
 class Simulator {
  public:
   explicit Simulator(const Network& network);
@@ -131,7 +136,9 @@ class Simulator {
   void send(int node, const Action& action);
   void begin_reduction(int node, uint32_t iteration);
   void finish_reduction(int node, uint32_t iteration);
-  void exchange_norm(int node, uint32_t iteration);
+  // Of norms, or losses: a few numbers from every node to every other. `done` comes when all are there.
+  void exchange(int node, uint32_t iteration, SimulatedEvent::Kind done);
+  void tell_sender(const Action& received);
   void step(int node, const Action& action);
   void send_shards(int node, uint32_t iteration, SimulatedEvent::Kind done);
   void summarize();
@@ -146,6 +153,9 @@ class Simulator {
                uint32_t iteration);
   void push(double time_s, SimulatedEvent::Kind kind, int node, uint32_t iteration);
   void record_work(SimulationRecord::Work::Kind kind, int node, const Action& action, double start_s, double end_s);
+  bool is_of_validation(int32_t microbatch) const {
+    return microbatch >= static_cast<int32_t>(plan_->microbatches.size());
+  }
   size_t link_index(int from, int to) const {
     return static_cast<size_t>(from) * nodes_.size() + static_cast<size_t>(to);
   }
@@ -175,6 +185,8 @@ class Simulator {
   double now_ = 0;
   int used_nodes_ = 0;
   int norms_sent_ = 0;
+  double validation_end_s_ = 0;  // of the first
+  uint32_t validated_ = 0;       // the iteration before it
   int64_t unfinished_tasks_ = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 #include <vector>
 
 #include "base/markup.h"
@@ -42,6 +44,45 @@ double column_gap(const Plan& plan, const PlanLayout& layout) {
 
 double number_size(double lane_pitch) { return std::min(9.0, lane_pitch); }
 
+// What the colours of lines say.
+struct Colours {
+  bool by_path = false;               // else by data node
+  std::vector<size_t> of_microbatch;  // index into names
+  std::vector<std::string> names;
+};
+
+// Each path is named by its microbatches.
+Colours colours_by_path(const Plan& plan) {
+  Colours colours{.by_path = true, .of_microbatch = {}, .names = {}};
+  std::map<std::vector<int>, size_t> paths;
+  std::vector<std::vector<size_t>> microbatches;
+  for (size_t m = 0; m < plan.microbatches.size(); ++m) {
+    std::vector<int> nodes;
+    for (const PlannedVisit& visit : plan.microbatches[m].visits) nodes.push_back(visit.node);
+    const size_t path = paths.emplace(nodes, paths.size()).first->second;
+    microbatches.resize(paths.size());
+    microbatches[path].push_back(m);
+    colours.of_microbatch.push_back(path);
+  }
+  for (const std::vector<size_t>& numbers : microbatches)
+    colours.names.push_back(shorten_text(fmt::format("{}", fmt::join(numbers, ", ")), kNameLength));
+  return colours;
+}
+
+Colours colours_of(const Plan& plan) {
+  std::set<int> data_nodes;
+  for (const PlannedMicrobatch& microbatch : plan.microbatches) data_nodes.insert(microbatch.data_node());
+  if (data_nodes.size() == 1) return colours_by_path(plan);
+  const std::vector<int>& nodes = plan.stages.front();
+  Colours colours;
+  for (const int node : nodes)
+    colours.names.push_back(shorten_text(plan.node_names[static_cast<size_t>(node)], kNameLength));
+  for (const PlannedMicrobatch& microbatch : plan.microbatches)
+    colours.of_microbatch.push_back(
+        static_cast<size_t>(std::ranges::find(nodes, microbatch.data_node()) - nodes.begin()));
+  return colours;
+}
+
 class PlanMap {
  public:
   PlanMap(const Plan& plan, const Network& network, const std::string& title)
@@ -50,6 +91,7 @@ class PlanMap {
         sizes_(sizes_for(plan)),
         layout_(lay_out_plan(plan, sizes_)),
         column_gap_(column_gap(plan, layout_)),
+        colours_(colours_of(plan)),
         width_(column_x(plan.stage_count() - 1) + kBoxWidth + kEnd + kMargin),
         stages_top_(kSvgTitleHeight + 16 + place_legend()),
         top_(stages_top_ + kStageHeight),
@@ -76,28 +118,28 @@ class PlanMap {
     int node;
     double x, y;
   };
+  struct LegendEntry {
+    std::string text;
+    size_t colour;
+    double x, y;
+  };
 
   double column_x(int column) const { return kMargin + kStart + column * (kBoxWidth + column_gap_); }
   double y(double layout_y) const { return top_ + layout_y; }
   const std::string& name(int node) const { return plan_.node_names[static_cast<size_t>(node)]; }
   std::string region(int node) const { return escape_markup(network_.nodes[static_cast<size_t>(node)].region); }
-  // Data nodes have a colour each, in their order.
-  size_t series(int data_node) const {
-    return static_cast<size_t>(std::ranges::find(plan_.stages.front(), data_node) - plan_.stages.front().begin());
-  }
-
-  double legend_width(int node) const { return 36 + text_width(shorten_text(name(node), kNameLength), 12); }
 
   // Returns the height.
   double place_legend() {
     double x = kMargin, y = kSvgTitleHeight + 22;
-    for (const int node : plan_.stages.front()) {
-      if (x + legend_width(node) > width_ - kMargin && x > kMargin) {
+    for (size_t colour = 0; colour < colours_.names.size(); ++colour) {
+      const double width = 36 + text_width(colours_.names[colour], 12);
+      if (x + width > width_ - kMargin && x > kMargin) {
         x = kMargin;
         y += kLegendRow;
       }
-      legend_.push_back({node, x, y});
-      x += legend_width(node) + 12;
+      legend_.push_back({colours_.names[colour], colour, x, y});
+      x += width + 12;
     }
     return y + kLegendRow - kSvgTitleHeight;
   }
@@ -123,18 +165,18 @@ class PlanMap {
   }
 
   void add_legend() {
-    for (const Label& label : legend_) {
-      const size_t colour = series(label.node);
+    for (const LegendEntry& entry : legend_) {
       svg_.add(
           "<path class=\"line-hue{}\" d=\"M{:.1f} {:.1f}h24\" stroke=\"{}\" stroke-width=\"4\" "
           "stroke-linecap=\"round\"/>\n",
-          colour % kHueCount, label.x, label.y - 4, hue(colour));
-      add_text("ink", label.x + 32, label.y, 12, "", escape_markup(shorten_text(name(label.node), kNameLength)));
+          entry.colour % kHueCount, entry.x, entry.y - 4, hue(entry.colour));
+      add_text("ink", entry.x + 32, entry.y, 12, "", escape_markup(entry.text));
     }
-    add_text(
-        "muted", kMargin, legend_.back().y + kLegendRow, 12, "",
-        "a line: a microbatch, in the colour of its data node, to which it returns for the loss; a line that turns "
-        "round visits an earlier stage");
+    add_text("muted", kMargin, legend_.back().y + kLegendRow, 12, "",
+             fmt::format("a line: a microbatch{}, to which it returns for the loss; a line that turns round visits an "
+                         "earlier stage",
+                         colours_.by_path ? " (the numbers), in the colour of its path from the data node"
+                                          : ", in the colour of its data node"));
   }
 
   std::string layers(int stage) const {
@@ -242,7 +284,7 @@ class PlanMap {
 
   void add_route(size_t m) {
     const std::vector<LayoutStop>& route = layout_.routes[m];
-    const size_t colour = series(plan_.microbatches[m].data_node());
+    const size_t colour = colours_.of_microbatch[m];
     const std::string d = outline(route);
     const double stroke = std::max(1.0, sizes_.lane_pitch * 0.42);
     svg_.add(
@@ -273,8 +315,9 @@ class PlanMap {
   const LayoutSizes sizes_;
   const PlanLayout layout_;
   const double column_gap_;
+  const Colours colours_;
   const double width_;
-  std::vector<Label> legend_;
+  std::vector<LegendEntry> legend_;
   const double stages_top_;
   const double top_;  // of the layout
   const double unused_top_;

@@ -8,9 +8,10 @@
 
 namespace skippipe {
 
-// An SVG with its own background (see svg.h). A line per microbatch in the colour of its data node; lines of the same
-// hop run side by side, lines that visit an earlier stage turn round. Hovering names paths and nodes. Nodes without a
-// stage stand below. The network gives the regions: it must be the plan's.
+// An SVG with its own background (see svg.h). A line per microbatch in the colour of its data node, or where all have
+// the same one in the colour of its path; lines of the same hop run side by side, lines that visit an earlier stage
+// turn round. Hovering names paths and nodes. Nodes without a stage stand below. The network gives the regions: it must
+// be the plan's.
 std::string render_plan_map(const Plan& plan, const Network& network, const std::string& title);
 
 }  // namespace skippipe

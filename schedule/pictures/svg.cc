@@ -31,6 +31,7 @@ svg:root .muted { fill: #9aa4ae; }
 svg:root .stripe { fill: #1d2126; }
 svg:root .grid { stroke: #363c43; }
 svg:root .bar { stroke: #14171b; }
+svg:root .critical { stroke: #ff6b6b; }
 )";
 
 constexpr char kHover[] = R"(svg:root .route:hover .line { stroke-opacity: 1; stroke-width: 5; }

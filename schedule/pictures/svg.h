@@ -10,7 +10,7 @@
 namespace skippipe {
 
 // An SVG with its own background. What it draws with the classes below takes on the colours of a page whose style sheet
-// sets fill or stroke for them: paper, ink, muted, stripe (fill), grid, bar (stroke).
+// sets fill or stroke for them: paper, ink, muted, stripe (fill), grid, bar, critical (stroke).
 class SvgWriter {
  public:
   // Sizes in pixels. The title stands on top, in bold, if there is one.

@@ -24,6 +24,7 @@ constexpr double kMinLabelWidth = 5;  // for those who zoom in; from kWideLabelW
 constexpr double kWideLabelWidth = 13;
 constexpr double kMinBarWidth = 0.8;
 constexpr double kMinOutlinedWidth = 3;
+constexpr const char* kCriticalStroke = "#d1001f";
 
 // Colours that remain apart for the colour-blind (Okabe and Ito 2008), transfers in a lighter tone of their tasks.
 struct Style {
@@ -89,6 +90,7 @@ class Timeline {
     add_axis();
     for (const Transfer& transfer : record_.transfers) add_transfer(transfer);
     for (const Work& work : record_.work) add_work(work);
+    for (const CriticalPiece& piece : options_.critical) add_critical(piece);
     return svg_.finish();
   }
 
@@ -115,6 +117,13 @@ class Timeline {
       if (occurs(kind)) entry(style_of(kind), 12);
     for (const Transfer::Kind kind : {Transfer::Kind::kForward, Transfer::Kind::kBackward, Transfer::Kind::kReduction})
       entry(style_of(kind), kLaneHeight);
+    if (!options_.critical.empty()) {
+      svg_.add("<path class=\"critical\" d=\"M{:.0f} {:.0f}h22\" stroke=\"{}\" stroke-width=\"2.5\"/>\n", at, top_ - 34,
+               kCriticalStroke);
+      svg_.add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#333333\">critical path</text>\n", at + 27,
+               top_ - 30);
+      at += 130;
+    }
     svg_.add("<text class=\"muted\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#666666\">numbers: microbatches</text>\n", at,
              top_ - 30);
   }
@@ -184,6 +193,21 @@ class Timeline {
     add_bar(transfer.start_s, transfer.end_s, top, kLaneHeight, style.fill,
             fmt::format("{} to {}: {}{}, {:.4g} to {:.4g} s", name(transfer.from), name(transfer.to), style.name, of,
                         transfer.start_s, transfer.end_s));
+  }
+
+  // Along the top of the bars where a node works or waits, across to another row where a message travels.
+  void add_critical(const CriticalPiece& piece) {
+    using Kind = CriticalPiece::Kind;
+    const bool travels =
+        piece.kind == Kind::kActivations || piece.kind == Kind::kReduction || piece.kind == Kind::kNorm;
+    const bool waits = piece.kind == Kind::kLink || piece.kind == Kind::kQueue || piece.kind == Kind::kSlot ||
+                       piece.kind == Kind::kTurn;
+    svg_.add(
+        "<g><title>critical: {}, {:.4g} to {:.4g} s</title><path class=\"critical\" d=\"M{:.2f} {:.1f}L{:.2f} {:.1f}\" "
+        "stroke=\"{}\" stroke-width=\"2\" stroke-linecap=\"round\"{}/></g>\n",
+        escape_markup(describe(piece, plan_)), piece.start_s, piece.end_s, x(piece.start_s), y(piece.node) + 2,
+        x(piece.end_s), y(travels ? piece.peer : piece.node) + 2, kCriticalStroke,
+        waits ? " stroke-dasharray=\"2 4\"" : "");
   }
 
   const Plan& plan_;

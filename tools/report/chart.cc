@@ -87,6 +87,10 @@ std::vector<std::pair<double, double>> thinned(const std::vector<std::pair<doubl
   return means;
 }
 
+const char* class_of(Series::Style style) {
+  return style == Series::Style::kDashed ? " dashed" : style == Series::Style::kDotted ? " dotted" : "";
+}
+
 }  // namespace
 
 std::string render_line_chart(const LineChart& chart) {
@@ -117,12 +121,15 @@ std::string render_line_chart(const LineChart& chart) {
     svg.text(x_at(x), kHeight - kBottom + 18, "middle", "muted", label);
   });
   svg.text((kLeft + kWidth - kRight) / 2, kHeight - 4, "middle", "muted", chart.x_label);
+  constexpr size_t kMostMarks = 40;
   for (size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].empty()) continue;
-    if (lines[i].size() == 1)
-      svg.add("<circle class=\"area s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", i % kColourCount,
-              x_at(lines[i][0].first), y_at(lines[i][0].second));
-    svg.add("<polyline class=\"line s{}\" points=\"", i % kColourCount);
+    const size_t colour = chart.series[i].colour % kColourCount;
+    const Series::Style style = chart.series[i].style;
+    if (lines[i].size() == 1 || (style != Series::Style::kSolid && lines[i].size() <= kMostMarks))
+      for (const auto& [x, y] : lines[i])
+        svg.add("<circle class=\"area s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"/>\n", colour, x_at(x), y_at(y));
+    svg.add("<polyline class=\"line s{}{}\" points=\"", colour, class_of(style));
     for (const auto& [x, y] : lines[i]) svg.add("{:.1f},{:.1f} ", x_at(x), y_at(y));
     svg.add("\"/>\n");
   }

@@ -9,13 +9,16 @@
 namespace skippipe {
 
 struct Series {
+  enum class Style { kSolid, kDashed, kDotted };
   std::vector<std::pair<double, double>> points;  // x does not fall
+  size_t colour = 0;                              // s0, s1, ...
+  Style style = Style::kSolid;                    // the other two mark their points
 };
 struct LineChart {
   std::string title;
   std::string x_label;
-  std::vector<Series> series;  // colours s0, s1, ...
-  bool from_zero = false;      // the y axis begins at 0
+  std::vector<Series> series;
+  bool from_zero = false;  // the y axis begins at 0
 };
 // Of long series, means over neighbours are drawn.
 std::string render_line_chart(const LineChart& chart);

@@ -52,11 +52,12 @@ struct Message {
 };
 using MessageKey = std::tuple<uint32_t, What, int, int, int>;  // iteration first
 
-std::map<MessageKey, Message> messages_of(const Trace& trace) {
+std::map<MessageKey, Message> messages_of(const Trace& trace, const Plan& plan) {
   std::map<MessageKey, Message> messages;
   for (const TracedNode& node : trace.nodes)
     for (const TraceEvent& event : node.events) {
       if (event.track != Track::kSend && event.track != Track::kReceive) continue;
+      if (event.microbatch >= std::ssize(plan.microbatches)) continue;  // of the validation after the iteration
       const bool sends = event.track == Track::kSend;
       const int from = sends ? node.node : event.peer, to = sends ? event.peer : node.node;
       Message& message = messages[{event.iteration, event.what, event.microbatch, from, to}];
@@ -141,7 +142,7 @@ std::map<uint32_t, IterationPicture> pictures_of(const Trace& trace, const Plan&
     for (const TraceEvent& event : node.events)
       if (const auto work = work_of(event, node.node); work && whole.contains(event.iteration))
         pictures[event.iteration].record.work.push_back(*work);
-  for (const auto& [key, message] : messages_of(trace)) {
+  for (const auto& [key, message] : messages_of(trace, plan)) {
     const auto& [iteration, what, microbatch, from, to] = key;
     const auto kind = kind_of(what);
     if (!kind || !whole.contains(iteration) || !draws_on(plan, from) || !draws_on(plan, to)) continue;
@@ -201,6 +202,7 @@ NodeTime node_time(const TracedNode& node, const std::set<uint32_t>& whole) {
   int64_t begin = std::numeric_limits<int64_t>::max(), end = std::numeric_limits<int64_t>::min();
   for (const TraceEvent& event : node.events) {
     if (!whole.contains(event.iteration) || (event.track != Track::kCompute && event.track != Track::kWait)) continue;
+    if (event.what == What::kValidation) continue;
     begin = std::min(begin, event.start_ns);
     end = std::max(end, event.end_ns);
     const bool computes = event.track == Track::kCompute;
@@ -211,7 +213,11 @@ NodeTime node_time(const TracedNode& node, const std::set<uint32_t>& whole) {
                                                    : time.waiting_norm;
     sum += static_cast<double>(event.end_ns - event.start_ns);
   }
-  const double whole_ns = end > begin ? static_cast<double>(end - begin) : 1;
+  int64_t ns = end > begin ? end - begin : 1;
+  for (const TraceEvent& event : node.events)  // between two iterations
+    if (event.what == What::kValidation && event.start_ns >= begin && event.end_ns <= end)
+      ns -= event.end_ns - event.start_ns;
+  const auto whole_ns = static_cast<double>(std::max<int64_t>(ns, 1));
   for (double* share :
        {&time.computing, &time.waiting_forward, &time.waiting_backward, &time.waiting_reduction, &time.waiting_norm})
     *share /= whole_ns;

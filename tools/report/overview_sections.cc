@@ -100,6 +100,16 @@ Table comparison(const Runs& runs) {
   });
   add_row(table, runs, "loss, mean of the last tenth",
           [&](const RunData& run) { return text_if(ran(run), run.last_loss(), "", 3); });
+  if (std::ranges::none_of(runs, &RunData::last_validation)) return table;
+  add_row(table, runs, "validation loss, all stages", [](const RunData& run) {
+    const IterationFigures* last = run.last_validation();
+    return text_if(last, last ? *last->validation_loss : 0, "", 3);
+  });
+  add_row(table, runs, "validation loss, the plan's paths", [](const RunData& run) {
+    const IterationFigures* last = run.last_validation();
+    const bool there = last && last->validation_path_loss;
+    return text_if(there, there ? *last->validation_path_loss : 0, "", 3);
+  });
   return table;
 }
 
@@ -117,8 +127,57 @@ Series series_of(const RunData& run, Point point) {
 template <typename Point>
 LineChart chart_of(const Runs& runs, const std::string& title, const std::string& x_label, Point point) {
   LineChart chart{.title = title, .x_label = x_label, .series = {}, .from_zero = false};
-  for (const RunData& run : runs) chart.series.push_back(series_of(run, point));
+  for (const RunData& run : runs) {
+    chart.series.push_back(series_of(run, point));
+    chart.series.back().colour = run.place - 1;
+  }
   return chart;
+}
+
+// Of training, and of the validations where there were any. x: from number, seconds since the start.
+template <typename X>
+LineChart loss_chart(const Runs& runs, const std::string& title, const std::string& x_label, X x) {
+  using Losses = std::optional<double> IterationFigures::*;
+  LineChart chart = chart_of(runs, title, x_label,
+                             [&](double i, double s, const IterationFigures& f) { return std::pair(x(i, s), f.loss); });
+  const auto add = [&](const RunData& run, Losses losses, Series::Style style) {
+    Series series{.points = {}, .colour = run.place - 1, .style = style};
+    double seconds = 0;
+    for (const IterationFigures& figures : run.iterations) {
+      seconds += figures.seconds;
+      if (figures.*losses)
+        series.points.emplace_back(x(static_cast<double>(figures.iteration) + 1, seconds), *(figures.*losses));
+    }
+    chart.series.push_back(std::move(series));
+  };
+  for (const RunData& run : runs) {
+    add(run, &IterationFigures::validation_loss, Series::Style::kDashed);
+    add(run, &IterationFigures::validation_path_loss, Series::Style::kDotted);
+  }
+  return chart;
+}
+
+// What the lines of the losses are, and what validations took; nothing where there were none.
+std::string validation_note(const Runs& runs) {
+  std::string costs;
+  for (const RunData& run : runs) {
+    double seconds = 0, training_s = 0;
+    int count = 0;
+    for (const IterationFigures& figures : run.iterations) {
+      training_s += figures.seconds;
+      seconds += figures.validation_seconds;
+      count += figures.validation_loss ? 1 : 0;
+    }
+    if (count == 0) continue;
+    const double all_s = training_s + seconds;
+    costs += fmt::format(" {} spent {:.2f} s in {} validation{}, {:.1f} % of its time.", run.name, seconds, count,
+                         count == 1 ? "" : "s", all_s > 0 ? 100 * seconds / all_s : 0);
+  }
+  if (costs.empty()) return "";
+  return paragraph(
+      "Losses: the line is of training; dashed, of held-out samples through all stages; dotted, of the same along the "
+      "plan's paths, if these skip or swap stages. Seconds of iterations do not count validations." +
+      costs);
 }
 
 std::vector<RangeRow> ranges_of(const Runs& runs) {
@@ -169,11 +228,10 @@ std::string curves_section(const Runs& runs) {
         return std::pair(i, f.seconds > 0 ? f.tokens / f.seconds : 0);
       });
   throughput.from_zero = true;
-  html += "<div class=\"charts\">\n";
-  html += render_line_chart(chart_of(runs, "Loss over iterations", "iteration",
-                                     [](double i, double, const IterationFigures& f) { return std::pair(i, f.loss); }));
-  html += render_line_chart(chart_of(runs, "Loss over time", "seconds of training",
-                                     [](double, double s, const IterationFigures& f) { return std::pair(s, f.loss); }));
+  html += validation_note(runs) + "<div class=\"charts\">\n";
+  html += render_line_chart(loss_chart(runs, "Loss over iterations", "iteration", [](double i, double) { return i; }));
+  html +=
+      render_line_chart(loss_chart(runs, "Loss over time", "seconds of training", [](double, double s) { return s; }));
   html += render_line_chart(throughput);
   html += render_line_chart(
       chart_of(runs, "Gradient norm, before clipping", "iteration",

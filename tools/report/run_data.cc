@@ -18,13 +18,22 @@ namespace {
 constexpr double kLargest = 1e300;
 constexpr int64_t kMaxIterations = 100'000'000;
 
+std::optional<double> read_loss(const JsonReader& json, const char* field) {
+  const auto found = json.find(field);
+  return found ? std::optional(found->as_double(-kLargest, kLargest)) : std::nullopt;
+}
+
 IterationFigures read_figures(const JsonReader& json) {
+  const auto seconds = json.find("validation_seconds");
   return {static_cast<uint32_t>(json.at("iteration").as_int(0, kMaxIterations)),
           json.at("loss").as_double(-kLargest, kLargest),
           json.at("gradient_norm").as_double(0, kLargest),
           json.at("seconds").as_double(0, kLargest),
           json.at("tokens").as_double(0, kLargest),
-          json.at("busy_share").as_double(0, kLargest)};
+          json.at("busy_share").as_double(0, kLargest),
+          read_loss(json, "validation_loss"),
+          read_loss(json, "validation_path_loss"),
+          seconds ? seconds->as_double(0, kLargest) : 0};
 }
 
 // A run that was resumed may have done iterations again: the last line counts. A run that was killed may have left half
@@ -99,6 +108,12 @@ double RunData::tokens_per_s() const {
 double RunData::busy_share() const {
   const double busy_s = mean(*this, [](const IterationFigures& i) { return i.busy_share * i.seconds; });
   return iteration_s() > 0 ? busy_s / iteration_s() : 0;
+}
+
+const IterationFigures* RunData::last_validation() const {
+  for (auto figures = iterations.rbegin(); figures != iterations.rend(); ++figures)
+    if (figures->validation_loss) return &*figures;
+  return nullptr;
 }
 
 double RunData::last_loss() const {

@@ -20,6 +20,9 @@ struct IterationFigures {
   double seconds = 0;
   double tokens = 0;
   double busy_share = 0;
+  // Of a validation after it, where there was one: through all stages, along the plan's paths, and what it took.
+  std::optional<double> validation_loss = {}, validation_path_loss = {};
+  double validation_seconds = 0;
 };
 
 struct Evaluation {
@@ -52,6 +55,8 @@ struct RunData {
   double iteration_s() const;
   double tokens_per_s() const;
   double busy_share() const;
+  // Figures of the last iteration with a validation; null without any.
+  const IterationFigures* last_validation() const;
   // Mean of the last iterations, a tenth of them but no more than 50.
   double last_loss() const;
 };

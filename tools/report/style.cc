@@ -21,6 +21,7 @@ constexpr char kRules[] = R"(
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1160px; padding: 24px; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
+h1, h2, h3, p, figcaption, .tile { overflow-wrap: anywhere; }
 h1 { font-size: 26px; margin: 0 0 4px; }
 h2 { font-size: 19px; margin: 0 0 8px; border-bottom: 1px solid var(--line); padding-bottom: 4px; }
 h3 { font-size: 15px; margin: 16px 0 6px; }
@@ -57,6 +58,22 @@ svg .ondark { fill: #000000; }
 svg .track { fill: var(--panel); }
 svg .planned { stroke: var(--ink); stroke-width: 2; }
 svg .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+svg .dashed { stroke-dasharray: 7 4; }
+svg .dotted { stroke-dasharray: 1.5 4; stroke-linecap: round; }
+)";
+
+// Pictures with labels beside bars would shrink until nobody can read these: they are scrolled instead, as tables are.
+// Charts fit, with larger labels.
+constexpr char kNarrow[] = R"(
+@media screen and (max-width: 760px) {
+  body { padding: 12px; }
+  h1 { font-size: 22px; }
+  .tiles { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+  .scroll svg { max-width: none; min-width: 860px; }
+  .figures th, .figures td { white-space: nowrap; }
+  .settings td { min-width: 16ch; }
+  figure svg { font-size: 16px; }
+}
 )";
 
 constexpr char kPaper[] = R"(
@@ -95,8 +112,8 @@ std::string colour_classes() {
 std::string style_sheet() {
   return fmt::format(
       ":root {{ color-scheme: light dark;{0}}}\n@media (prefers-color-scheme: dark) {{ :root {{{1}}} }}\n"
-      "@media print {{ :root {{{0}}} }}\n{2}{3}{4}",
-      kLight, kDark, kRules, colour_classes(), kPaper);
+      "@media print {{ :root {{{0}}} }}\n{2}{3}{4}{5}",
+      kLight, kDark, kRules, colour_classes(), kNarrow, kPaper);
 }
 
 }  // namespace skippipe

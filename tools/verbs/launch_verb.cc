@@ -140,6 +140,7 @@ void launch(const Options& options) {
         options.run_file);
   // Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
   check_memory(run, *cpu, cpu_nodes);
+  check_data(run, nodes);
   choose_start(run, options.start,
                [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),

@@ -21,9 +21,10 @@ bool read_iteration(std::string_view text, uint32_t& iteration) {
 }
 
 // What a node can record in one iteration: per visit at most three tasks, two messages in and two out, and a wait
-// before each task; per peer its statistics and its replicas' shards, both ways.
+// before each task; the same after it in a validation, which has fewer of each; per peer its statistics and its
+// replicas' shards, both ways.
 size_t events_per_iteration(const TrainingRun& run, int node) {
-  const MachineConfig machine = machine_config(run.plan, node, 0, 1);
+  const MachineConfig machine = machine_config(run.plan, node, 0, 1, run.validation());
   const auto peers = static_cast<size_t>(run.plan.node_count() - 1), replicas = static_cast<size_t>(machine.replicas);
   return 10 * machine.visits.size() + 2 * peers + 4 * replicas + 8;
 }

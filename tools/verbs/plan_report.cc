@@ -43,7 +43,8 @@ void write_timeline(const Plan& plan, const Network& network, const std::string&
   SimulationRecord record;
   const double iteration_s = simulator.run(plan, {.record = &record}).iteration_s;
   const std::string title = title_of(plan, iteration_s);
-  write_file_atomically(path, standalone_svg(render_timeline(plan, record, {.title = title})));
+  const TimelineOptions options{.title = title, .critical = critical_path(plan, record)};
+  write_file_atomically(path, standalone_svg(render_timeline(plan, record, options)));
 }
 
 void write_map(const Plan& plan, const Network& network, const std::string& path) {

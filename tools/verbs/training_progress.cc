@@ -12,6 +12,18 @@ namespace skippipe {
 
 constexpr auto kLineInterval = std::chrono::seconds(5);
 
+namespace {
+
+std::string line_of(const IterationReport& report) {
+  const ValidationReport& validation = *report.validation;
+  const std::string paths =
+      validation.path_loss ? fmt::format(", {:.4f} along the plan's paths", *validation.path_loss) : "";
+  return fmt::format("validation after iteration {}: loss {:.4f} through all stages{}; it took {:.2f} s\n",
+                     report.iteration + 1, validation.loss, paths, validation.seconds);
+}
+
+}  // namespace
+
 TrainingProgress::TrainingProgress(uint32_t first_iteration, uint32_t iterations)
     : first_iteration_(first_iteration),
       iterations_(iterations),
@@ -19,20 +31,23 @@ TrainingProgress::TrainingProgress(uint32_t first_iteration, uint32_t iterations
       next_line_(Clock::now()) {}
 
 void TrainingProgress::show(const IterationReport& report) {
-  seconds_ += report.seconds;
+  seconds_ += report.seconds + (report.validation ? report.validation->seconds : 0);
   const uint32_t done = report.iteration + 1;
   const bool last = done == iterations_;
-  if (!terminal_ && !last && Clock::now() < next_line_) return;
+  if (!terminal_ && !last && !report.validation && Clock::now() < next_line_) return;
   next_line_ = Clock::now() + kLineInterval;
   const double left_s = seconds_ / (done - first_iteration_) * (iterations_ - done);
   const std::string line = fmt::format(
       "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
       fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,
       static_cast<double>(report.tokens) / report.seconds, format_duration(left_s));
+  const std::string validation = report.validation ? line_of(report) : "";
   // The event thread must not wait for a terminal that is held or a pipe that nobody reads.
   pollfd out{STDOUT_FILENO, POLLOUT, 0};
   if (poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return;
-  const std::string text = terminal_ ? fmt::format("\r{}\x1b[K{}", line, last ? "\n" : "") : line + "\n";
+  const std::string text = terminal_
+                               ? fmt::format("\r{}\x1b[K{}{}", line, last || report.validation ? "\n" : "", validation)
+                               : line + "\n" + validation;
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }

@@ -17,7 +17,7 @@ using Bytes = std::array<std::byte, kMessageHeaderBytes>;
 MessageHeader random_header(Random& random) {
   MessageHeader header;
   header.run_id = random();
-  header.kind = static_cast<MessageKind>(1 + random.below(8));
+  header.kind = static_cast<MessageKind>(1 + random.below(9));
   header.iteration = static_cast<uint32_t>(random());
   header.microbatch = static_cast<uint32_t>(random());
   header.source = static_cast<uint16_t>(random());
@@ -118,7 +118,7 @@ TEST(MessageHeader, LyingFieldsAreNamed) {
     const char* message;
   };
   for (const Case& lie :
-       {Case{0, 'x', "magic"}, Case{4, 2, "version 2, expected 1"}, Case{52, 9, "kind 9"}, Case{52, 0, "kind 0"},
+       {Case{0, 'x', "magic"}, Case{4, 2, "version 2, expected 1"}, Case{52, 10, "kind 10"}, Case{52, 0, "kind 0"},
         Case{53, 9, "dtype 9"}, Case{54, 5, "rank 5"}, Case{54, 1, "dimension"}, Case{24, 9, "9 payload bytes"},
         Case{55, 1, "reserved"}, Case{75, 1, "reserved"}}) {
     MessageHeader header;

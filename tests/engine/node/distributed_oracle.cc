@@ -49,7 +49,11 @@ void write_floats(Stage& stage, const Tensor& to, std::span<const float> values)
 class Oracle {
  public:
   Oracle(const TrainingRun& run, const std::string& gpu)
-      : run_(run), shard_(run.file.train_tokens), sampler_(shard_, sampler_shape(), seed()) {
+      : run_(run),
+        shard_(run.file.train_tokens),
+        sampler_(shard_, sampler_shape(), seed()),
+        validation_(run.validation()),
+        held_out_(shard_, run.file.samples, run.file.tokens, static_cast<uint64_t>(run.file.validation_samples)) {
     const std::vector<int> stage_of = run.plan.stage_of_nodes();
     const std::vector<StageLayout> layouts = stage_layouts(run.model, run.plan.workload.stage_layers);
     const int slots = static_cast<int>(run.plan.microbatches.size());
@@ -91,6 +95,8 @@ class Oracle {
       SKP_CHECK(done[n] == orders[n].size(), "node {} ran a task without input", n);
     sum_replicas();
     step(iteration, orders, out);
+    const uint32_t ended = iteration + 1, every = validation_.interval;
+    if (every > 0 && (ended % every == 0 || ended == run_.file.iterations)) validate(out);
   }
 
  private:
@@ -194,9 +200,51 @@ class Oracle {
       adamw.grad_scale *= static_cast<float>(settings.clip_norm / (norm + 1e-6));
     for (size_t n = 0; n < nodes_.size(); ++n) {
       Stage& stage = *nodes_[n].stage;
-      out[n].iterations.push_back({orders[n], gradients_at(static_cast<int>(n)), loss / microbatches, norm});
+      out[n].iterations.push_back({.tasks = orders[n],
+                                   .gradients = gradients_at(static_cast<int>(n)),
+                                   .loss = loss / microbatches,
+                                   .gradient_norm = norm});
       stage.step(adamw);
       stage.zero_gradients();
+    }
+  }
+
+  // One microbatch after another. Losses are added as data nodes do, each its own, and then over these.
+  void validate(std::vector<NodeRecord>& out) {
+    struct Sums {
+      LossSum all, paths;
+    };
+    std::vector<Sums> by_node(nodes_.size());
+    const int last = static_cast<int>(validation_.microbatches.size());
+    for (int m = 0; m < last; ++m) {
+      const auto& visits = validation_.microbatches[static_cast<size_t>(m)].visits;
+      const int data_node = visits.front().node;
+      Stage& data = stage_at(data_node);
+      std::vector<int32_t> tokens(static_cast<size_t>(run_.file.samples * run_.file.tokens)), targets(tokens.size());
+      held_out_.fill(static_cast<uint64_t>(m % validation_.batches), tokens, targets);
+      data.set_batch(0, tokens, targets);
+      for (size_t i = 0; i < visits.size(); ++i) {
+        if (i > 0) send(visits[i].node, &Stage::input, visits[i - 1].node, &Stage::output, 0);
+        stage_at(visits[i].node).forward(0);
+      }
+      send(data_node, &Stage::returned, visits.back().node, &Stage::output, 0);
+      const LossSum loss = data.evaluate_loss(0, data.returned(0));
+      Sums& sums = by_node[static_cast<size_t>(data_node)];
+      LossSum& sum = m < validation_.batches ? sums.all : sums.paths;
+      sum.sum += loss.sum;
+      sum.tokens += loss.tokens;
+    }
+    Sums whole;
+    for (const Sums& sums : by_node) {
+      whole.all.sum += sums.all.sum;
+      whole.all.tokens += sums.all.tokens;
+      whole.paths.sum += sums.paths.sum;
+      whole.paths.tokens += sums.paths.tokens;
+    }
+    SKP_CHECK(whole.all.tokens == run_.file.validation_samples * run_.file.tokens);
+    for (NodeRecord& record : out) {
+      record.iterations.back().validation_loss = whole.all.mean();
+      if (whole.paths.tokens > 0) record.iterations.back().validation_path_loss = whole.paths.mean();
     }
   }
 
@@ -210,6 +258,8 @@ class Oracle {
   const TrainingRun& run_;
   TokenShard shard_;
   Sampler sampler_;
+  ValidationPlan validation_;
+  ShardWindows held_out_;
   std::vector<OracleNode> nodes_;
   std::set<Ready> ready_;
 };

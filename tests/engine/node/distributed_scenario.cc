@@ -145,6 +145,12 @@ TrainingRun make_scenario(uint64_t seed, const std::filesystem::path& folder) {
   run.file.clip_norm = random.below(2) == 0 ? 0 : 0.5;
   run.file.train_tokens = folder / fmt::format("tokens-{}.shard", seed);
   write_tokens(seed, run.file.train_tokens);
+  // Two of three seeds: after each iteration, or after the second and the last.
+  if (seed % 3 != 0) {
+    run.file.validation_tokens = run.file.train_tokens;
+    run.file.validation_interval = static_cast<int64_t>(seed % 3);
+    run.file.validation_samples = 5;  // the last of three batches has one
+  }
 
   // Random paths can deadlock under any order: then others are drawn.
   Simulator simulator(run.network);
@@ -208,6 +214,9 @@ NodeRecord run_node(const TrainingRun& all, int node, Transport& transport, Trac
   for (size_t i = 0; i < reports.size(); ++i) {
     record.iterations[i].loss = reports[i].loss;
     record.iterations[i].gradient_norm = reports[i].gradient_norm;
+    if (!reports[i].validation) continue;
+    record.iterations[i].validation_loss = reports[i].validation->loss;
+    record.iterations[i].validation_path_loss = reports[i].validation->path_loss.value_or(-1);
   }
   return record;
 }
@@ -238,7 +247,8 @@ void save_record(const NodeRecord& record, const std::filesystem::path& path) {
   for (const NodeRecord::Iteration& iteration : record.iterations) {
     write_values(file, iteration.tasks);
     write_values(file, iteration.gradients);
-    write_values(file, std::vector<double>{iteration.loss, iteration.gradient_norm});
+    write_values(file, std::vector<double>{iteration.loss, iteration.gradient_norm, iteration.validation_loss,
+                                           iteration.validation_path_loss});
   }
   file.close();
   SKP_CHECK(file.good(), "{}", path.string());
@@ -252,9 +262,11 @@ NodeRecord load_record(const std::filesystem::path& path) {
     iteration.tasks = read_values<NodeRecord::Task>(file);
     iteration.gradients = read_values<float>(file);
     const std::vector<double> known = read_values<double>(file);
-    SKP_CHECK(file.good() && known.size() == 2, "{}", path.string());
+    SKP_CHECK(file.good() && known.size() == 4, "{}", path.string());
     iteration.loss = known[0];
     iteration.gradient_norm = known[1];
+    iteration.validation_loss = known[2];
+    iteration.validation_path_loss = known[3];
     record.iterations.push_back(std::move(iteration));
   }
   return record;

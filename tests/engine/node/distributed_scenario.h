@@ -35,6 +35,8 @@ struct NodeRecord {
     std::vector<float> gradients;  // of the stage, summed over its replicas
     double loss = 0;               // as reported to all nodes
     double gradient_norm = 0;
+    // Of the validation after it; -1: none.
+    double validation_loss = -1, validation_path_loss = -1;
   };
   std::vector<Iteration> iterations;
 };

@@ -28,6 +28,8 @@ void expect_equal(const std::vector<NodeRecord>& actual, const std::vector<NodeR
       const NodeRecord::Iteration& e = expected[n].iterations[i];
       EXPECT_EQ(a.loss, e.loss) << "node " << n << ", iteration " << i;
       EXPECT_EQ(a.gradient_norm, e.gradient_norm) << "node " << n << ", iteration " << i;
+      EXPECT_EQ(a.validation_loss, e.validation_loss) << "node " << n << ", iteration " << i;
+      EXPECT_EQ(a.validation_path_loss, e.validation_path_loss) << "node " << n << ", iteration " << i;
       EXPECT_GT(e.gradient_norm, 0);
       ASSERT_EQ(a.gradients, e.gradients) << "node " << n << ", iteration " << i;
     }
@@ -59,6 +61,7 @@ void expect_complete(const TrainingRun& run, const std::vector<NodeRecord>& reco
 // What the scenarios of a test had in them, so that none is easier than it looks.
 struct Variety {
   int skipped = 0, swapped = 0, replicated = 0, clipped = 0, unclipped = 0, rounded = 0, recomputed = 0;
+  int validated_clipped = 0, validated_unclipped = 0, validated_by_several = 0;
 
   void add(const TrainingRun& run) {
     skipped += has_skips(run.plan);
@@ -67,6 +70,11 @@ struct Variety {
     (run.file.clip_norm > 0 ? clipped : unclipped) += 1;
     rounded += run.dtype() == Dtype::kBf16;
     recomputed += run.recompute_of(0) != Recompute::kNone;
+    std::set<int> readers;
+    for (const PlannedMicrobatch& microbatch : run.validation().microbatches) readers.insert(microbatch.data_node());
+    if (readers.empty()) return;
+    (run.file.clip_norm > 0 ? validated_clipped : validated_unclipped) += 1;
+    validated_by_several += readers.size() > 1;
   }
 };
 
@@ -114,6 +122,9 @@ TEST(Distributed, EqualsTheOracleInProcess) {
   EXPECT_GE(variety.clipped, 5);
   EXPECT_GE(variety.unclipped, 5);
   EXPECT_GE(variety.recomputed, 20);
+  EXPECT_GE(variety.validated_clipped, 5);
+  EXPECT_GE(variety.validated_unclipped, 5);
+  EXPECT_GE(variety.validated_by_several, 5);
   EXPECT_EQ(variety.rounded, make_cpu_backend()->computes_in(Dtype::kBf16) ? 16 : 0);
 }
 

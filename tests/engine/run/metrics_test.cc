@@ -50,6 +50,26 @@ TEST(Metrics, KeepTheLinesBeforeTheFirstIteration) {
   EXPECT_THAT(iterations_in(path), ::testing::ElementsAre(0));
 }
 
+TEST(Metrics, HaveTheLossesOfAValidation) {
+  const TempFolder folder;
+  MetricsWriter writer(folder / "metrics.jsonl", {}, make_null_logger());
+  IterationReport report = report_of(0);
+  writer.write(report);
+  report.validation = {.loss = 3.5, .path_loss = {}, .seconds = 0.5};
+  writer.write(report);
+  report.validation->path_loss = 4.25;
+  writer.write(report);
+  std::istringstream text(read_file(folder / "metrics.jsonl"));
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_FALSE(lines[0].contains("validation_loss") || lines[0].contains("validation_seconds"));
+  EXPECT_EQ(lines[1]["validation_loss"], 3.5);
+  EXPECT_EQ(lines[1]["validation_seconds"], 0.5);
+  EXPECT_FALSE(lines[1].contains("validation_path_loss"));
+  EXPECT_EQ(lines[2]["validation_path_loss"], 4.25);
+}
+
 // What a disk that is full for a while does.
 TEST(Metrics, ALineThatDoesNotFitLeavesNothing) {
   const TempFolder folder;

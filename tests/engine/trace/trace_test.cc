@@ -71,6 +71,16 @@ std::multiset<std::tuple<What, uint32_t, int>> planned_work(const TrainingRun& r
     }
     if (run.file.clip_norm > 0) work.insert({What::kNorm, iteration, -1});
     work.insert({What::kStep, iteration, -1});
+    const ValidationPlan validation = run.validation();
+    if (validation.interval == 0) continue;
+    if ((iteration + 1) % validation.interval != 0 && iteration + 1 != run.file.iterations) continue;
+    for (size_t m = 0; m < validation.microbatches.size(); ++m) {
+      const PlannedMicrobatch& microbatch = validation.microbatches[m];
+      const int number = static_cast<int>(run.plan.microbatches.size() + m);
+      for (const PlannedVisit& visit : microbatch.visits)
+        if (visit.node == node) work.insert({What::kValidation, iteration, number});
+      if (microbatch.data_node() == node) work.insert({What::kValidation, iteration, number});  // its loss
+    }
   }
   return work;
 }

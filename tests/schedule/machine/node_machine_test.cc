@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -22,9 +23,13 @@ using testing::HasSubstr;
 // seed. So every order that a network and its nodes could bring about may come up, also ones that no cost model would.
 class ChaosDriver {
  public:
-  ChaosDriver(const Plan& plan, uint32_t iterations, uint64_t seed) : plan_(plan), random_(seed, {3}) {
+  ChaosDriver(const Plan& plan, const ValidationPlan& validation, uint32_t iterations, uint64_t seed)
+      : plan_(plan),
+        validation_(validation),
+        max_actions_(NodeMachine::max_actions(plan.microbatches.size() + validation.microbatches.size())),
+        random_(seed, {3}) {
     for (int node = 0; node < plan.node_count(); ++node)
-      machines_.emplace_back(machine_config(plan, node, 0, iterations));
+      machines_.emplace_back(machine_config(plan, node, 0, iterations, validation));
     for (int node = 0; node < plan.node_count(); ++node) pending_.push_back({.kind = Event::kStart, .node = node});
   }
 
@@ -43,7 +48,7 @@ class ChaosDriver {
 
  private:
   struct Event {
-    enum Kind { kStart, kAnnounced, kReceived, kTask, kReduced, kNorm, kStepped };
+    enum Kind { kStart, kAnnounced, kReceived, kSent, kTask, kReduced, kNorm, kStepped, kLosses };
     Kind kind;
     int node = 0;
     Action action = {};
@@ -51,7 +56,7 @@ class ChaosDriver {
 
   void handle(const Event& event) {
     NodeMachine& machine = machines_[static_cast<size_t>(event.node)];
-    ActionList actions(NodeMachine::max_actions(plan_.microbatches.size()));
+    ActionList actions(max_actions_);
     const Action& a = event.action;
     const double now = ++now_;
     switch (event.kind) {
@@ -63,6 +68,12 @@ class ChaosDriver {
         break;
       case Event::kReceived:
         machine.message_received(now, a.iteration, a.microbatch, a.phase, actions);
+        if (const auto sent = unsent_.extract({a.peer, a.microbatch}))
+          pending_.push_back({Event::kSent, a.peer, sent.mapped()});
+        break;
+      case Event::kSent:
+        ASSERT_EQ(slots_.erase({event.node, a.slot}), 1u);
+        machine.message_sent(now, a.iteration, a.microbatch, actions);
         break;
       case Event::kTask:
         machine.task_finished(now, actions);
@@ -76,10 +87,13 @@ class ChaosDriver {
       case Event::kStepped:
         machine.stepped(now, actions);
         break;
+      case Event::kLosses:
+        machine.losses_exchanged(now, actions);
+        break;
     }
     if (event.kind == Event::kTask) running_.erase(event.node);
     ASSERT_LE(machine.open_visits(), machine.slots());
-    ASSERT_LE(actions.view().size(), NodeMachine::max_actions(plan_.microbatches.size()));
+    ASSERT_LE(actions.view().size(), max_actions_);
     for (const Action& action : actions.view()) obey(event.node, action);
   }
 
@@ -93,6 +107,11 @@ class ChaosDriver {
         break;
       case Action::Kind::kSend:
         pending_.push_back({Event::kAnnounced, action.peer, action});
+        // Some leave at once, others only when the receiver lets them in.
+        if (action.tell_sent && random_.below(2) == 0)
+          pending_.push_back({Event::kSent, node, action});
+        else if (action.tell_sent)
+          unsent_[{node, action.microbatch}] = action;
         break;
       case Action::Kind::kReduce:
         gather(reducing_[stage_of(node)], stage_of(node), Event::kReduced, node, action);
@@ -103,6 +122,9 @@ class ChaosDriver {
       case Action::Kind::kStep:
         EXPECT_EQ(action.contributions, visits_of(node));
         pending_.push_back({Event::kStepped, node, action});
+        break;
+      case Action::Kind::kExchangeLosses:
+        gather(telling_losses_, -1, Event::kLosses, node, action);
         break;
       case Action::Kind::kFinish:
         break;
@@ -120,17 +142,23 @@ class ChaosDriver {
     if (action.task != TaskKind::kForward) {
       ASSERT_EQ(count(TaskKind::kForward), 1);
     }
-    const bool is_data = plan_.microbatches[static_cast<size_t>(action.microbatch)].data_node() == node;
+    const auto microbatch = static_cast<size_t>(action.microbatch);
+    const bool validates = microbatch >= plan_.microbatches.size();
+    ASSERT_TRUE(!validates || action.task != TaskKind::kBackward);
+    const bool is_data =
+        (validates ? validation_.microbatches[microbatch - plan_.microbatches.size()] : plan_.microbatches[microbatch])
+            .data_node() == node;
     if (action.task == TaskKind::kBackward && is_data) {
       ASSERT_EQ(count(TaskKind::kLoss), 1);
     }
-    // A visit owns its slot from its forward to its backward.
+    // A visit owns its slot from its forward to its backward; one of a validation until its result has left, or its
+    // loss is known.
     const auto slot = std::make_pair(node, action.slot);
     if (action.task == TaskKind::kForward) {
       ASSERT_TRUE(slots_.emplace(slot, action.microbatch).second) << "a slot is taken twice";
     } else {
       ASSERT_EQ(slots_.at(slot), action.microbatch);
-      if (action.task == TaskKind::kBackward) slots_.erase(slot);
+      if (action.task == TaskKind::kBackward || validates) slots_.erase(slot);
     }
     ++tasks_[{node, action.microbatch, action.task, action.iteration}];
     pending_.push_back({Event::kTask, node, action});
@@ -154,6 +182,8 @@ class ChaosDriver {
   }
 
   const Plan& plan_;
+  const ValidationPlan& validation_;
+  const size_t max_actions_;
   Random random_;
   double now_ = 0;
   std::vector<NodeMachine> machines_;
@@ -162,26 +192,36 @@ class ChaosDriver {
   std::map<std::pair<int, int>, int> slots_;
   std::set<int> running_;
   std::map<int, std::vector<int>> reducing_;
-  std::vector<int> exchanging_;
+  std::vector<int> exchanging_, telling_losses_;
+  std::map<std::pair<int, int>, Action> unsent_;  // by node and microbatch
 };
 
 TEST(NodeMachine, EveryOrderOfEventsFinishesEveryPlan) {
   constexpr uint32_t kIterations = 3;
-  int completed = 0;
+  int completed = 0, through_paths = 0;
   for (const uint64_t seed : test::seeds(2100)) {
     SCOPED_TRACE(test::replay_command(seed));
     const std::optional<Case> random = test::random_case(seed);
     if (!random) continue;
     ++completed;
-    ChaosDriver driver(random->plan, kIterations, seed);
+    // None, after each iteration, after the second and the last, or only after the last.
+    const auto interval = static_cast<uint32_t>(seed % 4);
+    const size_t validations = std::array{0, 3, 2, 1}[interval];
+    const ValidationPlan validation =
+        interval == 0 ? ValidationPlan{} : plan_validation(random->plan, interval, 1 + static_cast<int>(seed % 5));
+    through_paths += validations > 0 && validation.has_paths();
+    ChaosDriver driver(random->plan, validation, kIterations, seed);
     driver.run();
-    size_t tasks = 0;
+    size_t tasks = 0, validation_tasks = 0;
     for (const PlannedMicrobatch& microbatch : random->plan.microbatches) tasks += 2 * microbatch.visits.size() + 1;
-    ASSERT_EQ(driver.tasks().size(), tasks * kIterations);
+    for (const PlannedMicrobatch& microbatch : validation.microbatches)
+      validation_tasks += microbatch.visits.size() + 1;
+    ASSERT_EQ(driver.tasks().size(), tasks * kIterations + validation_tasks * validations);
     if (HasFailure()) return;
   }
   if (!std::getenv("SKIPPIPE_SEED")) {
     EXPECT_GE(completed, 2000) << "the others deadlock while ranks are sought, so that there is no plan";
+    EXPECT_GE(through_paths, 800);
   }
 }
 
@@ -376,6 +416,69 @@ TEST_F(MiddleNode, RunsGradientPassesInTheOrderOfTheirRanks) {
   EXPECT_EQ(machine_.gradient_passes().size(), 2u);
 }
 
+// Microbatches 4 and 5 are a validation's, after each of two iterations.
+MachineConfig validating_node() {
+  MachineConfig config = middle_node();
+  config.slots = 1;
+  config.visits.resize(1);
+  config.validation_microbatches = 2;
+  config.validation_interval = 1;
+  for (int m = 0; m < 2; ++m)
+    config.visits.push_back({.microbatch = 4 + m, .rank = m, .next_node = 8, .previous_node = 6, .forward_only = true});
+  return config;
+}
+
+TEST_F(MiddleNode, ValidatesBetweenTwoIterations) {
+  machine_ = NodeMachine(validating_node());
+  const auto step = [&] {
+    visit(0);
+    after([&] { machine_.reduced(0, actions_); });
+    after([&] { machine_.norm_exchanged(0, actions_); });
+    return after([&] { machine_.stepped(0, actions_); });
+  };
+  start();
+  EXPECT_THAT(announce(0, 5), testing::IsEmpty()) << "messages of the next validation wait";
+  EXPECT_THAT(step(), testing::IsEmpty()) << "microbatch 4 is before";
+  EXPECT_EQ(machine_.iteration(), 0u);
+  EXPECT_THAT(machine_.waiting_for(), HasSubstr("the validation after iteration 0: forward of microbatch 4"));
+  EXPECT_THAT(announce(0, 4), testing::ElementsAre(Kind::kReceive));
+  EXPECT_THAT(receive(4), testing::ElementsAre(Kind::kRun));
+  EXPECT_THAT(finish_task(), testing::ElementsAre(Kind::kSend)) << "the slot is taken until the result has left";
+  EXPECT_TRUE(actions_.view()[0].tell_sent);
+  EXPECT_EQ(
+      machine_.waiting(),
+      (Waiting{.what = Waiting::For::kDeparture, .microbatch = 4, .peer = 8, .iteration = 0, .validation = true}));
+  EXPECT_THAT(after([&] { machine_.message_sent(0, 0, 4, actions_); }), testing::ElementsAre(Kind::kReceive));
+  receive(5);
+  finish_task();
+  EXPECT_THAT(announce(1, 0), testing::IsEmpty());
+  EXPECT_THAT(after([&] { machine_.message_sent(0, 0, 5, actions_); }), testing::ElementsAre(Kind::kExchangeLosses));
+  EXPECT_EQ(machine_.waiting().what, Waiting::For::kLosses);
+  EXPECT_THAT(announce(1, 4), testing::IsEmpty()) << "a peer may be one iteration ahead where norms are not exchanged";
+  EXPECT_THAT(after([&] { machine_.losses_exchanged(0, actions_); }), testing::ElementsAre(Kind::kReceive));
+  EXPECT_EQ(machine_.iteration(), 1u);
+  receive(0);
+  finish_task();
+  announce(1, 0, Phase::kBackward);
+  receive(0, Phase::kBackward);
+  finish_task();
+  after([&] { machine_.reduced(0, actions_); });
+  after([&] { machine_.norm_exchanged(0, actions_); });
+  EXPECT_THAT(after([&] { machine_.stepped(0, actions_); }), testing::ElementsAre(Kind::kReceive));
+}
+
+TEST_F(MiddleNode, DoesNotValidateBecauseTheRunStops) {
+  MachineConfig config = validating_node();
+  config.validation_interval = 2;
+  machine_ = NodeMachine(config);
+  start();
+  visit(0);
+  after([&] { machine_.reduced(0, actions_); });
+  machine_.end_after(0);
+  after([&] { machine_.norm_exchanged(0, actions_); });
+  EXPECT_THAT(after([&] { machine_.stepped(0, actions_); }), testing::ElementsAre(Kind::kFinish));
+}
+
 TEST_F(MiddleNode, FailsOnEventsThatTheProtocolExcludes) {
   const auto fails = [&](auto prepare, auto event, const std::string& why) {
     machine_ = NodeMachine(middle_node());
@@ -409,6 +512,18 @@ TEST_F(MiddleNode, FailsOnEventsThatTheProtocolExcludes) {
   fails(
       nothing, [&] { machine_.stepped(0, actions_); }, "not asked for");
   fails(
+      nothing, [&] { machine_.losses_exchanged(0, actions_); }, "not asked for");
+  fails([&] { announce(0, 0); }, [&] { machine_.message_sent(0, 0, 0, actions_); }, "unasked");
+  fails(
+      [&] {
+        machine_ = NodeMachine(validating_node());
+        start();
+        announce(0, 4);
+      },
+      announced(0, 4, Phase::kForward), "too early");
+  fails([&] { machine_ = NodeMachine(validating_node()); }, announced(2, 4, Phase::kForward), "another iteration");
+  fails([&] { machine_ = NodeMachine(validating_node()); }, announced(0, 6, Phase::kForward), "not for this node");
+  fails(
       nothing, [&] { machine_.start(0, actions_); }, "twice");
   fails(
       nothing, [&] { machine_.peer_failed(0, 6, actions_); }, "node 6 failed in iteration 0");
@@ -424,6 +539,15 @@ TEST(NodeMachineConfig, RefusesVisitsThatContradictEachOther) {
   MachineConfig gradients = middle_node();
   gradients.visits[1].backward_rank = 2;
   EXPECT_THROW(NodeMachine{gradients}, PlanError);
+  MachineConfig first = validating_node();
+  std::swap(first.visits.front(), first.visits.back());
+  EXPECT_THROW(NodeMachine{first}, PlanError);
+  MachineConfig never = validating_node();
+  never.validation_interval = 0;
+  EXPECT_THROW(NodeMachine{never}, PlanError);
+  MachineConfig backward = validating_node();
+  backward.visits.back().forward_only = false;
+  EXPECT_THROW(NodeMachine{backward}, PlanError);
   MachineConfig slots = middle_node();
   slots.slots = 0;
   EXPECT_THROW(NodeMachine{slots}, PlanError);

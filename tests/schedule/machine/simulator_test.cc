@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 
 #include "base/error.h"
@@ -74,6 +75,38 @@ TEST(Simulator, ExchangesNormsBeforeTheStep) {
   const double norm_s = 0.25 + 64.0 / 200;
   EXPECT_NEAR(simulator.run(c.plan).iteration_s, backward_end_s + norm_s + 3, 1e-12);
   EXPECT_EQ(simulator.run(c.plan).bytes_sent, 400 + 2 * 64);
+}
+
+TEST(Simulator, ValidatesAfterTheStep) {
+  const Case c = chain();
+  const ValidationPlan validation = plan_validation(c.plan, 2, 1);
+  Simulator simulator(c.network);
+  const double alone_s = simulator.run(c.plan, {.iterations = 3}).iteration_s;
+  const Simulation& result = simulator.run(c.plan, {.iterations = 3, .validation = &validation});
+  const double losses_s = 0.25 + 64.0 / 200;
+  EXPECT_FALSE(result.deadlock);
+  EXPECT_NEAR(result.validation_s, 1 + 0.75 + 2 + 0.75 + 0.25 + losses_s, 1e-12);
+  EXPECT_EQ(result.iteration_s, alone_s);
+  EXPECT_EQ(result.bytes_sent, 400);
+}
+
+// Though a result keeps its slot until the next node lets it in, whatever the paths and the timing.
+TEST(Simulator, ValidationsFinishOnRandomPlans) {
+  int completed = 0;
+  for (const uint64_t seed : test::seeds(300)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    const std::optional<Case> random = test::random_case(seed);
+    if (!random) continue;
+    ++completed;
+    Simulator simulator(random->network);
+    const ValidationPlan validation = plan_validation(random->plan, 1 + static_cast<uint32_t>(seed % 3), 7);
+    const Simulation& result =
+        simulator.run(random->plan, {.iterations = 4, .jitter = 10, .seed = seed, .validation = &validation});
+    ASSERT_FALSE(result.deadlock) << simulator.describe_deadlock();
+    ASSERT_EQ(result.unfinished_tasks, 0);
+    ASSERT_GT(result.validation_s, 0);
+  }
+  EXPECT_TRUE(completed >= 250 || std::getenv("SKIPPIPE_SEED"));
 }
 
 TEST(Simulator, MessagesQueueForTheirLink) {

@@ -35,6 +35,28 @@ TEST(PlanMap, ShowsEveryNodeAndPath) {
   EXPECT_THAT(svg, Not(HasSubstr(">unused<")));
 }
 
+TEST(PlanMap, ColoursByPathWhereThereIsOneDataNode) {
+  test::Case c = test::small_case();
+  const auto has_colours = [&](size_t count) {
+    const std::string svg = render_plan_map(c.plan, c.network, "");
+    for (size_t colour = 0; colour <= count; ++colour)
+      EXPECT_EQ(test::count_of(svg, fmt::format("class=\"line line-hue{}\"", colour)) > 0, colour < count) << colour;
+    return svg;
+  };
+  EXPECT_THAT(has_colours(2), HasSubstr("in the colour of its data node"));
+  c.plan.stages = {{0}, {1}, {2, 3}};
+  c.plan.workload.stage_layers = {1, 1, 1};
+  const std::vector<std::vector<int>> paths = {{0, 1}, {0, 1, 2}, {0, 3}, {0, 1}};
+  for (size_t m = 0; m < paths.size(); ++m) {
+    c.plan.microbatches[m].visits.clear();
+    for (const int node : paths[m]) c.plan.microbatches[m].visits.push_back({.node = node});
+  }
+  const std::string svg = has_colours(3);
+  EXPECT_THAT(svg, HasSubstr("in the colour of its path from the data node"));
+  EXPECT_THAT(svg, HasSubstr(">0, 3</text>"));
+  EXPECT_EQ(test::xml_fault(svg), "");
+}
+
 TEST(PlanMap, SetsUnusedNodesApart) {
   test::Case c = test::small_case();
   c.plan.node_names.push_back("spare");

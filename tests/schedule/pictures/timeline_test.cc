@@ -36,6 +36,20 @@ TEST(Timeline, ShowsEveryTaskAndTransfer) {
   EXPECT_EQ(test::xml_fault(svg), "");
 }
 
+TEST(Timeline, MarksTheCriticalPath) {
+  test::Case c = test::small_case();
+  c.plan.node_names[1] = c.network.nodes[1].name = "a<b>";
+  Simulator simulator(c.network);
+  SimulationRecord record;
+  simulator.run(c.plan, {.record = &record});
+  const std::vector<CriticalPiece> path = critical_path(c.plan, record);
+  const std::string svg = render_timeline(c.plan, record, {.critical = path});
+  EXPECT_EQ(test::xml_fault(svg), "");
+  EXPECT_EQ(count_of(svg, "<title>critical: "), path.size());
+  EXPECT_EQ(count_of(svg, "class=\"critical\""), path.size() + 1) << "and in the legend";
+  EXPECT_THAT(render_timeline(c.plan, record, {}), Not(HasSubstr("critical")));
+}
+
 // A page sets colours and runs no scripts; a file of its own does both, and is no other picture for it.
 TEST(Timeline, StandsAlone) {
   const test::Case c = test::small_case();

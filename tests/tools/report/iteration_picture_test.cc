@@ -52,5 +52,29 @@ TEST(IterationPicture, ALinkIsInUseWhileBytesMove) {
   EXPECT_NEAR(use.busy_s, 0.005, 1e-9);
 }
 
+// Between two iterations, it belongs to none.
+TEST(IterationPicture, LeavesAValidationOut) {
+  Plan plan;
+  plan.stages = {{0}, {1}};
+  plan.node_names = {"a", "b"};
+  plan.microbatches = {{.visits = {{0}, {1}}}};
+  Trace trace = {"run", {{0, "a", 0, 0, {}, {}}, {1, "b", 1, 0, {}, {}}}};
+  for (TracedNode& node : trace.nodes) {
+    node.events = {event(Track::kCompute, What::kStep, -1, 0, 10),
+                   event(Track::kCompute, What::kValidation, -1, 10, 40),
+                   event(Track::kWait, What::kValidation, -1, 40, 50), event(Track::kCompute, What::kStep, -1, 50, 60)};
+    node.events.back().iteration = 2;
+    const bool sends = node.node == 0;
+    node.events.push_back(event(sends ? Track::kSend : Track::kReceive, What::kForward, sends ? 1 : 0, 20, 30, 20));
+    node.events.back().microbatch = 1;  // behind that of the iteration
+  }
+  const auto traced = read_iterations(trace, plan);
+  ASSERT_TRUE(traced);
+  EXPECT_EQ(traced->count, 2u);
+  EXPECT_NEAR(traced->typical.seconds, 0.010, 1e-9);
+  EXPECT_TRUE(traced->typical.links.empty());
+  for (const NodeTime& time : traced->nodes) EXPECT_NEAR(time.computing, 1, 1e-9);
+}
+
 }  // namespace
 }  // namespace skippipe

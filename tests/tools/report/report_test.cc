@@ -21,10 +21,12 @@ using ::testing::Not;
 
 class ReportTest : public RunFixture {
  protected:
-  // A traced and evaluated run of three iterations, made once.
+  // A traced and evaluated run of three iterations, with a validation after the second and the last, made once.
   static void SetUpTestSuite() {
     RunFixture::SetUpTestSuite();
-    write("job.toml", fmt::format("[run]\noutput = \"run\"\niterations = 3\n[model]\n{}\n[data]\n{}\n[plan]\n{}\n",
+    write("job.toml", fmt::format("[run]\noutput = \"run\"\niterations = 3\n[model]\n{}\n[data]\n{}\n"
+                                  "validation = \"tokens/validation.tokens\"\n[validation]\ninterval = 2\n"
+                                  "samples = 6\n[plan]\n{}\n",
                                   Sections().model, Sections().data, Sections().plan));
     must_run("launch --trace " + path("job.toml"));
     must_run("eval --model " + path("run") + " --tokens " + path("tokens/train.tokens") +
@@ -140,6 +142,10 @@ TEST_F(ReportTest, ShowsEverythingOfARun) {
   EXPECT_THAT(html, HasSubstr(fmt::format("<b>{:.3f} s</b>", (seconds[1] + seconds[2]) / 2)));
   EXPECT_THAT(html, HasSubstr("<td>3 of 3</td>"));
   EXPECT_THAT(html, HasSubstr("of median length among 2 traced"));
+  EXPECT_THAT(html, HasSubstr("<td>validation loss, all stages</td>"));
+  EXPECT_THAT(html, HasSubstr("<td>validation loss, the plan&#39;s paths</td><td>–</td>"));
+  EXPECT_EQ(count_of(html, "class=\"line s0 dashed\""), 2u);
+  EXPECT_THAT(html, HasSubstr(" s in 2 validations, "));
   EXPECT_THAT(html, HasSubstr("<td>optimizer.beta1</td><td>0.9</td>"));
   EXPECT_THAT(html, HasSubstr("<td>model: hidden_size</td><td>48</td>"));
   const Plan plan = load_plan(path("plan.json"));
@@ -259,20 +265,48 @@ TEST_F(ReportTest, RefusesWhatIsNoRun) {
   EXPECT_EQ(run_skippipe("report").exit_code, 2);
 }
 
+bool has_browser() { return std::system("command -v chromium >/dev/null 2>&1") == 0; }
+
+// What a browser made of a page in the folder.
+std::string dom_of(const std::string& folder, const std::string& page) {
+  const std::string command = fmt::format(
+      "timeout 100 chromium --headless --no-sandbox --disable-gpu --allow-file-access-from-files "
+      "--user-data-dir='{0}/browser' --dump-dom 'file://{0}/{1}' > '{0}/dom.html' 2>/dev/null",
+      folder, page);
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  return read_file(folder + "/dom.html");
+}
+
 // A browser's idea of the page, where there is a browser: nothing was moved or dropped to make sense of it.
 TEST_F(ReportTest, ABrowserReadsWhatWasWritten) {
-  if (std::system("command -v chromium >/dev/null 2>&1") != 0) GTEST_SKIP() << "chromium is not installed";
+  if (!has_browser()) GTEST_SKIP() << "chromium is not installed";
   const std::string html = report(path("run"));
-  const std::string command = fmt::format(
-      "timeout 100 chromium --headless --no-sandbox --disable-gpu --user-data-dir='{}' --dump-dom 'file://{}' > '{}' "
-      "2>/dev/null",
-      path("browser"), path("report.html"), path("dom.html"));
-  ASSERT_EQ(std::system(command.c_str()), 0);
-  const std::string dom = read_file(path("dom.html"));
+  const std::string dom = dom_of(path(""), "report.html");
   for (const char* tag : {"<section", "<svg", "<rect", "<polyline", "<tr", "<td", "<text", "<li", "<figure"}) {
     EXPECT_GT(count_of(html, tag), 0u) << tag;
     EXPECT_EQ(count_of(dom, tag), count_of(html, tag)) << tag;
   }
+}
+
+// Nothing is wider than the screen, but for what scrolls by itself, and no label of a picture shrinks beyond reading.
+TEST_F(ReportTest, IsLegibleOnAPhone) {
+  if (!has_browser()) GTEST_SKIP() << "chromium is not installed";
+  report(path("run"));
+  write("phone.html",
+        R"(<html><body><iframe src="report.html" style="width:420px;height:800px;border:0"></iframe><p></p>
+<script>
+document.querySelector('iframe').onload = (event) => {
+  const page = event.target.contentDocument;
+  const heights = [...page.querySelectorAll('svg .ink, svg .muted')].map((t) => t.getBoundingClientRect().height);
+  document.querySelector('p').textContent =
+      JSON.stringify({width: page.documentElement.scrollWidth, text: Math.min(...heights)});
+};
+</script></body></html>)");
+  const std::string dom = dom_of(path(""), "phone.html");
+  const size_t begin = dom.find("<p>") + 3;
+  const auto found = nlohmann::json::parse(dom.substr(begin, dom.find("</p>") - begin));
+  EXPECT_LE(found["width"], 420);
+  EXPECT_GE(found["text"], 10);
 }
 
 }  // namespace

@@ -73,10 +73,14 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
           "--model " +
           path("config.json") + " --network " + path("network.json") + " --out " + path("unclipped.json"));
     }
-    const std::string run_file = write_run(sections);
-    must_run("launch " + run_file);
+    must_run("launch " + write_run(sections));
     const auto expected = state_of(checkpoint(kIterations));
     ASSERT_EQ(expected.size(), 4u);
+    remove_output();
+    sections.data += "\nvalidation = \"tokens/validation.tokens\"\n[validation]\ninterval = 4\nsamples = 6";
+    const std::string run_file = write_run(sections);
+    must_run("launch " + run_file);
+    EXPECT_TRUE(state_of(checkpoint(kIterations)) == expected) << "validation changes nothing that is trained";
     const auto expected_metrics = metrics();
     remove_output();
     int kills = 0;
@@ -87,8 +91,8 @@ TEST_F(CheckpointVerbsTest, ARunThatIsKilledAgainAndAgainEndsAsOneThatIsNot) {
       const auto found = metrics();
       ASSERT_EQ(found.size(), expected_metrics.size());
       for (size_t i = 0; i < found.size(); ++i)
-        for (const char* field : {"iteration", "loss", "gradient_norm", "learning_rate"})
-          EXPECT_EQ(found[i][field], expected_metrics[i][field]) << i;
+        for (const char* field : {"iteration", "loss", "gradient_norm", "learning_rate", "validation_loss"})
+          EXPECT_EQ(found[i].value(field, -1.0), expected_metrics[i].value(field, -1.0)) << i;
       remove_output();
     }
     EXPECT_GE(kills, 6);
@@ -327,7 +331,8 @@ TEST_F(CheckpointVerbsTest, ARunThatGoesWrongKeepsItsLastGoodCheckpoint) {
   sections.optimizer = "learning_rate = 1000\nweight_decay = 1000\nschedule = \"constant\"";
   const ProgramResult wrong = run_skippipe("launch " + write_run(sections) + " --resume");
   EXPECT_EQ(wrong.exit_code, 1) << wrong.output;
-  EXPECT_THAT(wrong.output, ::testing::ContainsRegex("iteration [0-9]+: the loss is .* and the gradient norm is not a number"));
+  EXPECT_THAT(wrong.output,
+              ::testing::ContainsRegex("iteration [0-9]+: the loss is .* and the gradient norm is not a number"));
   EXPECT_THAT(wrong.output, ::testing::Not(HasSubstr("nan")));
   const auto left = list_checkpoints(checkpoints_folder(output_folder()));
   EXPECT_FALSE(left.empty());

@@ -40,6 +40,50 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   EXPECT_LT(report["results"][0]["choices"][0]["loss"], 2.2);
 }
 
+// As eval measures it, at the end and in between.
+TEST_F(RunVerbsTest, MeasuresTheLossOfHeldOutSamples) {
+  Sections sections;
+  sections.run = "iterations = 5";
+  const ProgramResult dry = run_skippipe("launch --dry-run " + write_run(sections));
+  sections.data += "\nvalidation = \"tokens/validation.tokens\"\n[validation]\ninterval = 2\nsamples = 6";
+  EXPECT_EQ(run_skippipe("launch --dry-run " + write_run(sections)).output, dry.output) << "takes no memory";
+  const ProgramResult result = run_skippipe("launch " + write_run(sections));
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  const auto lines = metrics();
+  ASSERT_EQ(lines.size(), 5u);
+  for (const size_t i : {0u, 1u, 2u, 3u, 4u}) {
+    const bool due = i == 1 || i == 3 || i == 4;
+    EXPECT_EQ(lines[i].contains("validation_loss"), due) << i;
+    const std::string line = fmt::format("validation after iteration {}: loss ", i + 1);
+    EXPECT_EQ(result.output.find(line) != std::string::npos, due) << result.output;
+  }
+  EXPECT_FALSE(lines[4].contains("validation_path_loss")) << "the plan's paths are all stages in order";
+  must_run("eval --model " + output_folder() + " --tokens " + path("tokens/validation.tokens") +
+           " --sequence 32 --samples 6 --batch 4 --threads 1");
+  const auto report = nlohmann::json::parse(read_file(output_folder() + "/evaluation.json"));
+  const double loss = report["results"][0]["choices"][0]["loss"];
+  EXPECT_EQ(report["predicted_tokens"], 6 * 32);
+  EXPECT_NEAR(lines[4]["validation_loss"], loss, 1e-12 * loss) << "but for the order of two data nodes' sums";
+}
+
+TEST_F(RunVerbsTest, RefusesHeldOutSamplesThatCanNotBe) {
+  const auto refuses = [](const std::string& shard, const std::string& fields, const std::string& why) {
+    Sections sections;
+    sections.data += fmt::format("\nvalidation = \"{}\"\n[validation]\n{}", shard, fields);
+    expect_refused(sections, why);
+    EXPECT_FALSE(fs::exists(output_folder()));
+  };
+  refuses("tokens/none.tokens", "", "data.validation: ");
+  refuses("config.json", "", "data.validation: ");
+  refuses("tokens/validation.tokens", "samples = 1000000", "validation.samples = 1000000 of data.tokens = 32 need");
+  refuses("tokens/validation.tokens", "interval = 0", "validation.interval: found 0");
+  refuses("tokens/validation.tokens", "intervall = 5", "validation.interval");
+  must_run("tokenizer --vocabulary 420 --out " + path("large.model") + " '" SKIPPIPE_SOURCE_DIR "/LICENSE'");
+  must_run("tokenize --document-lines 10 --validation-share 0.2 --tokenizer " + path("large.model") + " --out " +
+           path("large") + " '" SKIPPIPE_SOURCE_DIR "/LICENSE'");
+  refuses("large/validation.tokens", "", "data.validation: ");
+}
+
 TEST_F(RunVerbsTest, PrintsTheFieldsOfARunFile) {
   const ProgramResult result = run_skippipe("launch --fields");
   EXPECT_EQ(result.exit_code, 0);
