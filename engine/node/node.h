@@ -57,6 +57,7 @@ struct IterationReport {
   double seconds = 0;     // since the report before (the first: since the start)
   double busy_share = 0;  // of `seconds`, computing, mean over the nodes
   int64_t tokens = 0;
+  std::vector<double> node_busy_s;  // computing, by node
 };
 
 // For tests and metrics; called on the thread that the name says.
@@ -144,7 +145,7 @@ class Node : private TransportListener {
 
   void tell_stats(uint32_t iteration);
   void stats_arrived(const SumExchange::Result& result);
-  void report(uint32_t iteration, std::span<const double> sums);
+  void report(const SumExchange::Result& result);
   // Of the checkpoints: copies the state, if one is due; publishes what all have written.
   void take_snapshot(uint32_t iterations_done);
   void tell_of_checkpoints(std::span<double> values) const;

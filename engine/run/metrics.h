@@ -19,8 +19,10 @@ class MetricsWriter {
   // Of a run that reads its data so. Keeps the lines of the iterations before its first one; begins the file anew where
   // that is 0. Throws FileError.
   MetricsWriter(const std::filesystem::path& path, const SamplerShape& data, Logger logger);
-  // {"iteration": 0, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
-  //  "tokens_per_s": ..., "busy_share": ..., "samples": ...}: samples counts those of the run so far
+  // {"iteration": 1, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ..., "tokens": ...,
+  //  "tokens_per_s": ..., "busy_share": ..., "busy_s": [...], "samples": ...}: busy_s is by node, iteration counts the
+  //  optimizer steps done, as
+  // checkpoints' names do, samples those of the data read
   void write(const IterationReport& report);
 
  private:

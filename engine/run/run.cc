@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "comm/control/socket.h"
-#include "engine/checkpoint/model_files.h"
 #include "engine/run/run_memory.h"
 #include "kernels/copy.h"
 #include "schedule/plan/validator.h"
@@ -67,16 +66,6 @@ Context context_of(const TrainingRun& run, Backend& backend, Stream stream) {
   return context;
 }
 
-bool is_data_node(const TrainingRun& run, int node) {
-  return std::any_of(run.plan.microbatches.begin(), run.plan.microbatches.end(),
-                     [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
-}
-
-// The first of its stage's replicas.
-bool writes_checkpoints(const TrainingRun& run, int node) {
-  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
-}
-
 CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles companions) {
   CheckpointSettings settings;
   settings.folder = checkpoints_folder(run.file.output);
@@ -92,12 +81,6 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles co
   for (const auto& [field, value] : run_file_values(run.file)) settings.manifest.run.emplace(field, value);
   settings.manifest.contents = run.file.contents;
   return settings;
-}
-
-void check_same_model(const ModelFiles& files, const TrainingRun& run) {
-  if (files.config() != run.model)
-    throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
-                      run.file.model_config.string());
 }
 
 }  // namespace
@@ -166,6 +149,31 @@ void create_output_folder(const TrainingRun& run) {
   }
 }
 
+bool is_data_node(const TrainingRun& run, int node) {
+  return std::ranges::any_of(run.plan.microbatches,
+                             [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
+}
+
+bool writes_checkpoints(const TrainingRun& run, int node) {
+  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
+}
+
+TokenShard open_training_tokens(const TrainingRun& run) {
+  TokenShard shard(run.file.train_tokens);
+  if (shard.info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
+    throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
+                      shard.info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
+  return shard;
+}
+
+ModelFiles open_weights(const TrainingRun& run, const std::filesystem::path& folder) {
+  ModelFiles files(folder);
+  if (const std::string difference = first_difference(files.config(), run.model); !difference.empty())
+    throw ConfigError("{}: weights of another model than that of {}: {}", files.folder().string(),
+                      run.file.model_config.string(), difference);
+  return files;
+}
+
 std::vector<int> replicas_per_stage(const Plan& plan) {
   std::vector<int> counts;
   for (const std::vector<int>& nodes : plan.stages) counts.push_back(static_cast<int>(nodes.size()));
@@ -197,10 +205,7 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
       memory_(plan_node_memory(run, node, *backend_)) {
   check_memory(run, *backend_, node);
   if (is_data_node(run, node)) {
-    shard_.emplace(run.file.train_tokens);
-    if (shard_->info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
-      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", run.file.train_tokens.string(),
-                        shard_->info().vocabulary, run.file.model_config.string(), run.model.vocabulary);
+    shard_.emplace(open_training_tokens(run));
     sampler_.emplace(*shard_, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
   }
   slab_.emplace(memory_, *backend_);
@@ -213,8 +218,7 @@ void NodeParts::load_state() {
   const std::filesystem::path& source = run_.resumed_from.empty() ? run_.file.weights : run_.resumed_from;
   stage_->initialize(static_cast<uint64_t>(run_.file.seed));
   if (source.empty()) return;
-  const ModelFiles files(source);
-  check_same_model(files, run_);
+  const ModelFiles files = open_weights(run_, source);
   if (writes_checkpoints(run_, index_)) came_with_weights_ = read_companions(files.folder());
   if (run_.resumed_from.empty())
     files.load(stage_->parameters(), stage_->context());

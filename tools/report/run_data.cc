@@ -18,13 +18,21 @@ namespace {
 constexpr double kLargest = 1e300;
 constexpr int64_t kMaxIterations = 100'000'000;
 
+std::vector<double> read_busy_seconds(const JsonReader& json) {
+  std::vector<double> busy_s;
+  if (const auto nodes = json.find("busy_s"))
+    for (const JsonReader& node : nodes->items()) busy_s.push_back(node.as_double(0, kLargest));
+  return busy_s;
+}
+
 IterationFigures read_figures(const JsonReader& json) {
-  return {static_cast<uint32_t>(json.at("iteration").as_int(0, kMaxIterations)),
+  return {static_cast<uint32_t>(json.at("iteration").as_int(1, kMaxIterations)),
           json.at("loss").as_double(-kLargest, kLargest),
           json.at("gradient_norm").as_double(0, kLargest),
           json.at("seconds").as_double(0, kLargest),
           json.at("tokens").as_double(0, kLargest),
-          json.at("busy_share").as_double(0, kLargest)};
+          json.at("busy_share").as_double(0, kLargest),
+          read_busy_seconds(json)};
 }
 
 // A run that was resumed may have done iterations again: the last line counts. A run that was killed may have left half
@@ -74,7 +82,7 @@ void read_trace_of(RunData& data) {
 
 template <typename Value>
 double mean(const RunData& data, Value value) {
-  const size_t first = data.iterations.size() > 1 && data.iterations.front().iteration == 0 ? 1 : 0;
+  const size_t first = data.iterations.size() > 1 && data.iterations.front().iteration == 1 ? 1 : 0;
   double sum = 0;
   for (size_t i = first; i < data.iterations.size(); ++i) sum += value(data.iterations[i]);
   return data.iterations.empty() ? 0 : sum / static_cast<double>(data.iterations.size() - first);
@@ -84,7 +92,7 @@ double mean(const RunData& data, Value value) {
 
 uint32_t RunData::lost_iterations() const {
   if (iterations.empty()) return 0;
-  return iterations_done() - iterations.front().iteration - static_cast<uint32_t>(iterations.size());
+  return iterations_done() + 1 - iterations.front().iteration - static_cast<uint32_t>(iterations.size());
 }
 
 double RunData::iteration_s() const {
