@@ -412,8 +412,10 @@ void Node::report(const SumExchange::Result& result) {
   report.seconds = now - std::exchange(last_report_s_, now);
   report.busy_share = sums[kBusySeconds] / (report.seconds * transport_.node_count());
   report.tokens = int64_t{microbatches_} * stage_.batch().samples * stage_.batch().tokens;
-  for (size_t busy = kBusySeconds; busy < result.node_values.size(); busy += kStatCount)
-    report.node_busy_s.push_back(result.node_values[busy]);
+  for (size_t i = kBusySeconds; i < result.node_values.size(); i += kStatCount) {
+    const double busy_s = result.node_values[i];  // peers may send anything, NaN too
+    report.node_busy_s.push_back(busy_s > 0 && std::isfinite(busy_s) ? busy_s : 0);
+  }
   if (!std::isfinite(report.loss) || !std::isfinite(gradient_norm_)) {
     failure_ = fmt::format(
         "iteration {}: the loss is {} and the gradient norm is {}, expected finite numbers; a lower learning "

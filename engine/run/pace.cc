@@ -94,7 +94,8 @@ std::vector<std::string> describe_causes(const PaceFindings& findings, const std
   if (slow.size() > kNamedNodes)
     causes.push_back(fmt::format("{} more compute slower than planned", slow.size() - kNamedNodes));
   if (findings.waits)
-    causes.emplace_back("no node computes slower than planned: they wait for messages; --trace records for which");
+    causes.emplace_back(
+        "no node computes slower than planned: the time goes to waiting for messages; --trace records for which");
   return causes;
 }
 

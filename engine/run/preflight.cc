@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "base/file_writer.h"
-#include "engine/trace/trace_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace skippipe {
@@ -36,7 +35,7 @@ void open_tokenizer(const TrainingRun& run) {
   if (run.file.tokenizer.empty()) return;
   const CompanionFiles files = with_tokenizer({}, run.file.tokenizer);
   const auto file = files.find(kSentencePieceFile);
-  if (file == files.end()) return;
+  if (file == files.end() || files.contains("tokenizer.json")) return;  // else it has to do alone
   const std::string name = file->second.source.string();
   const Tokenizer tokenizer(file->second.content, name);
   if (tokenizer.vocabulary_size() > run.model.vocabulary)
@@ -44,18 +43,15 @@ void open_tokenizer(const TrainingRun& run) {
                       run.file.model_config.string(), run.model.vocabulary);
 }
 
-void check_output(const TrainingRun& run, bool tells, bool writes, bool traces) {
-  const std::filesystem::path& output = run.file.output;
-  require_writable_folder(output);
-  if (writes) require_writable_folder(checkpoints_folder(output));
-  if (traces) require_writable_folder(trace_part_file(output, 0).parent_path());
-  if (!tells || !std::filesystem::exists(output)) return;
-  for (const char* file : {"run.json", "metrics.jsonl"}) require_writable_file(output / file);
+void open_places_of_metrics(const TrainingRun& run) {
+  require_writable_folder(run.file.output);
+  if (!std::filesystem::exists(run.file.output)) return;
+  for (const char* file : {"run.json", "metrics.jsonl"}) require_writable_file(run.file.output / file);
 }
 
 }  // namespace
 
-void preflight(const TrainingRun& run, std::span<const int> nodes, bool traces) {
+void preflight(const TrainingRun& run, std::span<const int> nodes) {
   const auto any = [&](bool (*is)(const TrainingRun&, int)) {
     return std::ranges::any_of(nodes, [&](int node) { return is(run, node); });
   };
@@ -63,7 +59,8 @@ void preflight(const TrainingRun& run, std::span<const int> nodes, bool traces) 
   if (any(is_data_node)) open_for("data.train", [&] { open_tokens(run); });
   open_for("model.weights", [&] { open_weights_to_begin_with(run, writes); });
   if (writes) open_for("data.tokenizer", [&] { open_tokenizer(run); });
-  open_for("run.output", [&] { check_output(run, any(tells_of_run), writes, traces); });
+  if (writes) open_for("run.output", [&] { require_writable_folder(checkpoints_folder(run.file.output)); });
+  if (any(tells_of_run)) open_for("run.output", [&] { open_places_of_metrics(run); });
 }
 
 }  // namespace skippipe

@@ -8,8 +8,8 @@
 namespace skippipe {
 
 // For these nodes of the run, on this machine: the tokens of data nodes, the weights to begin with, the tokenizer that
-// goes into checkpoints, and the places of checkpoints, metrics and (`traces`) traces in the output folder. Reads files
-// but for the weights' values; leaves everything as it is. Throws ConfigError naming the field of the run file.
-void preflight(const TrainingRun& run, std::span<const int> nodes, bool traces);
+// goes into checkpoints, and the places of checkpoints and metrics in the output folder. Reads files but for the
+// weights' values; leaves everything as it is. Throws ConfigError naming the field of the run file.
+void preflight(const TrainingRun& run, std::span<const int> nodes);
 
 }  // namespace skippipe

@@ -112,6 +112,7 @@ void print_memory(const TrainingRun& run, const Options& options, const std::vec
     if (device.device != Device::kCpu) choose_recompute(own, *backend, {});
     fmt::print("{}\n", memory_table(own, nodes[i], *backend));
   }
+  std::fflush(stdout);  // before what may be wrong
 }
 
 // Nodes that ran elsewhere left their parts there.
@@ -130,6 +131,7 @@ void launch(const Options& options, const CLI::App& verb) {
   const auto cpu = make_backend({});
   choose_recompute(run, *cpu, cpu_nodes);
   const bool traces = trace_limits(options.trace).has_value();
+  if (traces) require_place_of_traces(run);
   const auto tell_of_broken = [](const auto&, const std::string& problem) {
     fmt::print(stderr, "passed over: {}\n", problem);
   };
@@ -137,7 +139,7 @@ void launch(const Options& options, const CLI::App& verb) {
     print_memory(run, options, nodes);
     check_memory(run, *cpu, cpu_nodes);
     if (options.start.resumes()) choose_start(run, options.start, tell_of_broken);
-    return preflight(run, nodes, traces);
+    return preflight(run, nodes);
   }
   if (run.file.addresses.empty() && static_cast<int>(nodes.size()) != run.network.size())
     throw ConfigError(
@@ -146,7 +148,7 @@ void launch(const Options& options, const CLI::App& verb) {
   // Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
   check_memory(run, *cpu, cpu_nodes);
   choose_start(run, options.start, tell_of_broken);
-  preflight(run, nodes, traces);
+  preflight(run, nodes);
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
                      fmt::format("a run of {} nodes", run.network.size()));
   create_output_folder(run);

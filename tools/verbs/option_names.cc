@@ -3,11 +3,13 @@
 #include <vector>
 
 #include "base/closest.h"
+#include "base/error.h"
 
 namespace skippipe {
 
 void add_former_name(CLI::App& verb, const std::string& name, const std::string& now) {
-  verb.add_option(name)->group("")->check([now](const std::string&) { return "that is now " + now; });
+  const auto tell = [name, now](const std::string&) { throw UsageError("{} is now {}", name, now); };
+  verb.add_option_function<std::string>(name, tell)->group("")->trigger_on_parse();
 }
 
 std::string failure_message(const CLI::App* app, const CLI::Error& error) {

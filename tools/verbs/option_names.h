@@ -6,7 +6,7 @@
 
 namespace skippipe {
 
-// A name that an option had: "--sequence: that is now --tokens".
+// A name that an option had: whoever gives it is told "--sequence is now --tokens".
 void add_former_name(CLI::App& verb, const std::string& name, const std::string& now);
 
 // CLI11's one line for wrong use, with the nearest name of an option where one is unknown.

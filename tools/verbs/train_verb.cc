@@ -184,6 +184,7 @@ void train(const Options& options, const CLI::App& verb) {
   TrainingRun run = load_run(options.run_file);
   run.node_dtype = options.dtype;
   const std::optional<TraceLimits> limits = trace_limits(options.trace);
+  if (limits) require_place_of_traces(run);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
   auto backend = make_backend(options.device, parse_attention_kernels(run.file.attention));
@@ -195,13 +196,14 @@ void train(const Options& options, const CLI::App& verb) {
   const std::array only_this = {options.node};
   if (options.dry_run) {
     fmt::print("{}", memory_table(run, options.node, *backend));
+    std::fflush(stdout);  // before what may be wrong
     check_memory(run, *backend, options.node);
     if (options.start.resumes()) choose_start(run, options.start, tell_of_broken);
-    return preflight(run, only_this, limits.has_value());
+    return preflight(run, only_this);
   }
   const std::vector<std::string>& addresses = addresses_of(run, options);
   choose_start(run, options.start, tell_of_broken);
-  preflight(run, only_this, limits.has_value());
+  preflight(run, only_this);
   const ComputeChoice choice{options.device, "compute.threads", static_cast<int>(run.file.threads), run.dtype()};
   (void)usable_threads(choice);
   if (!options.told) print_cpu_remarks(choice);

@@ -78,7 +78,7 @@ TEST_F(PaceTest, SeveralSlowNodesComeInOrder) {
 }
 
 TEST_F(PaceTest, WhereNobodyComputesSlowerTheyWait) {
-  EXPECT_THAT(causes(iterations(20, 2, {})), ElementsAre(::testing::HasSubstr("they wait for messages")));
+  EXPECT_THAT(causes(iterations(20, 2, {})), ElementsAre(::testing::HasSubstr("waiting for messages")));
   EXPECT_THAT(causes(iterations(20, 1.4, {})), IsEmpty());
   // Of runs that did not record who computed how long, nobody is accused.
   EXPECT_THAT(causes(std::vector<IterationPace>(20, {2, {}})), IsEmpty());
