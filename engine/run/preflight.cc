@@ -43,6 +43,10 @@ void open_tokenizer(const TrainingRun& run) {
                       run.file.model_config.string(), run.model.vocabulary);
 }
 
+void open_place_of_checkpoints(const TrainingRun& run) {
+  for (const auto& folder : {run.file.output, checkpoints_folder(run.file.output)}) require_writable_folder(folder);
+}
+
 void open_places_of_metrics(const TrainingRun& run) {
   require_writable_folder(run.file.output);
   if (!std::filesystem::exists(run.file.output)) return;
@@ -59,7 +63,7 @@ void preflight(const TrainingRun& run, std::span<const int> nodes) {
   if (any(is_data_node)) open_for("data.train", [&] { open_tokens(run); });
   open_for("model.weights", [&] { open_weights_to_begin_with(run, writes); });
   if (writes) open_for("data.tokenizer", [&] { open_tokenizer(run); });
-  if (writes) open_for("run.output", [&] { require_writable_folder(checkpoints_folder(run.file.output)); });
+  if (writes) open_for("run.output", [&] { open_place_of_checkpoints(run); });
   if (any(tells_of_run)) open_for("run.output", [&] { open_places_of_metrics(run); });
 }
 

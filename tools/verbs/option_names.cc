@@ -14,7 +14,10 @@ void add_former_name(CLI::App& verb, const std::string& name, const std::string&
 
 std::string failure_message(const CLI::App* app, const CLI::Error& error) {
   const std::string message = CLI::FailureMessage::simple(app, error);
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) == nullptr) return message;
+  // What is missing may be there, misspelt.
+  const bool is_about_names = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr ||
+                              dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  if (!is_about_names) return message;
   for (const CLI::App* verb : app->get_subcommands()) {
     std::vector<std::string> names;
     for (const CLI::Option* option : verb->get_options()) names.push_back(option->get_name());

@@ -195,7 +195,7 @@ TEST_F(InspectTest, FilesAreReadToTheirEnd) {
   folder_.write("half", R"({"format": "skippipe-network", "nodes": [)");
   expect_problem(folder_ / "half", "network", "half: not valid JSON");
   folder_.write("other", R"({"format": "skippipe-netwrok", "nodes": []})");
-  expect_problem(folder_ / "other", "JSON", "found JSON whose format is 'skippipe-netwrok'");
+  expect_problem(folder_ / "other", "JSON", R"(found JSON whose format is "skippipe-netwrok")");
   folder_.write("other", R"({"nodes": []})");
   expect_problem(folder_ / "other", "JSON", "found JSON that has no format");
   folder_.write("empty", "");

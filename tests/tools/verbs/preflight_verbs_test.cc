@@ -1,5 +1,5 @@
 // What users get wrong, found before the work: one line, and nothing is lost.
-#include "engine/checkpoint/checkpoint_files.h"
+#include "schedule/plan/plan.h"
 #include "tests/tools/run_fixture.h"
 
 namespace skippipe {
@@ -30,7 +30,7 @@ class PreflightVerbsTest : public RunFixture {
     const std::string run_file = write_run(sections) + options;
     expect_one_line(run_skippipe("launch " + run_file), part);
     expect_one_line(run_skippipe("train --node " + data_node() + " " + run_file + some_addresses()), part);
-    for (const std::string& verb : {"launch --dry-run ", "train --dry-run --node "}) {
+    for (const std::string verb : {"launch --dry-run ", "train --dry-run --node "}) {
       const ProgramResult dry = run_skippipe(verb + (verb.starts_with("train") ? data_node() + " " : "") + run_file);
       EXPECT_EQ(dry.exit_code, 1) << dry.output;
       EXPECT_THAT(dry.output, HasSubstr("skippipe: "));
@@ -72,7 +72,8 @@ TEST_F(PreflightVerbsTest, TokensAndWeightsAreOpened) {
   s.model = "config = \"config.json\"\nweights = \"weights\"";
   expect_found_before(s, "weights");
   must_run("launch " + write_run({}));
-  must_run("convert " + output_folder() + " --out " + path("weights") + " --force");
+  fs::remove_all(path("weights"));
+  must_run("convert " + output_folder() + " --out " + path("weights"));
   fs::remove_all(output_folder());
   folder_->write("weights/config.json", other);
   expect_found_before(s, ": num_key_value_heads: found 4, expected 2");
