@@ -69,4 +69,18 @@ void FileWriter::publish() {
   sync_folder({folder_of(path_), name_});
 }
 
+void require_writable_file(const OutputPath& path) { const FileWriter writer(path); }
+
+void require_writable_folder(const fs::path& folder) {
+  std::error_code ignored;
+  fs::path there = fs::absolute(folder);
+  while (!fs::exists(there, ignored) && there != there.parent_path()) {
+    if (fs::is_symlink(there, ignored)) follow_links(there);  // it leads nowhere, which is told
+    there = there.parent_path();
+  }
+  if (!fs::is_directory(there, ignored))
+    throw FileError("{}: cannot create: {} is no folder", folder.string(), there.string());
+  require_writable_file({there / "any", folder});
+}
+
 }  // namespace skippipe

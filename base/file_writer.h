@@ -44,4 +44,9 @@ class FileWriter {
   uint64_t bytes_written_ = 0;
 };
 
+// Before work that may take long: throws FileError unless a file can be written at the path, which stays as it is.
+void require_writable_file(const OutputPath& path);
+// The same for files in a folder that is there or will be made.
+void require_writable_folder(const std::filesystem::path& folder);
+
 }  // namespace skippipe

@@ -115,7 +115,8 @@ struct DocumentEncoder::Parts {
   void end_word(std::vector<int32_t>& ids);
   Segmenter::Sink sink(std::vector<int32_t>& ids);
   [[noreturn]] void refuse(std::string_view cause) const {
-    throw FileError("byte {}: {} ({}): split it into shorter documents", bytes, cause, tokenizer.name());
+    throw FileError("byte {}: {} ({}): split it into shorter documents (--document-lines, --document-separator)", bytes,
+                    cause, tokenizer.name());
   }
 
   const Tokenizer& tokenizer;

@@ -77,10 +77,11 @@ std::string number_behind(const std::string& message, std::string_view marker) {
 [[noreturn]] void report_failure(const std::string& message, int32_t vocabulary) {
   const std::string most = number_behind(message, "value <= ");
   if (!most.empty())
-    throw ConfigError("tokenizer: the text fills a vocabulary of at most {}, {} were asked for", most, vocabulary);
+    throw ConfigError("tokenizer: the text fills a vocabulary of at most {}, found --vocabulary {}", most, vocabulary);
   const std::string least = number_behind(message, fmt::format("required_chars. {} vs ", vocabulary));
   if (!least.empty())
-    throw ConfigError("tokenizer: the text needs a vocabulary of at least {}, {} were asked for", least, vocabulary);
+    throw ConfigError("tokenizer: the text needs a vocabulary of at least {}, found --vocabulary {}", least,
+                      vocabulary);
   throw ConfigError("tokenizer: cannot learn a vocabulary of {}: {}", vocabulary, message);
 }
 

@@ -122,7 +122,7 @@ done
 
 for method in full joint; do
   say "Evaluating: $method"
-  "$skippipe" eval --model $method --tokens tokens/validation.tokens --sequence $tokens --samples 64 \
+  "$skippipe" eval --model $method --data tokens/validation.tokens --tokens $tokens --samples 64 \
     --skip 0.3333,0.5 --choices 6
 done
 

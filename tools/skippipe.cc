@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "tools/processes/process_settings.h"
 #include "tools/verbs/number_options.h"
+#include "tools/verbs/option_names.h"
 #include "tools/verbs/verbs.h"
 
 int main(int argc, char** argv) {
@@ -14,7 +15,7 @@ int main(int argc, char** argv) {
   CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
   app.require_subcommand(1);
   app.set_version_flag("--version", SKIPPIPE_VERSION);
-  app.failure_message(CLI::FailureMessage::simple);
+  app.failure_message(failure_message);
   add_tokenizer_verb(app);
   add_tokenize_verb(app);
   add_network_verb(app);

@@ -1,10 +1,12 @@
 #include "comm/control/control_mesh.h"
 
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "base/error.h"
 #include "comm/formats/wire.h"
@@ -21,6 +23,8 @@ std::vector<std::byte> encode_own_hello(const ControlOptions& options, std::vect
                        static_cast<uint16_t>(options.addresses.size()), std::move(worker_address)});
 }
 
+FileDescriptor spare_descriptor() { return FileDescriptor(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
 Status foreign(std::string message) { return {StatusCode::kForeign, std::move(message)}; }
 
 }  // namespace
@@ -31,6 +35,7 @@ ControlMesh::ControlMesh(ControlOptions options, std::vector<FileDescriptor> lis
       own_hello_(encode_own_hello(options_, std::move(worker_address))),
       handler_(handler),
       listeners_(std::move(listeners)),
+      spare_(spare_descriptor()),
       poller_(epoll_create1(EPOLL_CLOEXEC)),
       peers_(options_.addresses.begin(), options_.addresses.end()),
       started_(std::chrono::system_clock::now()),
@@ -118,7 +123,9 @@ void ControlMesh::accept_strangers(Clock::time_point now) {
     FileDescriptor socket;
     while (listener < listeners_.size() && !socket.valid()) {
       socket = accept_from(listeners_[listener], from);
-      if (!socket.valid()) ++listener;
+      if (socket.valid()) break;
+      if (errno == EMFILE || errno == ENFILE) return close_waiting(listeners_[listener]);
+      ++listener;
     }
     if (!socket.valid()) return;
     if (strangers_.size() == kMaxStrangers) {
@@ -131,6 +138,16 @@ void ControlMesh::accept_strangers(Clock::time_point now) {
   }
 }
 
+// There is no descriptor for who waits at the port, which would stay readable and keep this thread awake.
+void ControlMesh::close_waiting(const FileDescriptor& listener) {
+  spare_.reset();
+  std::string from;
+  accept_from(listener, from);
+  spare_ = spare_descriptor();
+  if (refusals_told_.insert("descriptors").second)
+    options_.logger->warn("closed a connection from {}: no file can be opened any more (ulimit -n)", from);
+}
+
 void ControlMesh::serve_strangers(Clock::time_point now) {
   for (auto& stranger : strangers_) {
     std::optional<Hello> hello;
@@ -141,7 +158,7 @@ void ControlMesh::serve_strangers(Clock::time_point now) {
       status = foreign(fmt::format("no hello within {} ms", options_.silence_limit.count()));
     }
     if (!status.ok()) {
-      options_.logger->warn("refused a connection from {}: {}", stranger->where(), status.message());
+      refuse(*stranger, status);
       stranger.reset();
     } else if (hello) {
       stranger->queue(ControlKind::kHello, own_hello_);
@@ -149,6 +166,13 @@ void ControlMesh::serve_strangers(Clock::time_point now) {
     }
   }
   std::erase(strangers_, nullptr);
+}
+
+// Who is refused tries again and again: told once.
+void ControlMesh::refuse(const ControlConnection& stranger, const Status& status) {
+  const std::string host = stranger.where().substr(0, stranger.where().rfind(':'));
+  if (refusals_told_.size() >= kMaxStrangers || !refusals_told_.insert(host + status.message()).second) return;
+  options_.logger->warn("refused a connection from {}: {}", stranger.where(), status.message());
 }
 
 // Not ok: no hello will come. Anything but a hello is refused.

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -86,7 +87,9 @@ class ControlMesh {
   Clock::time_point greeting_limit(const Peer& peer) const;
   Status check_greeting(const Peer& peer, Clock::time_point now) const;
   void accept_strangers(Clock::time_point now);
+  void close_waiting(const FileDescriptor& listener);
   void serve_strangers(Clock::time_point now);
+  void refuse(const ControlConnection& stranger, const Status& status);
   void serve_greeting(int node, Clock::time_point now);
   void serve_peer(int node, Clock::time_point now);
   Status read_hello(ControlConnection& connection, Clock::time_point now, std::optional<Hello>& hello) const;
@@ -106,9 +109,11 @@ class ControlMesh {
   const std::vector<std::byte> own_hello_;
   ControlHandler& handler_;
   std::vector<FileDescriptor> listeners_;
+  FileDescriptor spare_;   // given up for a moment where no other is left
   FileDescriptor poller_;  // epoll: readable when service() has something to do
   std::vector<Peer> peers_;
   std::vector<std::unique_ptr<ControlConnection>> strangers_;  // the oldest first
+  std::set<std::string> refusals_told_;                        // why, by host
   const std::chrono::system_clock::time_point started_;
   AwakeClock awake_;  // of all times here
   Clock::time_point next_beat_;

@@ -180,6 +180,43 @@ void remove_strays(const fs::path& folder) {
   for (const fs::path& stray : strays_in(folder, {}, names)) remove_quietly(stray);
 }
 
+std::string size_problem(const fs::path& folder, const CheckpointFile& file) {
+  const fs::path path = folder / file.name;
+  std::error_code error;
+  const uint64_t bytes = fs::file_size(path, error);
+  if (error) return fmt::format("{}: {}", path.string(), error.message());
+  if (bytes != file.bytes) return fmt::format("{}: {} bytes, expected {}", path.string(), bytes, file.bytes);
+  return {};
+}
+
+// Of a checkpoint, given what is wrong with each of its files.
+std::vector<std::string> problems_of_files(const fs::path& folder,
+                                           const std::function<std::string(const CheckpointFile&)>& problem_of) {
+  std::vector<std::string> problems;
+  const auto check_files = [&](const std::vector<CheckpointFile>& files) {
+    for (const CheckpointFile& file : files)
+      if (std::string problem = problem_of(file); !problem.empty()) problems.push_back(std::move(problem));
+  };
+  try {
+    const CheckpointManifest manifest = load_checkpoint_manifest(folder);
+    require_file(manifest.files, kConfigFile, folder / kManifestFile, problems);
+    check_files(manifest.files);
+    for (int stage = 0; stage < manifest.stages(); ++stage) {
+      try {
+        const std::vector<CheckpointFile> files = load_checkpoint_part(folder, stage);
+        require_file(files, stage_weights_file(stage), folder / part_file(stage), problems);
+        if (manifest.optimizer) require_file(files, stage_optimizer_file(stage), folder / part_file(stage), problems);
+        check_files(files);
+      } catch (const FileError& error) {
+        problems.emplace_back(error.what());
+      }
+    }
+  } catch (const FileError& error) {
+    problems.emplace_back(error.what());
+  }
+  return problems;
+}
+
 }  // namespace
 
 fs::path checkpoints_folder(const fs::path& run_output) { return run_output / "checkpoints"; }
@@ -317,40 +354,18 @@ void check_checkpoint_json(const fs::path& path) {
 }
 
 std::string file_problem(const fs::path& folder, const CheckpointFile& file, const std::function<void()>& poll) {
+  if (std::string problem = size_problem(folder, file); !problem.empty()) return problem;
   const fs::path path = folder / file.name;
-  std::error_code error;
-  const uint64_t bytes = fs::file_size(path, error);
-  if (error) return fmt::format("{}: {}", path.string(), error.message());
-  if (bytes != file.bytes) return fmt::format("{}: {} bytes, expected {}", path.string(), bytes, file.bytes);
   if (hash_file(path, poll) == file.xxh3) return {};
   return fmt::format("{}: the content has another checksum than its description says", path.string());
 }
 
 std::vector<std::string> checkpoint_problems(const fs::path& folder, const std::function<void()>& poll) {
-  std::vector<std::string> problems;
-  const auto check_files = [&](const std::vector<CheckpointFile>& files) {
-    for (const CheckpointFile& file : files)
-      if (std::string problem = file_problem(folder, file, poll); !problem.empty())
-        problems.push_back(std::move(problem));
-  };
-  try {
-    const CheckpointManifest manifest = load_checkpoint_manifest(folder);
-    require_file(manifest.files, kConfigFile, folder / kManifestFile, problems);
-    check_files(manifest.files);
-    for (int stage = 0; stage < manifest.stages(); ++stage) {
-      try {
-        const std::vector<CheckpointFile> files = load_checkpoint_part(folder, stage);
-        require_file(files, stage_weights_file(stage), folder / part_file(stage), problems);
-        if (manifest.optimizer) require_file(files, stage_optimizer_file(stage), folder / part_file(stage), problems);
-        check_files(files);
-      } catch (const FileError& error) {
-        problems.emplace_back(error.what());
-      }
-    }
-  } catch (const FileError& error) {
-    problems.emplace_back(error.what());
-  }
-  return problems;
+  return problems_of_files(folder, [&](const CheckpointFile& file) { return file_problem(folder, file, poll); });
+}
+
+std::vector<std::string> missing_parts(const fs::path& folder) {
+  return problems_of_files(folder, [&](const CheckpointFile& file) { return size_problem(folder, file); });
 }
 
 std::vector<uint32_t> list_checkpoints(const fs::path& folder) {

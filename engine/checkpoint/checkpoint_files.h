@@ -119,6 +119,9 @@ std::string file_problem(const std::filesystem::path& folder, const CheckpointFi
 std::vector<std::string> checkpoint_problems(const std::filesystem::path& folder,
                                              const std::function<void()>& poll = {});
 
+// The same as far as it can be seen without reading what the files hold: they are missing or of another size.
+std::vector<std::string> missing_parts(const std::filesystem::path& folder);
+
 // The iterations of the checkpoints in a folder, ascending. Nothing but their names is looked at.
 std::vector<uint32_t> list_checkpoints(const std::filesystem::path& folder);
 std::vector<uint32_t> list_partial_checkpoints(const std::filesystem::path& folder);

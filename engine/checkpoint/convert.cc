@@ -257,13 +257,13 @@ std::vector<std::string> left_behind(const ModelFiles& model) {
 
 void require_nothing_at(const fs::path& folder) {
   follow_links(folder);
-  if (!is_nothing(folder)) throw FileError("{}: exists, and is not replaced unless that is asked for", folder.string());
+  if (!is_nothing(folder)) throw FileError("{}: exists; --force replaces it if it is a model", folder.string());
 }
 
 void require_model_or_nothing_at(const fs::path& folder) {
   follow_links(folder);
   if (!is_nothing(folder) && !is_model(folder))
-    throw FileError("{}: exists and is no model, so it is not replaced", folder.string());
+    throw FileError("{}: exists and is no model, so that --force does not replace it", folder.string());
 }
 
 }  // namespace skippipe

@@ -73,7 +73,8 @@ std::vector<SafeTensor> model_tensors(const ModelConfig& config, bool moments) {
 
 // The folder that a path given by a user stands for.
 fs::path find_model(const fs::path& path) {
-  if (is_checkpoint(path) || !fs::is_directory(checkpoints_folder(path))) return path;
+  const bool is_run = fs::is_directory(checkpoints_folder(path)) || fs::exists(path / "run.json");
+  if (is_checkpoint(path) || !is_run) return path;
   std::string broken;
   const auto newest = newest_whole_checkpoint(path, [&](const fs::path&, const std::string& problem) {
     if (broken.empty()) broken = ": " + problem;

@@ -21,7 +21,7 @@ void check_split(uint64_t train, uint64_t validation, const TokenizeOptions& opt
   if (train == 0 || (options.validation_share > 0 && validation == 0))
     throw ConfigError(
         "tokenize: {} documents for training and {} for validation, expected some of each: split the text into more "
-        "documents, or change the validation share ({}) or the seed ({})",
+        "documents (--document-lines, --document-separator), or change --validation-share ({}) or --seed ({})",
         train, validation, options.validation_share, options.seed);
 }
 

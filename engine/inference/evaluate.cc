@@ -32,10 +32,10 @@ uint64_t ways(uint64_t stages, uint64_t left_out, uint64_t limit) {
 StagePath path_without(int stages, std::span<const int> without) {
   std::set<int> left_out;
   for (const int stage : without) {
-    if (stages == 1) throw ConfigError("stage {} cannot be left out: the model has stage 0 alone", stage);
+    if (stages == 1) throw ConfigError("--without: stage {} cannot be left out: the model has stage 0 alone", stage);
     if (stage < 1 || stage >= stages)
-      throw ConfigError("stage {} cannot be left out, expected 1 to {}", stage, stages - 1);
-    if (!left_out.insert(stage).second) throw ConfigError("stage {} is named twice", stage);
+      throw ConfigError("--without: stage {} cannot be left out, expected 1 to {}", stage, stages - 1);
+    if (!left_out.insert(stage).second) throw ConfigError("--without: stage {} is named twice", stage);
   }
   StagePath path;
   for (int stage = 0; stage < stages; ++stage)
@@ -44,10 +44,12 @@ StagePath path_without(int stages, std::span<const int> without) {
 }
 
 std::vector<StagePath> random_paths(int stages, double share, int choices, uint64_t seed) {
-  if (!(share >= 0 && share < 1)) throw ConfigError("a share of {} of the stages, expected 0 to below 1", share);
+  if (!(share >= 0 && share < 1))
+    throw ConfigError("--skip: a share of {} of the stages, expected 0 to below 1", share);
   if (choices < 1) throw ConfigError("{} choices, expected at least 1", choices);
   const auto left_out = static_cast<int>(std::lround(share * stages));
-  if (left_out >= stages) throw ConfigError("{} of {} stages cannot be left out: stage 0 stays", left_out, stages);
+  if (left_out >= stages)
+    throw ConfigError("--skip: {} of {} stages cannot be left out: stage 0 stays", left_out, stages);
   const uint64_t wanted =
       ways(static_cast<uint64_t>(stages - 1), static_cast<uint64_t>(left_out), static_cast<uint64_t>(choices));
   std::set<StagePath> seen;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -266,14 +265,22 @@ nlohmann::ordered_json updated_source(const ModelConfig& config) {
   return document;
 }
 
+// What the same weights compute depends on these alone.
+nlohmann::ordered_json computed_fields_of(const ModelConfig& config) {
+  nlohmann::ordered_json fields = fields_of(config);
+  for (const char* key : {"max_position_embeddings", "bos_token_id", "eos_token_id"}) fields.erase(key);
+  return fields;
+}
+
 }  // namespace
 
-bool operator==(const ModelConfig& a, const ModelConfig& b) {
-  const auto computed = [](const ModelConfig& c) {
-    return std::tuple(c.channels, c.feed_forward, c.layers, c.heads, c.kv_heads, c.head_dim, c.vocabulary,
-                      c.rms_norm_eps, c.rope_theta, c.rope_scaling, c.tied_embeddings);
-  };
-  return computed(a) == computed(b);
+bool operator==(const ModelConfig& a, const ModelConfig& b) { return computed_fields_of(a) == computed_fields_of(b); }
+
+std::string first_difference(const ModelConfig& found, const ModelConfig& expected) {
+  const nlohmann::ordered_json other = computed_fields_of(found), own = computed_fields_of(expected);
+  for (const auto& [key, value] : own.items())
+    if (other[key] != value) return format("{}: found {}, expected {}", key, other[key].dump(), value.dump());
+  return {};
 }
 
 int64_t ModelConfig::layer_parameters() const {

@@ -55,6 +55,9 @@ struct ModelConfig {
   friend bool operator==(const ModelConfig& a, const ModelConfig& b);
 };
 
+// The first field that makes them different models: "hidden_size: found 64, expected 48"; empty: none does.
+std::string first_difference(const ModelConfig& found, const ModelConfig& expected);
+
 // Reads a config.json of LlamaForCausalLM; fields that do not touch the computation are ignored. Throws FileError if
 // the file is not readable or a field is missing, of the wrong type or out of range, ConfigError if the model is one
 // that this engine does not compute (another architecture, biases, another activation, an unknown rope type) or if it

@@ -186,8 +186,8 @@ Status Node::leave() { return transport_.close(kCloseLimit); }
 // Peers give signs of life even when their tasks hang.
 void Node::check_for_stall() {
   if (computing_ || !stall_.is_over()) return;
-  throw PeerError("nothing has come for {:.0f} s; this node waits for {}", settings_.stall_limit_s,
-                  machine_.waiting_for());
+  throw PeerError("nothing has come for {:.0f} s (network.stall_limit_s); this node waits for {}",
+                  settings_.stall_limit_s, machine_.waiting_for());
 }
 
 // Peers that end because of a peer look like it: name them all.
@@ -440,12 +440,14 @@ void Node::tell_stats(uint32_t iteration) {
 }
 
 void Node::stats_arrived(const SumExchange::Result& result) {
-  if (!last_checkpoint_) report(result.iteration, result.sums);
+  if (!last_checkpoint_) report(result);
   // Weights that have just gone wrong replace no checkpoint.
   if (settings_.checkpoint_interval > 0 && failure_.empty()) checkpoints_arrived(result.node_values);
 }
 
-void Node::report(uint32_t iteration, std::span<const double> sums) {
+void Node::report(const SumExchange::Result& result) {
+  const uint32_t iteration = result.iteration;
+  const std::span<const double> sums = result.sums;
   ++reports_;
   gradient_norm_ = std::sqrt(sums[kSquaredNorm]) / microbatches_;
   const double now = seconds();
@@ -457,11 +459,15 @@ void Node::report(uint32_t iteration, std::span<const double> sums) {
   report.seconds = now - std::exchange(last_report_s_, now) - std::exchange(validating_s_, 0);
   report.busy_share = sums[kBusySeconds] / (report.seconds * transport_.node_count());
   report.tokens = int64_t{microbatches_} * stage_.batch().samples * stage_.batch().tokens;
+  for (size_t i = kBusySeconds; i < result.node_values.size(); i += kStatCount) {
+    const double busy_s = result.node_values[i];  // peers may send anything, NaN too
+    report.node_busy_s.push_back(busy_s > 0 && std::isfinite(busy_s) ? busy_s : 0);
+  }
   if (!std::isfinite(report.loss) || !std::isfinite(gradient_norm_)) {
     failure_ = fmt::format(
         "iteration {}: the loss is {} and the gradient norm is {}, expected finite numbers; a lower learning "
         "rate may help",
-        iteration, number_text(report.loss), number_text(gradient_norm_));
+        iteration + 1, number_text(report.loss), number_text(gradient_norm_));
     return;
   }
   report_ = report;

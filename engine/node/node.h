@@ -67,6 +67,7 @@ struct IterationReport {
   double seconds = 0;     // since the report before (the first: since the start), without a validation's
   double busy_share = 0;  // of `seconds`, computing, mean over the nodes
   int64_t tokens = 0;
+  std::vector<double> node_busy_s = {};                   // computing, by node
   std::optional<ValidationReport> validation = {};  // after the iteration, where one is due
 };
 
@@ -159,7 +160,7 @@ class Node : private TransportListener {
 
   void tell_stats(uint32_t iteration);
   void stats_arrived(const SumExchange::Result& result);
-  void report(uint32_t iteration, std::span<const double> sums);
+  void report(const SumExchange::Result& result);
   void tell_losses();
   void losses_arrived(std::span<const double> sums);
   void hand_out_report();

@@ -17,6 +17,7 @@
 #include "engine/checkpoint/model_files.h"
 #include "engine/files/finite_check.h"
 #include "engine/files/token_shards.h"
+#include "engine/files/tokenize_text.h"
 #include "engine/model/memory.h"
 #include "engine/model/model_config.h"
 #include "engine/run/run_description.h"
@@ -95,7 +96,8 @@ void look_at_hugging_face_model(Inspection& result, const fs::path& path) {
   look_at_weights(result, model);
 }
 
-void look_at_part_of_run(Inspection& result, const fs::path& folder, const fs::path& part) {
+// Something in a folder, if it is there.
+void look_at_part(Inspection& result, const fs::path& folder, const fs::path& part) {
   if (!fs::exists(folder / part)) return;
   const Inspection found = inspect(folder / part);
   add(result, found.whole() ? "whole" : "not whole", fmt::format("{} ({})", part.string(), found.kind));
@@ -103,12 +105,14 @@ void look_at_part_of_run(Inspection& result, const fs::path& folder, const fs::p
 }
 
 void look_at_run_folder(Inspection& result, const fs::path& path) {
-  for (const char* name : {"run.json", "metrics.jsonl", "evaluation.json"}) look_at_part_of_run(result, path, name);
-  for (const uint32_t iteration : list_checkpoints(checkpoints_folder(path)))
-    look_at_part_of_run(result, path, fs::path("checkpoints") / checkpoint_name(iteration));
+  for (const char* name : {"run.json", "metrics.jsonl", "evaluation.json"}) look_at_part(result, path, name);
+  const std::vector<uint32_t> checkpoints = list_checkpoints(checkpoints_folder(path));
+  if (checkpoints.empty()) add(result, "checkpoint", "none yet: nothing to resume from, to evaluate or to convert");
+  for (const uint32_t iteration : checkpoints)
+    look_at_part(result, path, fs::path("checkpoints") / checkpoint_name(iteration));
   std::error_code no_traces;
   for (const auto& entry : fs::directory_iterator(path / "trace", no_traces))
-    look_at_part_of_run(result, path, fs::path("trace") / entry.path().filename());
+    look_at_part(result, path, fs::path("trace") / entry.path().filename());
 }
 
 void look_at_safetensors(Inspection& result, const fs::path& path) {
@@ -139,6 +143,21 @@ void look_at_tokenizer(Inspection& result, const fs::path& path) {
   add(result, "fingerprint", fmt::format("{:016x}", tokenizer.fingerprint()));
 }
 
+void look_at_tokens_folder(Inspection& result, const fs::path& path) {
+  for (const char* shard : {kTrainShard, kValidationShard}) look_at_part(result, path, shard);
+}
+
+void look_at_tokenizer_folder(Inspection& result, const fs::path& path) {
+  add_tokenizer(result, path);
+  if (fs::exists(path / kSentencePieceFile)) look_at_tokenizer(result, path / kSentencePieceFile);
+}
+
+void look_at_hugging_face_tokenizer(Inspection& result, const fs::path& path) {
+  const nlohmann::json document = load_json(path, kMaxTextBytes);
+  const JsonReader vocabulary = JsonReader(document, path.string()).at("model").at("vocab");
+  add(result, "vocabulary", fmt::format("{}", vocabulary.value().size()));
+}
+
 void look_at_config(Inspection& result, const fs::path& path) { add_shape(result, load_model_config(path)); }
 
 void look_at_network(Inspection& result, const fs::path& path) {
@@ -153,7 +172,9 @@ void look_at_plan(Inspection& result, const fs::path& path) {
   add(result, "method", plan.method);
   add(result, "nodes", fmt::format("{} in {} stages", plan.node_count(), plan.stage_count()));
   add(result, "microbatches", fmt::format("{}", plan.microbatches.size()));
-  add(result, "predicted", fmt::format("{:.4g} s per iteration", plan.predicted.iteration_s));
+  add(result, "planned",
+      fmt::format("{:.4g} s per iteration of a long run, {:.4g} s for one by itself", plan.predicted.steady_iteration_s,
+                  plan.predicted.iteration_s));
   const fs::path network = path.parent_path() / plan.network;
   const bool has_network = !plan.network.empty() && fs::exists(network);
   add(result, "network", has_network ? plan.network : plan.network + " (not there: the plan is checked by itself)");
@@ -197,10 +218,19 @@ void look_at_trace(Inspection& result, const fs::path& path) {
   for (const JsonReader& event : events) event.at("ph").as_string();
 }
 
+// JSON that is none, or of no kind that is known.
+void look_at_json(Inspection&, const fs::path& path) {
+  const nlohmann::json document = load_json(path, kMaxTextBytes);
+  const JsonReader root(document, path.string());
+  const auto format = root.find("format");
+  throw FileError("{}: no file of skippipe or a Hugging Face model: found JSON {}", path.string(),
+                  format ? "whose format is " + format->found() : "that has no format");
+}
+
 void look_at_metrics(Inspection& result, const fs::path& path) {
   std::ifstream file(path);
   std::string line;
-  int64_t lines = 0, last = -1;
+  int64_t lines = 0, last = 0;
   double first_loss = 0, loss = 0;
   while (std::getline(file, line)) {
     const std::string where = fmt::format("{}:{}", path.string(), ++lines);
@@ -226,6 +256,10 @@ constexpr Kind kHuggingFaceModel = {"Hugging Face model", look_at_hugging_face_m
 constexpr Kind kSafetensors = {"safetensors", look_at_safetensors};
 constexpr Kind kTokenShard = {"token shard", look_at_token_shard};
 constexpr Kind kTokenizer = {"SentencePiece model", look_at_tokenizer};
+constexpr Kind kTokensFolder = {"folder of token shards", look_at_tokens_folder};
+constexpr Kind kTokenizerFolder = {"folder of a tokenizer", look_at_tokenizer_folder};
+constexpr Kind kHuggingFaceTokenizer = {"Hugging Face tokenizer", look_at_hugging_face_tokenizer};
+constexpr Kind kJson = {"JSON", look_at_json};
 constexpr Kind kConfig = {"model configuration", look_at_config};
 constexpr Kind kIndex = {"index of a sharded model", look_at_index};
 constexpr Kind kTrace = {"trace", look_at_trace};
@@ -246,7 +280,12 @@ const Kind* kind_of_folder(const fs::path& path) {
   if (is_checkpoint(path)) return &kCheckpoint;
   for (const char* name : {"run.json", "metrics.jsonl", "checkpoints"})
     if (fs::exists(path / name)) return &kRunFolder;
-  return fs::exists(path / "config.json") ? &kHuggingFaceModel : nullptr;
+  if (fs::exists(path / "config.json")) return &kHuggingFaceModel;
+  for (const char* name : {kTrainShard, kValidationShard})
+    if (fs::exists(path / name)) return &kTokensFolder;
+  for (const char* name : {kSentencePieceFile, "tokenizer.json"})
+    if (fs::exists(path / name)) return &kTokenizerFolder;
+  return nullptr;
 }
 
 // A JSON file is known by the words of its first level, which stand at its beginning or, sorted, anywhere.
@@ -256,13 +295,19 @@ const Kind* kind_of_json(const fs::path& path, const std::string& beginning) {
   if (one_per_line && beginning.find("\"iteration\"") < line) return &kMetrics;
   const std::string text = read_file(path, kMaxTextBytes);
   const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
-  if (!document.is_object()) return nullptr;
+  if (document.is_discarded()) {  // what it was to be, as far as it says so
+    for (const auto& [format, kind] : kFormats)
+      if (text.find(fmt::format("\"{}\"", format)) != std::string::npos) return &kind;
+    return &kJson;
+  }
   for (const auto& [format, kind] : kFormats)
     if (document.value("format", nlohmann::json()) == format) return &kind;
   if (document.contains("traceEvents")) return &kTrace;
   if (document.contains("weight_map")) return &kIndex;
   if (document.contains("iteration") && document.contains("loss")) return &kMetrics;  // of one iteration
-  return document.contains("model_type") || document.contains("architectures") ? &kConfig : nullptr;
+  if (document.contains("model") && document["model"].is_object() && document["model"].contains("vocab"))
+    return &kHuggingFaceTokenizer;
+  return document.contains("model_type") || document.contains("architectures") ? &kConfig : &kJson;
 }
 
 bool is_safetensors(const std::string& beginning) {

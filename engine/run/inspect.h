@@ -20,7 +20,7 @@ struct Inspection {
 };
 
 // Recognizes by content: checkpoints, runs' output folders, Hugging Face models and their config.json, safetensors,
-// token shards, SentencePiece models, networks, plans, run files, run descriptions, metrics, evaluations, traces. Reads
+// token shards, tokenizers, networks, plans, run files, run descriptions, metrics, evaluations, traces. Reads
 // all of it; what is wrong becomes a problem. Throws FileError if there is nothing at the path or it cannot be read.
 Inspection inspect(const std::filesystem::path& path);
 

@@ -56,7 +56,7 @@ void refuse_to_mix(const TrainingRun& run, uint32_t first_iteration, const Start
   std::erase_if(newer, [&](uint32_t iteration) { return iteration <= first_iteration; });
   for (auto iteration = newer.rbegin(); iteration != newer.rend(); ++iteration) {
     const fs::path checkpoint = folder / checkpoint_name(*iteration);
-    if (!choice.resume && choice.resume_from.empty())
+    if (!choice.resumes())
       throw ConfigError("{} is there: --resume goes on from it; to begin anew, remove it or change run.output",
                         checkpoint.string());
     if (!choice.resume_from.empty() && checkpoint_problems(checkpoint).empty())

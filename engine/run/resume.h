@@ -14,6 +14,8 @@ struct StartChoice {
   bool resume = false;                // from the newest whole checkpoint in the run's output folder
   std::filesystem::path resume_from;  // from this one; empty: none is named
   bool is_whole = false;              // a launch has chosen it, and read all of it: its nodes need not do so again
+
+  bool resumes() const { return resume || !resume_from.empty(); }
 };
 
 // Sets run.resumed_from, run.first_iteration, run.first_sample and a run id that nodes with another start do not share.

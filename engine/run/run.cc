@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "comm/control/socket.h"
-#include "engine/checkpoint/model_files.h"
 #include "engine/run/run_memory.h"
 #include "kernels/copy.h"
 #include "schedule/plan/validator.h"
@@ -67,43 +66,12 @@ Context context_of(const TrainingRun& run, Backend& backend, Stream stream) {
   return context;
 }
 
-bool is_data_node(const TrainingRun& run, int node) {
-  return std::any_of(run.plan.microbatches.begin(), run.plan.microbatches.end(),
-                     [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
-}
-
-TokenShard open_shard(const TrainingRun& run, const char* field, const std::filesystem::path& path) {
-  try {
-    TokenShard shard(path);
-    if (shard.info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
-      throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", path.string(), shard.info().vocabulary,
-                        run.file.model_config.string(), run.model.vocabulary);
-    return shard;
-  } catch (const FileError& error) {
-    throw FileError("{}: {}", field, error.what());
-  } catch (const ConfigError& error) {
-    throw ConfigError("{}: {}", field, error.what());
-  }
-}
-
-TokenShard open_training_shard(const TrainingRun& run) { return open_shard(run, "data.train", run.file.train_tokens); }
-
-TokenShard open_validation_shard(const TrainingRun& run) {
-  const std::filesystem::path& path = run.file.validation_tokens;
-  TokenShard shard = open_shard(run, "data.validation", path);
-  const auto wanted = static_cast<uint64_t>(run.file.validation_samples * run.file.tokens);
-  if (shard.info().tokens < wanted + 1)
-    throw ConfigError(
-        "data.validation: {}: {} tokens, but validation.samples = {} of data.tokens = {} need {}: ask for fewer "
-        "samples, "
-        "or tokenize with a larger --validation-share",
-        path.string(), shard.info().tokens, run.file.validation_samples, run.file.tokens, wanted + 1);
+TokenShard open_tokens(const TrainingRun& run, const std::filesystem::path& path) {
+  TokenShard shard(path);
+  if (shard.info().vocabulary > static_cast<uint64_t>(run.model.vocabulary))
+    throw ConfigError("{}: made with a vocabulary of {}, but {} has {}", path.string(), shard.info().vocabulary,
+                      run.file.model_config.string(), run.model.vocabulary);
   return shard;
-}
-
-// The first of its stage's replicas.
-bool writes_checkpoints(const TrainingRun& run, int node) {
-  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
 }
 
 CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles companions) {
@@ -121,12 +89,6 @@ CheckpointSettings checkpoint_settings(const TrainingRun& run, CompanionFiles co
   for (const auto& [field, value] : run_file_values(run.file)) settings.manifest.run.emplace(field, value);
   settings.manifest.contents = run.file.contents;
   return settings;
-}
-
-void check_same_model(const ModelFiles& files, const TrainingRun& run) {
-  if (files.config() != run.model)
-    throw ConfigError("{}: weights of another model than that of {}", files.folder().string(),
-                      run.file.model_config.string());
 }
 
 }  // namespace
@@ -194,19 +156,43 @@ TrainingRun load_run(const std::filesystem::path& run_file) {
   return run;
 }
 
-void check_data(const TrainingRun& run, std::span<const int> nodes) {
-  if (std::ranges::none_of(nodes, [&](int node) { return is_data_node(run, node); })) return;
-  const TokenShard training = open_training_shard(run);
-  const Sampler sampler(training, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
-  if (!run.file.validation_tokens.empty()) open_validation_shard(run);
-}
-
 void create_output_folder(const TrainingRun& run) {
   try {
     make_folder(run.file.output);
   } catch (const FileError& error) {
     throw ConfigError("run.output: {}", error.what());
   }
+}
+
+bool is_data_node(const TrainingRun& run, int node) {
+  return std::ranges::any_of(run.plan.microbatches,
+                             [&](const PlannedMicrobatch& microbatch) { return microbatch.data_node() == node; });
+}
+
+bool writes_checkpoints(const TrainingRun& run, int node) {
+  return run.plan.stages[static_cast<size_t>(run.plan.stage_of_nodes()[static_cast<size_t>(node)])].front() == node;
+}
+
+TokenShard open_training_tokens(const TrainingRun& run) { return open_tokens(run, run.file.train_tokens); }
+
+TokenShard open_validation_tokens(const TrainingRun& run) {
+  const std::filesystem::path& path = run.file.validation_tokens;
+  TokenShard shard = open_tokens(run, path);
+  const auto wanted = static_cast<uint64_t>(run.file.validation_samples * run.file.tokens);
+  if (shard.info().tokens < wanted + 1)
+    throw ConfigError(
+        "{}: {} tokens, but validation.samples = {} of data.tokens = {} need {}: ask for fewer samples, or tokenize "
+        "with a larger --validation-share",
+        path.string(), shard.info().tokens, run.file.validation_samples, run.file.tokens, wanted + 1);
+  return shard;
+}
+
+ModelFiles open_weights(const TrainingRun& run, const std::filesystem::path& folder) {
+  ModelFiles files(folder);
+  if (const std::string difference = first_difference(files.config(), run.model); !difference.empty())
+    throw ConfigError("{}: weights of another model than that of {}: {}", files.folder().string(),
+                      run.file.model_config.string(), difference);
+  return files;
 }
 
 std::vector<int> replicas_per_stage(const Plan& plan) {
@@ -240,10 +226,10 @@ NodeParts::NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> 
       memory_(plan_node_memory(run, node, *backend_)) {
   check_memory(run, *backend_, node);
   if (is_data_node(run, node)) {
-    shard_.emplace(open_training_shard(run));
+    shard_.emplace(open_training_tokens(run));
     sampler_.emplace(*shard_, run.sampler_shape(), static_cast<uint64_t>(run.file.seed));
     if (!run.file.validation_tokens.empty()) {
-      held_out_shard_.emplace(open_validation_shard(run));
+      held_out_shard_.emplace(open_validation_tokens(run));
       held_out_.emplace(*held_out_shard_, run.file.samples, run.file.tokens,
                         static_cast<uint64_t>(run.file.validation_samples));
     }
@@ -258,8 +244,7 @@ void NodeParts::load_state() {
   const std::filesystem::path& source = run_.resumed_from.empty() ? run_.file.weights : run_.resumed_from;
   stage_->initialize(static_cast<uint64_t>(run_.file.seed));
   if (source.empty()) return;
-  const ModelFiles files(source);
-  check_same_model(files, run_);
+  const ModelFiles files = open_weights(run_, source);
   if (writes_checkpoints(run_, index_)) came_with_weights_ = read_companions(files.folder());
   if (run_.resumed_from.empty())
     files.load(stage_->parameters(), stage_->context());

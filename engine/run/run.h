@@ -9,6 +9,7 @@
 
 #include "comm/transport/transport.h"
 #include "engine/checkpoint/companion_files.h"
+#include "engine/checkpoint/model_files.h"
 #include "engine/files/sampler.h"
 #include "engine/files/shard_windows.h"
 #include "engine/files/token_shards.h"
@@ -51,12 +52,21 @@ struct TrainingRun {
 // made for another network, model, batch size or number of nodes; it breaks a rule).
 TrainingRun load_run(const std::filesystem::path& run_file);
 
-// Opens the shards of the nodes that read data. Throws FileError and ConfigError, naming the field: one that is
-// missing, has another vocabulary than the model, or too few tokens.
-void check_data(const TrainingRun& run, std::span<const int> nodes);
-
 // Throws ConfigError if run.output can't be.
 void create_output_folder(const TrainingRun& run);
+
+bool is_data_node(const TrainingRun& run, int node);
+// The first of its stage's replicas.
+bool writes_checkpoints(const TrainingRun& run, int node);
+// The first of stage 0, which keeps run.json and the metrics.
+inline bool tells_of_run(const TrainingRun& run, int node) { return run.plan.stages.front().front() == node; }
+
+// data.train and data.validation, for data nodes. Throw FileError, ConfigError (more tokens than the model knows, or fewer
+// than a validation reads).
+TokenShard open_training_tokens(const TrainingRun& run);
+TokenShard open_validation_tokens(const TrainingRun& run);
+// A model that the run can begin with. Throws FileError, ConfigError (another model; which field differs).
+ModelFiles open_weights(const TrainingRun& run, const std::filesystem::path& folder);
 
 // Nodes of each stage.
 std::vector<int> replicas_per_stage(const Plan& plan);
@@ -76,7 +86,6 @@ class NodeParts {
   NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend);
 
   Backend& backend() { return *backend_; }
-  const MemoryPlan& memory() const { return memory_; }
   Stage& stage() { return *stage_; }
   const Slab& slab() const { return *slab_; }
   // The node, ready to run; made once. Everything here and the transport must outlive it.

@@ -119,6 +119,12 @@ void choose_recompute(TrainingRun& run, Backend& backend, std::span<const int> o
   }
 }
 
+std::string memory_table(const TrainingRun& run, int node, Backend& backend) {
+  const auto index = static_cast<size_t>(node);
+  return fmt::format("memory of node {} ({}), stage {}:\n{}", node, run.network.nodes[index].name,
+                     run.plan.stage_of_nodes()[index], plan_node_memory(run, node, backend).table());
+}
+
 void check_memory(const TrainingRun& run, Backend& backend, int node) {
   const MemoryLimits limits = memory_limits(run, backend);
   const MemoryPlan memory = plan_node_memory(run, node, backend);

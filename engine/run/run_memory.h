@@ -13,6 +13,9 @@ namespace skippipe {
 // others are taken to have devices like it. Throws as plan_node_memory does.
 void choose_recompute(TrainingRun& run, Backend& backend, std::span<const int> on_this_device);
 
+// The memory plan as a table that says whose it is.
+std::string memory_table(const TrainingRun& run, int node, Backend& backend);
+
 // Throws MemoryError unless the node fits. One line: the numbers, and which setting would make it fit.
 void check_memory(const TrainingRun& run, Backend& backend, int node);
 // The same for each of these nodes, and for all of them side by side on the backend's device.

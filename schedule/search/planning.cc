@@ -109,12 +109,14 @@ std::optional<PlanResult> check_path_length(const PlanRequest& request) {
                                          request.rules.skip_ratio, length, stages)};
   const int least = shortest_path_length(stages, request.microbatches);
   if (length >= least) return std::nullopt;
+  const std::string most =
+      least == stages ? "--skip 0" : fmt::format("a --skip of at most {}/{}", stages - least, stages);
   const std::string more =
       length < 2 ? "" : fmt::format(" or more --microbatches, at least {} in all", divide_up(stages - 1, length - 1));
   return PlanResult{.rule = "C4",
                     .why = fmt::format("paths of {} of {} stages for {} microbatches leave out some stage, which would "
-                                       "never be trained: expected a --skip of at most {}/{}{}",
-                                       length, stages, request.microbatches, stages - least, stages, more)};
+                                       "never be trained: expected {}{}",
+                                       length, stages, request.microbatches, most, more)};
 }
 
 std::optional<PlanResult> check_unskipped_request(const PlanRequest& request) {

@@ -42,10 +42,28 @@ TEST(WriteFileAtomically, ReplacesAndLeavesTheOldOnFailure) {
   // A folder is not replaced by a file; nothing is lost and nothing is left behind.
   std::filesystem::create_directory(folder / "taken");
   folder.write("taken/inside", "kept");
-  SKP_EXPECT_ERROR(write_file_atomically(folder / "taken", "x"), FileError, "taken: cannot be replaced: Is a directory");
+  SKP_EXPECT_ERROR(write_file_atomically(folder / "taken", "x"), FileError,
+                   "taken: cannot be replaced: Is a directory");
   EXPECT_EQ(read_file(folder / "taken/inside"), "kept");
   EXPECT_EQ(folder.files(), 2u);
   SKP_EXPECT_ERROR(write_file_atomically(folder / "no/such/f", "x"), FileError, "no/such/f: cannot create: No such");
+}
+
+TEST(RequireWritable, FindsWhatCannotBeWrittenAndLeavesEverythingAsItIs) {
+  const TempFolder folder;
+  folder.write("f", "old");
+  require_writable_file(folder / "f");
+  require_writable_file(folder / "new");
+  require_writable_folder(folder.path());
+  require_writable_folder(folder / "to/be/made");
+  EXPECT_EQ(read_file(folder / "f"), "old");
+  SKP_EXPECT_ERROR(require_writable_file(folder / "no/f"), FileError, "no/f: cannot create: No such file");
+  SKP_EXPECT_ERROR(require_writable_file(folder.path()), FileError, "cannot be replaced: Is a directory");
+  SKP_EXPECT_ERROR(require_writable_folder(folder / "f"), FileError, "f is no folder");
+  SKP_EXPECT_ERROR(require_writable_folder(folder / "f/below"), FileError, "f/below: cannot create: ");
+  std::filesystem::create_symlink("gone", folder / "dangling");
+  SKP_EXPECT_ERROR(require_writable_folder(folder / "dangling/below"), FileError, "dangling: a link to 'gone'");
+  EXPECT_EQ(folder.files(), 2u);
 }
 
 TEST(WriteFileAtomically, FollowsLinksAndNamesThoseThatLeadNowhere) {
@@ -63,7 +81,8 @@ TEST(WriteFileAtomically, FollowsLinksAndNamesThoseThatLeadNowhere) {
   SKP_EXPECT_ERROR(write_file_atomically(folder / "dangling/f", "x"), FileError,
                    "dangling: a link to 'gone', which is not there");
   SKP_EXPECT_ERROR(make_folder(folder / "dangling/sub"), FileError, "dangling: a link to 'gone', which is not there");
-  SKP_EXPECT_ERROR(write_file_atomically("/dev/null", "x"), FileError, "/dev/null: cannot be replaced: not a regular file");
+  SKP_EXPECT_ERROR(write_file_atomically("/dev/null", "x"), FileError,
+                   "/dev/null: cannot be replaced: not a regular file");
 }
 
 TEST(FileWriter, PublishesAtTheEndOnly) {

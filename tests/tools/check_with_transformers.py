@@ -90,7 +90,7 @@ def check_model(run, folder, name, fields, dtype):
     original, converted = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).eval() for f in (source, back))
     with torch.no_grad():
         assert torch.equal(original(tokens).logits, converted(tokens).logits)
-    run("eval", "--model", stages, "--tokens", folder / "tokens/validation.tokens", "--sequence", SEQUENCE, "--samples",
+    run("eval", "--model", stages, "--data", folder / "tokens/validation.tokens", "--tokens", SEQUENCE, "--samples",
         SAMPLES, "--json", folder / "eval.json")
     result = json.loads((folder / "eval.json").read_text())["results"][0]["choices"][0]["loss"]
     windows = windows_of(folder / "tokens/validation.tokens")

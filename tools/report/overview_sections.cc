@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/markup.h"
+#include "engine/run/pace.h"
 #include "tools/report/chart.h"
 #include "tools/report/html.h"
 #include "tools/report/sections.h"
@@ -56,6 +57,20 @@ std::string tiles_of(const RunData& run) {
       tile(text_if(ran, run.tokens_per_s(), "", 0), "tokens per second"),
       tile(text_if(ran, run.last_loss(), "", 3), fmt::format("loss after {} iterations", run.iterations_done())),
       tile(perplexity_of(run), perplexity_label(run)));
+}
+
+// What slows the run, as its progress says it, too.
+std::string causes_of(const RunData& run) {
+  std::vector<IterationPace> iterations;
+  for (const IterationFigures& figures : run.iterations)
+    if (figures.iteration > 1) iterations.push_back({figures.seconds, figures.busy_s});
+  const Plan& plan = run.description.plan;
+  const auto found = find_pace(planned_pace(plan, run.description.network), iterations);
+  std::string html;
+  if (found)
+    for (const std::string& cause : describe_causes(*found, plan.node_names))
+      html += paragraph(fmt::format("{}: {}.", run.name, cause));
+  return html;
 }
 
 template <typename Text>
@@ -119,7 +134,7 @@ Series series_of(const RunData& run, Point point) {
   double seconds = 0;
   for (const IterationFigures& figures : run.iterations) {
     seconds += figures.seconds;
-    series.points.push_back(point(static_cast<double>(figures.iteration) + 1, seconds, figures));
+    series.points.push_back(point(static_cast<double>(figures.iteration), seconds, figures));
   }
   return series;
 }
@@ -146,7 +161,7 @@ LineChart loss_chart(const Runs& runs, const std::string& title, const std::stri
     for (const IterationFigures& figures : run.iterations) {
       seconds += figures.seconds;
       if (figures.*losses)
-        series.points.emplace_back(x(static_cast<double>(figures.iteration) + 1, seconds), *(figures.*losses));
+        series.points.emplace_back(x(static_cast<double>(figures.iteration), seconds), *(figures.*losses));
     }
     chart.series.push_back(std::move(series));
   };
@@ -208,6 +223,7 @@ std::string headline_section(const Runs& runs) {
   std::string html;
   for (const RunData& run : runs) html += (runs.size() > 1 ? heading(run.name) : "") + tiles_of(run);
   html += table_html(comparison(runs));
+  for (const RunData& run : runs) html += causes_of(run);
   html += paragraph("Times are means over the iterations after the first, which starts cold.");
   return section("headline", "At a glance", html);
 }
@@ -247,7 +263,7 @@ std::string evaluation_section(const Runs& runs) {
   for (const RunData& run : runs)
     if (!run.evaluation)
       html +=
-          paragraph(fmt::format("{} was not evaluated: skippipe eval --model {} --tokens SHARD --sequence N "
+          paragraph(fmt::format("{} was not evaluated: skippipe eval --model {} --data SHARD --tokens N "
                                 "--skip 0.33,0.5",
                                 run.name, run.folder.string()));
   const std::vector<RangeRow> rows = ranges_of(runs);

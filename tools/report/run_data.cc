@@ -23,14 +23,22 @@ std::optional<double> read_loss(const JsonReader& json, const char* field) {
   return found ? std::optional(found->as_double(-kLargest, kLargest)) : std::nullopt;
 }
 
+std::vector<double> read_busy_seconds(const JsonReader& json) {
+  std::vector<double> busy_s;
+  if (const auto nodes = json.find("busy_s"))
+    for (const JsonReader& node : nodes->items()) busy_s.push_back(node.as_double(0, kLargest));
+  return busy_s;
+}
+
 IterationFigures read_figures(const JsonReader& json) {
   const auto seconds = json.find("validation_seconds");
-  return {static_cast<uint32_t>(json.at("iteration").as_int(0, kMaxIterations)),
+  return {static_cast<uint32_t>(json.at("iteration").as_int(1, kMaxIterations)),
           json.at("loss").as_double(-kLargest, kLargest),
           json.at("gradient_norm").as_double(0, kLargest),
           json.at("seconds").as_double(0, kLargest),
           json.at("tokens").as_double(0, kLargest),
           json.at("busy_share").as_double(0, kLargest),
+          read_busy_seconds(json),
           read_loss(json, "validation_loss"),
           read_loss(json, "validation_path_loss"),
           seconds ? seconds->as_double(0, kLargest) : 0};
@@ -83,7 +91,7 @@ void read_trace_of(RunData& data) {
 
 template <typename Value>
 double mean(const RunData& data, Value value) {
-  const size_t first = data.iterations.size() > 1 && data.iterations.front().iteration == 0 ? 1 : 0;
+  const size_t first = data.iterations.size() > 1 && data.iterations.front().iteration == 1 ? 1 : 0;
   double sum = 0;
   for (size_t i = first; i < data.iterations.size(); ++i) sum += value(data.iterations[i]);
   return data.iterations.empty() ? 0 : sum / static_cast<double>(data.iterations.size() - first);
@@ -93,7 +101,7 @@ double mean(const RunData& data, Value value) {
 
 uint32_t RunData::lost_iterations() const {
   if (iterations.empty()) return 0;
-  return iterations_done() - iterations.front().iteration - static_cast<uint32_t>(iterations.size());
+  return iterations_done() + 1 - iterations.front().iteration - static_cast<uint32_t>(iterations.size());
 }
 
 double RunData::iteration_s() const {

@@ -14,12 +14,13 @@ namespace skippipe {
 
 // A line of metrics.jsonl.
 struct IterationFigures {
-  uint32_t iteration = 0;  // counts from 0
+  uint32_t iteration = 0;  // counts from 1: optimizer steps done
   double loss = 0;
   double gradient_norm = 0;
   double seconds = 0;
   double tokens = 0;
   double busy_share = 0;
+  std::vector<double> busy_s = {};  // by node; empty in older runs
   // Of a validation after it, where there was one: through all stages, along the plan's paths, and what it took.
   std::optional<double> validation_loss = {}, validation_path_loss = {};
   double validation_seconds = 0;
@@ -48,7 +49,7 @@ struct RunData {
   std::string no_trace;  // why there is none
   std::optional<Evaluation> evaluation;
 
-  uint32_t iterations_done() const { return iterations.empty() ? 0 : iterations.back().iteration + 1; }
+  uint32_t iterations_done() const { return iterations.empty() ? 0 : iterations.back().iteration; }
   // Lines that are missing, such as those of a time when the disk was full.
   uint32_t lost_iterations() const;
   // Mean seconds per iteration; the first starts cold and is not counted, unless it is the only one. 0 without metrics.

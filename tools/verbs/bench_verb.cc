@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_writer.h"
 #include "engine/model/device.h"
 #include "engine/model/model_config.h"
 #include "kernels/backend.h"
@@ -190,6 +191,7 @@ class Bench {
 };
 
 void run_bench(Options options) {
+  if (!options.json.empty()) require_writable_file(options.json);
   const bool bf16 = std::ranges::find(options.dtypes, "bf16") != options.dtypes.end();
   const ComputeChoice choice{options.device, "--threads", options.threads, bf16 ? Dtype::kBf16 : Dtype::kF32};
   options.threads = usable_threads(choice);

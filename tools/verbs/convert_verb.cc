@@ -57,8 +57,20 @@ std::string list_of(const std::vector<std::string>& names) {
   return shown < names.size() ? fmt::format("{} and {} more", list, names.size() - shown) : list;
 }
 
+// Files of a tokenizer and of settings in the output that did not come with the model.
+std::vector<std::string> made_beside(const CompanionFiles& companions, const fs::path& out) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    const std::string name = entry.path().filename().string();
+    if (is_companion(name) && !companions.contains(name)) names.push_back(name);
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
 // What has become of that which came with the model, as far as it is there.
-void print_companions(const ModelFiles& model, const CompanionFiles& came, const CompanionFiles& companions) {
+void print_companions(const ModelFiles& model, const CompanionFiles& came, const CompanionFiles& companions,
+                      const fs::path& out) {
   const auto print = [](const char* what, const std::vector<std::string>& names) {
     if (!names.empty()) fmt::print("{}: {}\n", what, list_of(names));
   };
@@ -74,6 +86,7 @@ void print_companions(const ModelFiles& model, const CompanionFiles& came, const
   print("taken along as they are", kept);
   print("replaced, as --tokenizer asks", replaced);
   print("left out, as --tokenizer asks", dropped);
+  print("made", made_beside(companions, out));
   if (has_tokenizer(companions) && describes_tokens(companions) && !companions.contains("tokenizer.json"))
     fmt::print("no tokenizer.json came with the tokenizer, and none is made beside the other files\n");
   print("not taken along", left_behind(model));
@@ -96,7 +109,7 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
     require_finite(write_model_checkpoint(options.out, model, cut, companions, progress), options.out);
     fmt::print("{}: a checkpoint with {} layers in {} stages{}\n", options.out, fmt::join(cut, " + "), cut.size(),
                without);
-    return print_companions(model, came, companions);
+    return print_companions(model, came, companions, options.out);
   }
   HuggingFaceOutput output;
   output.dtype = dtype_of(options);
@@ -108,7 +121,7 @@ void convert(const ModelFiles& model, const Options& options, const ConvertProgr
   fmt::print("{}: a Hugging Face model, {} as {}{}\n", options.out,
              format_bytes(static_cast<uint64_t>(model.config().parameters() * safe_dtype_bytes(output.dtype))),
              safe_dtype_name(output.dtype), without);
-  print_companions(model, came, companions);
+  print_companions(model, came, companions, options.out);
 }
 
 void run(const Options& options) {

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_writer.h"
 #include "base/number_text.h"
 #include "engine/checkpoint/model_files.h"
 #include "engine/inference/evaluate.h"
@@ -17,6 +18,7 @@
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/model_options.h"
+#include "tools/verbs/option_names.h"
 #include "tools/verbs/progress.h"
 #include "tools/verbs/verbs.h"
 
@@ -26,7 +28,7 @@ namespace {
 struct Options {
   std::string model;
   std::string config;
-  std::string tokens;
+  std::string data;
   BatchShape batch = {8, 0};
   uint64_t samples = 0;
   int stages = 0;
@@ -56,7 +58,8 @@ std::filesystem::path json_path(const Options& options, const ModelFiles& files)
 }
 
 std::vector<Group> groups_of(int stages, const Options& options) {
-  std::vector<Group> groups = {{fmt::format("all {} stages", stages), {}, {path_without(stages, {})}, {}}};
+  std::vector<Group> groups = {
+      {stages > 1 ? fmt::format("all {} stages", stages) : "the whole model", {}, {path_without(stages, {})}, {}}};
   for (const double share : options.skip) {
     auto paths = random_paths(stages, share, options.choices, options.seed);
     const size_t left_out = static_cast<size_t>(stages) - paths.front().size();
@@ -140,9 +143,11 @@ nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::ve
 void run(Options options) {
   const ModelFiles files(options.model, options.config);
   if (options.batch.tokens > files.config().max_positions)
-    throw ConfigError("--sequence: found {}, expected at most the max_position_embeddings of {}, which is {}",
+    throw ConfigError("--tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
                       options.batch.tokens, options.model, files.config().max_positions);
-  const TokenShard shard{std::filesystem::path(options.tokens)};
+  const std::filesystem::path json = json_path(options, files);
+  if (!json.empty()) require_writable_file(json);
+  const TokenShard shard{std::filesystem::path(options.data)};
   if (!options.skip.empty() || !options.without.empty()) require_cut(files, options.stages);
   const std::vector<int> layers_per_stage = cut_of(files, options.stages);
   std::vector<Group> groups = groups_of(static_cast<int>(layers_per_stage.size()), options);
@@ -157,10 +162,10 @@ void run(Options options) {
   evaluate_groups(model, {&shard, options.samples}, groups);
   require_finite(groups);
   print_table(groups);
-  fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.tokens,
+  fmt::print("over {} predicted tokens of {}, {} at a time\n", groups.front().losses.front().tokens, options.data,
              options.batch.tokens);
-  if (const auto path = json_path(options, files); !path.empty())
-    write_file_atomically(path, report_of(groups, layers_per_stage, files.manifest(), options).dump(2) + "\n");
+  if (!json.empty())
+    write_file_atomically(json, report_of(groups, layers_per_stage, files.manifest(), options).dump(2) + "\n");
 }
 
 }  // namespace
@@ -171,10 +176,9 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--model", options->model, "A run's output folder, a checkpoint, or a Hugging Face model's folder")
       ->required();
   verb->add_option("--config", options->config, "The model's config.json, if not in its folder");
-  verb->add_option("--tokens", options->tokens, "The token shard to predict")->required();
-  verb->add_option("--sequence", options->batch.tokens, "Tokens of a sample")
-      ->required()
-      ->check(CLI::Range(1, 1 << 20));
+  add_former_name(*verb, "--sequence", "--tokens, and the token shard is --data");
+  verb->add_option("--data", options->data, "The token shard to predict")->required();
+  verb->add_option("--tokens", options->batch.tokens, "Tokens of a sample")->required()->check(CLI::Range(1, 1 << 20));
   verb->add_option("--batch", options->batch.samples, "Samples at once")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
@@ -196,7 +200,7 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--threads", options->threads, "Default: one per core")->check(CLI::Range(1, 1024));
   verb->add_option("--json", options->json,
                    "Write the figures to this file (default: evaluation.json in the run's folder)");
-  verb->footer("Example: skippipe eval --model run --tokens tokens/validation.tokens --sequence 128 --skip 0.33,0.5");
+  verb->footer("Example: skippipe eval --model run --data tokens/validation.tokens --tokens 128 --skip 0.33,0.5");
   verb->callback([options] { run(*options); });
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "engine/run/preflight.h"
 #include "engine/run/resume.h"
 #include "engine/run/run_description.h"
 #include "engine/run/run_memory.h"
@@ -15,6 +16,7 @@
 #include "tools/processes/process_settings.h"
 #include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
+#include "tools/verbs/go_on.h"
 #include "tools/verbs/measured_remark.h"
 #include "tools/verbs/node_processes.h"
 #include "tools/verbs/node_trace.h"
@@ -109,8 +111,9 @@ void print_memory(const TrainingRun& run, const Options& options, const std::vec
     const auto backend = make_backend(device, parse_attention_kernels(run.file.attention));
     TrainingRun own = run;
     if (device.device != Device::kCpu) choose_recompute(own, *backend, {});
-    fmt::print("{}\n{}\n", label_of(run, nodes[i]), plan_node_memory(own, nodes[i], *backend).table());
+    fmt::print("{}\n", memory_table(own, nodes[i], *backend));
   }
+  std::fflush(stdout);  // before what may be wrong
 }
 
 // Nodes that ran elsewhere left their parts there.
@@ -122,17 +125,22 @@ void merge_run_traces(const TrainingRun& run) {
              merged_trace_file(run.file.output).string());
 }
 
-void launch(const Options& options) {
+void launch(const Options& options, const CLI::App& verb) {
   TrainingRun run = load_run(options.run_file);
   const std::vector<int> nodes = parse_nodes(options.nodes, run.network.size());
   const std::vector<int> cpu_nodes = on_the_cpu(options, nodes);
   const auto cpu = make_backend({});
   choose_recompute(run, *cpu, cpu_nodes);
   const bool traces = trace_limits(options.trace).has_value();
+  if (traces) require_place_of_traces(run);
+  const auto tell_of_broken = [](const auto&, const std::string& problem) {
+    fmt::print(stderr, "passed over: {}\n", problem);
+  };
   if (options.dry_run) {
     print_memory(run, options, nodes);
     check_memory(run, *cpu, cpu_nodes);
-    return;
+    if (options.start.resumes()) choose_start(run, options.start, tell_of_broken);
+    return preflight(run, nodes);
   }
   if (run.file.addresses.empty() && static_cast<int>(nodes.size()) != run.network.size())
     throw ConfigError(
@@ -140,19 +148,20 @@ void launch(const Options& options) {
         options.run_file);
   // Each node checks for itself again; that all of those on the CPU fit together only their launch can see.
   check_memory(run, *cpu, cpu_nodes);
-  check_data(run, nodes);
-  choose_start(run, options.start,
-               [](const auto&, const std::string& problem) { fmt::print(stderr, "passed over: {}\n", problem); });
+  choose_start(run, options.start, tell_of_broken);
+  preflight(run, nodes);
   require_open_files(std::max(open_files_of_launch(run.network.size()), open_files_of_node(run.network.size())),
                      fmt::format("a run of {} nodes", run.network.size()));
   create_output_folder(run);
   warn_of_other_measurement(run);
   if (!cpu_nodes.empty()) print_cpu_remarks({{}, "compute.threads", static_cast<int>(run.file.threads), run.dtype()});
   const bool agrees = run.file.clip_norm > 0;  // nodes that exchange norms can end after the same iteration
-  NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
-                                 : "stopping without a checkpoint (optimizer.clip_norm = 0)");
-  start_nodes(processes, run, options, nodes);
-  processes.wait();
+  run_to_its_end(run.file.output, verb, [&] {
+    NodeProcesses processes(agrees ? "stopping after this iteration; Ctrl-C again stops at once"
+                                   : "stopping without a checkpoint (optimizer.clip_norm = 0)");
+    start_nodes(processes, run, options, nodes);
+    processes.wait();
+  });
   if (traces) merge_run_traces(run);
 }
 
@@ -175,7 +184,7 @@ void add_launch_verb(CLI::App& app) {
   verb->add_flag("--dry-run", options->dry_run, "print each node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe launch runs/demo/full.toml");
-  verb->callback([options] { launch(*options); });
+  verb->callback([options, verb] { launch(*options, *verb); });
 }
 
 }  // namespace skippipe

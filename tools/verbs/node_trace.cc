@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_writer.h"
 #include "base/log.h"
 #include "engine/model/memory.h"
 #include "engine/run/run_description.h"
@@ -61,6 +62,14 @@ std::optional<TraceLimits> trace_limits(const TraceOptions& options) {
   limits.first_iteration = first - 1;
   limits.last_iteration = last - 1;
   return limits;
+}
+
+void require_place_of_traces(const TrainingRun& run) {
+  try {
+    require_writable_folder(trace_part_file(run.file.output, 0).parent_path());
+  } catch (const FileError& error) {
+    throw ConfigError("--trace: {}", error.what());
+  }
 }
 
 NodeTrace::NodeTrace(const TrainingRun& run, int node, Transport& inner, const TraceLimits& limits)

@@ -24,6 +24,9 @@ void add_trace_arguments(std::vector<std::string>& arguments, const TraceOptions
 // Nothing: no trace was asked for. Iterations count from 1 for users and from 0 in the limits. Throws UsageError.
 std::optional<TraceLimits> trace_limits(const TraceOptions& options);
 
+// Before the run: throws ConfigError unless traces can be written into its output folder.
+void require_place_of_traces(const TrainingRun& run);
+
 // Traces one node from its construction to finish(). The run and the inner transport outlive it.
 class NodeTrace {
  public:

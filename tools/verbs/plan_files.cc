@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "base/error.h"
+#include "base/file_writer.h"
 
 namespace skippipe {
 
@@ -12,12 +13,9 @@ std::string network_file_of(const Plan& plan, const std::string& file, const std
   return (std::filesystem::path(file).parent_path() / plan.network).string();
 }
 
-void require_folders_of(std::initializer_list<std::string> files) {
-  for (const std::string& file : files) {
-    const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-    if (!folder.empty() && !std::filesystem::is_directory(folder))
-      throw FileError("{}: {} is no folder", file, folder.string());
-  }
+void require_writable(std::initializer_list<std::string> files) {
+  for (const std::string& file : files)
+    if (!file.empty()) require_writable_file(file);
 }
 
 void save_plan_beside(Plan plan, const std::string& network_file, const std::string& file) {

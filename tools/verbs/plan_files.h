@@ -13,8 +13,8 @@ namespace skippipe {
 // for a plan that names none.
 std::string network_file_of(const Plan& plan, const std::string& file, const std::string& asked);
 
-// Before a search that may take long: throws FileError unless the files' folders are there. Empty names count as none.
-void require_folders_of(std::initializer_list<std::string> files);
+// Before a search that may take long: throws FileError unless the files can be written. Empty names count as none.
+void require_writable(std::initializer_list<std::string> files);
 
 // Writes a plan that names its network's file relative to its own folder. An empty `file`: does nothing.
 void save_plan_beside(Plan plan, const std::string& network_file, const std::string& file);

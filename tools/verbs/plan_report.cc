@@ -35,7 +35,7 @@ std::string describe(const Plan& plan) {
 }
 
 std::string title_of(const Plan& plan, double iteration_s) {
-  return fmt::format("{}, {:.4g} s per iteration", describe(plan), iteration_s);
+  return fmt::format("{}, {:.4g} s for one iteration by itself", describe(plan), iteration_s);
 }
 
 void write_timeline(const Plan& plan, const Network& network, const std::string& path) {
@@ -57,8 +57,9 @@ void write_map(const Plan& plan, const Network& network, const std::string& path
 void print_plan(const Plan& plan, const std::vector<std::string>& gone) {
   const Prediction& predicted = plan.predicted;
   fmt::print("{}\n", describe(plan));
-  fmt::print("  predicted  {:.4g} s per iteration, {:.4g} s in a long run\n", predicted.iteration_s,
-             predicted.steady_iteration_s);
+  fmt::print("  planned    {:.4g} s per iteration of a long run\n", predicted.steady_iteration_s);
+  fmt::print("  alone      {:.4g} s for one iteration by itself, such as the first: what is searched for and drawn\n",
+             predicted.iteration_s);
   fmt::print("  waiting    {:.1f} % of the nodes' time\n", predicted.waiting_share * 100);
   fmt::print("  sent       {} per iteration\n\n", format_bytes(static_cast<uint64_t>(predicted.bytes_sent)));
 
@@ -82,8 +83,8 @@ void print_floor(PlanRequest request, const Plan& plan) {
   request.rules = plan.rules;
   const auto print = [&](const char* where, const LowerBound& bound) {
     if (bound.seconds <= 0) return;
-    fmt::print("  floor      {:.4g} s {}, which the plan exceeds by {:.1f} %: {}\n", bound.seconds, where,
-               (plan.predicted.iteration_s / bound.seconds - 1) * 100, bound.what);
+    fmt::print("  floor      {:.4g} s {}, which one iteration by itself exceeds by {:.1f} %: {}\n", bound.seconds,
+               where, (plan.predicted.iteration_s / bound.seconds - 1) * 100, bound.what);
   };
   fmt::print("\n");
   print("on these stages", lower_bound(request, plan.stages));

@@ -41,7 +41,7 @@ ShapedPlan make_plan(const Options& options) {
 }
 
 void run(const Options& options) {
-  require_folders_of(
+  require_writable(
       {options.out, options.views.timeline, options.views.map, options.comparison.csv, options.comparison.chart});
   const auto [plan, request] = make_plan(options);
   save_plan_beside(plan, options.plan.network, options.out);

@@ -1,11 +1,8 @@
 // skippipe probe: measures this device with a model, or all devices and links of a network, and writes the figures into
 // a network file.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -13,7 +10,7 @@
 #include <optional>
 
 #include "base/error.h"
-#include "base/file.h"
+#include "base/file_writer.h"
 #include "base/log.h"
 #include "comm/transport/shaped_transport.h"
 #include "engine/model/device.h"
@@ -68,11 +65,7 @@ void check(const Options& options) {
   if (!network_of_nodes && !options.emulate.empty())
     throw UsageError("probe: --emulate needs nodes, of --local or --addresses");
   if (options.out.empty() || (!options.addresses.empty() && options.node != 0)) return;
-  // Known before hours of measuring, not after.
-  const std::filesystem::path folder = std::filesystem::absolute(options.out).parent_path();
-  if (access(folder.c_str(), W_OK) != 0)
-    throw FileError("{}: cannot write there: {}", folder.string(), std::strerror(errno));
-  follow_links(options.out);
+  require_writable_file(options.out);
 }
 
 ComputeChoice choice_of(const ProbeSettings& settings) {

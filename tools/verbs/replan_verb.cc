@@ -56,14 +56,13 @@ void print_change(const Plan& before, const Plan& after) {
   print_nodes("moved", change.moved);
   if (!change.unused.empty()) fmt::print("  unused     {}\n", fmt::join(change.unused, ", "));
   fmt::print("  visits     {} of {} on another node\n", change.moved_visits, change.visits);
-  fmt::print(
-      "  predicted  {:.4g} s per iteration before, {:.4g} s now ({:+.1f} %)\n", before.predicted.iteration_s,
-      after.predicted.iteration_s,
-      before.predicted.iteration_s > 0 ? (after.predicted.iteration_s / before.predicted.iteration_s - 1) * 100 : 0.0);
+  const double before_s = before.predicted.steady_iteration_s, now_s = after.predicted.steady_iteration_s;
+  fmt::print("  planned    {:.4g} s per iteration before, {:.4g} s now ({:+.1f} %)\n", before_s, now_s,
+             before_s > 0 ? (now_s / before_s - 1) * 100 : 0.0);
 }
 
 void run(const Options& options) {
-  require_folders_of({options.out, options.views.timeline, options.views.map});
+  require_writable({options.out, options.views.timeline, options.views.map});
   const Plan old = load_plan(options.plan);
   const std::string network_file = network_file_of(old, options.plan, options.network);
   const Network network = load_network(network_file);

@@ -35,15 +35,17 @@ void print_jittered(const Plan& plan, Simulator& simulator, const Options& optio
 }
 
 void run(const Options& options) {
+  require_writable({options.views.timeline, options.views.map});
   Plan plan = load_plan(options.plan);
   const Network network = load_network(network_file_of(plan, options.plan, options.network));
   require_valid(validate(plan, network), options.plan);
-  const double planned_s = plan.predicted.iteration_s;
+  const double planned_s = plan.predicted.steady_iteration_s;
   Simulator simulator(network);
   SKP_CHECK(predict(plan, simulator), "a valid plan deadlocks: {}", simulator.describe_deadlock());
   print_plan(plan);
-  fmt::print("\n  the file says {:.6g} s per iteration, simulated now {:.6g} s ({:+.2f} %)\n", planned_s,
-             plan.predicted.iteration_s, planned_s > 0 ? (plan.predicted.iteration_s / planned_s - 1) * 100 : 0.0);
+  const double now_s = plan.predicted.steady_iteration_s;
+  fmt::print("\n  the file says {:.6g} s per iteration of a long run, simulated now {:.6g} s ({:+.2f} %)\n", planned_s,
+             now_s, planned_s > 0 ? (now_s / planned_s - 1) * 100 : 0.0);
   print_jittered(plan, simulator, options);
   show_views(plan, network, options.views);
 }

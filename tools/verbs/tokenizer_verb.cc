@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_writer.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/tokenizer_training.h"
 #include "tools/verbs/progress.h"
@@ -22,6 +23,7 @@ struct Options {
 };
 
 void run(const Options& options) {
+  require_writable_file(options.out);
   TextReader text({options.files.begin(), options.files.end()},
                   {.separator = {}, .lines = 0, .format = options.format});
   std::string model;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <array>
 #include <mutex>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "engine/model/device.h"
 #include "engine/run/emulated_links.h"
 #include "engine/run/metrics.h"
+#include "engine/run/preflight.h"
 #include "engine/run/resume.h"
 #include "engine/run/run_description.h"
 #include "engine/run/run_memory.h"
@@ -19,6 +21,7 @@
 #include "tools/processes/stop_signals.h"
 #include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
+#include "tools/verbs/go_on.h"
 #include "tools/verbs/join_nodes.h"
 #include "tools/verbs/measured_remark.h"
 #include "tools/verbs/node_trace.h"
@@ -123,10 +126,7 @@ void set_recompute(TrainingRun& run, const Options& options, Backend& backend) {
 // One node tells of the run: the first of stage 0. It shows how the run goes and keeps run.json and the metrics.
 class RunTeller {
  public:
-  static bool is(const TrainingRun& run, int node) { return run.plan.stages.front().front() == node; }
-
-  RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger)
-      : progress_(run.first_iteration, static_cast<uint32_t>(run.file.iterations)) {
+  RunTeller(const TrainingRun& run, Backend& backend, const Logger& logger) : progress_(run) {
     create_output_folder(run);
     if (run.first_iteration == 0) std::filesystem::remove(run.file.output / "evaluation.json");  // of another run
     write_run_description(run, backend);
@@ -173,7 +173,7 @@ void end_run(Node& node, std::optional<NodeTrace>& trace, const Logger& logger) 
   if (!saved.ok()) throw RunError("the last checkpoint is not whole: {}", saved.message());
 }
 
-void train(const Options& options) {
+void train(const Options& options, const CLI::App& verb) {
   StopSignals stop_signals(kSameStop);
   StopTarget stop_target;
   const StopWatcher watcher(stop_signals, [&] {
@@ -185,21 +185,26 @@ void train(const Options& options) {
   TrainingRun run = load_run(options.run_file);
   run.node_dtype = options.dtype;
   const std::optional<TraceLimits> limits = trace_limits(options.trace);
+  if (limits) require_place_of_traces(run);
   if (options.node < 0 || options.node >= run.network.size())
     throw UsageError("--node: found {}, expected 0 to {}", options.node, run.network.size() - 1);
   auto backend = make_backend(options.device, parse_attention_kernels(run.file.attention));
   set_recompute(run, options, *backend);
+  const Logger logger = make_logger(name_of(run, options.node));
+  const auto tell_of_broken = [&](const auto&, const std::string& problem) {
+    logger->warn("passed over: {}", problem);
+  };
+  const std::array only_this = {options.node};
   if (options.dry_run) {
-    const MemoryPlan memory = plan_node_memory(run, options.node, *backend);
-    fmt::print("{}", memory.table());
+    fmt::print("{}", memory_table(run, options.node, *backend));
+    std::fflush(stdout);  // before what may be wrong
     check_memory(run, *backend, options.node);
-    return;
+    if (options.start.resumes()) choose_start(run, options.start, tell_of_broken);
+    return preflight(run, only_this);
   }
   const std::vector<std::string>& addresses = addresses_of(run, options);
-
-  const Logger logger = make_logger(name_of(run, options.node));
-  choose_start(run, options.start,
-               [&](const auto&, const std::string& problem) { logger->warn("passed over: {}", problem); });
+  choose_start(run, options.start, tell_of_broken);
+  preflight(run, only_this);
   const ComputeChoice choice{options.device, "compute.threads", static_cast<int>(run.file.threads), run.dtype()};
   (void)usable_threads(choice);
   if (!options.told) {
@@ -219,20 +224,23 @@ void train(const Options& options) {
 
   NodeHooks hooks;
   std::optional<RunTeller> teller;
-  if (RunTeller::is(run, options.node)) {
+  if (tells_of_run(run, options.node)) {
     teller.emplace(run, parts.backend(), logger);
-    teller->tell_of_start(run, parts.memory().table(), options.device, trace);
+    teller->tell_of_start(run, memory_table(run, options.node, parts.backend()), options.device, trace);
     hooks.on_report = [&](const IterationReport& report) { teller->tell_of(report); };
   }
   if (trace) hooks.tracer = &trace->tracer();
   const std::unique_ptr<Node> node = parts.make_node(used, std::move(hooks), logger);
   const StopTarget::Scope stoppable(stop_target, *node);
-  const Node::End end = run_traced(*node, trace);
-  if (end == Node::End::kLeft) throw Exit{130};
-  end_run(*node, trace, logger);
-  const bool finished = end == Node::End::kFinished;
-  if (teller) teller->tell_of_end(run, *node, finished);
-  if (!finished) throw Exit{130};
+  const auto run_node = [&] {
+    const Node::End end = run_traced(*node, trace);
+    if (end == Node::End::kLeft) throw Exit{130};
+    end_run(*node, trace, logger);
+    const bool finished = end == Node::End::kFinished;
+    if (teller) teller->tell_of_end(run, *node, finished);
+    if (!finished) throw Exit{130};
+  };
+  options.told ? run_node() : run_to_its_end(run.file.output, verb, run_node);
 }
 
 }  // namespace
@@ -257,7 +265,7 @@ void add_train_verb(CLI::App& app) {
   verb->add_flag("--dry-run", options->dry_run, "print the node's memory and exit");
   add_trace_options(*verb, options->trace);
   verb->footer("Example: skippipe train run.toml --node 3");
-  verb->callback([options] { train(*options); });
+  verb->callback([options, verb] { train(*options, *verb); });
 }
 
 }  // namespace skippipe

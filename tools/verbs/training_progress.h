@@ -4,14 +4,16 @@
 #include <chrono>
 #include <cstdint>
 
-#include "engine/node/node.h"
+#include "engine/run/pace.h"
+#include "engine/run/run.h"
 
 namespace skippipe {
 
-// On a terminal one line that is written over, elsewhere a plain line every few seconds, on standard output.
+// On a terminal one line that is written over, elsewhere a plain line every few seconds, on standard output. Between
+// them, once, how the run compares with its plan, and who is slow.
 class TrainingProgress {
  public:
-  TrainingProgress(uint32_t first_iteration, uint32_t iterations);
+  explicit TrainingProgress(const TrainingRun& run);
   void show(const IterationReport& report);
 
  private:
@@ -21,6 +23,7 @@ class TrainingProgress {
   const bool terminal_;
   Clock::time_point next_line_;
   double seconds_ = 0;  // of all iterations since the first
+  PaceWatch pace_;
 };
 
 }  // namespace skippipe

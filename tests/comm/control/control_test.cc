@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <spdlog/sinks/ostream_sink.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -214,6 +215,9 @@ TEST_F(MeetingNode, StrangersAreRefusedAndDoNotDisturb) {
   Client foreign(address);
   foreign.send(hello_frame(hello));
   EXPECT_TRUE(foreign.is_refused());
+  Client again(address);  // told once
+  again.send(hello_frame(hello));
+  EXPECT_TRUE(again.is_refused());
 
   hello = some_hello();
   hello.node_count = 3;
@@ -282,6 +286,30 @@ TEST_F(MeetingNode, ManyStrangersDoNotExhaustIt) {
   ASSERT_TRUE(connect_ucx(std::move(options[1]), peer).ok());
   join();
   EXPECT_TRUE(status.ok()) << status.message();
+}
+
+TEST_F(MeetingNode, WithNoDescriptorLeftItClosesWhoConnects) {
+  start();
+  Client junk(address);
+  junk.send(std::vector<std::byte>(100));
+  EXPECT_TRUE(junk.is_refused());  // it serves its port by now
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit limit = before;
+  limit.rlim_cur = static_cast<rlim_t>(FileDescriptor(dup(0)).get()) + 1;  // one more, for a client
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    Client client(address);
+    EXPECT_TRUE(client.is_refused());
+    setrlimit(RLIMIT_NOFILE, &before);
+  }
+  std::unique_ptr<Transport> peer;
+  ASSERT_TRUE(connect_ucx(std::move(options[1]), peer).ok());
+  join();
+  EXPECT_TRUE(status.ok()) << status.message();
+  const std::string lines = log(), told = "closed a connection from 127.0.0.1:";
+  EXPECT_THAT(lines, HasSubstr("no file can be opened any more"));
+  EXPECT_EQ(lines.find(told), lines.rfind(told)) << lines;
 }
 
 TEST_F(MeetingNode, ASilentStrangerIsSentAway) {

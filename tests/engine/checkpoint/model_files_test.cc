@@ -130,10 +130,15 @@ TEST_F(ModelFilesTest, ARunStandsForItsNewestWholeCheckpoint) {
   weights.back() ^= 1;
   write_file_atomically(all / checkpoint_name(100) / "stage-01.safetensors", weights);
   EXPECT_EQ(open(run).folder(), all / checkpoint_name(40));
+  EXPECT_TRUE(missing_parts(all / checkpoint_name(100)).empty()) << "it reads no contents";
   fs::remove(all / checkpoint_name(40) / "stage-00.json");
+  EXPECT_EQ(missing_parts(all / checkpoint_name(40)).size(), 1u);
   EXPECT_EQ(open(run).folder(), all / checkpoint_name(20));
   fs::resize_file(all / checkpoint_name(20) / "config.json", 30);
   SKP_EXPECT_ERROR(open(run), FileError, "no whole checkpoint: ");
+  fs::remove_all(all);
+  write_file_atomically(run / "run.json", "{}");
+  SKP_EXPECT_ERROR(open(run), FileError, "checkpoints: no whole checkpoint");
 }
 
 TEST_F(ModelFilesTest, ErrorsNameFileAndTensor) {

@@ -217,8 +217,11 @@ TEST(ModelConfig, IsTheSameModelIfItComputesTheSame) {
   const ModelConfig config = parse(document);
   document.update({{"bos_token_id", 1}, {"eos_token_id", 2}, {"max_position_embeddings", 4096}, {"use_cache", true}});
   EXPECT_EQ(parse(document), config);
+  EXPECT_EQ(first_difference(parse(document), config), "");
   document["rms_norm_eps"] = 1e-6;
   EXPECT_NE(parse(document), config);
+  EXPECT_EQ(first_difference(parse(document), config),
+            "rms_norm_eps: found 1e-06, expected " + json(config.rms_norm_eps).dump());
 }
 
 // Nothing of this matters for a model that is evaluated.

@@ -111,8 +111,8 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
   fs::create_directories(folder_ / "run/checkpoints");
   fs::create_directories(folder_ / "run/trace");
   checkpoint("run/checkpoints/iteration-00000020");
-  const std::string line = R"({"iteration": 0, "loss": 8.5})";
-  folder_.write("run/metrics.jsonl", line + "\n" + R"({"iteration": 1, "loss": 7.25})" + "\n");
+  const std::string line = R"({"iteration": 1, "loss": 8.5})";
+  folder_.write("run/metrics.jsonl", line + "\n" + R"({"iteration": 2, "loss": 7.25})" + "\n");
   folder_.write("run/trace/run.json", R"({"traceEvents": [{"ph": "X"}]})");
   folder_.write("run/evaluation.json", R"({"format": "skippipe-evaluation", "predicted_tokens": 5, "results": []})");
   const fs::path run = folder_ / "run";
@@ -126,11 +126,39 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
   folder_.write("run/metrics.jsonl", "");  // it has just begun
   expect_whole(run, "output folder of a run");
   folder_.write("run/metrics.jsonl", line + "\n" + line + "\n");
-  expect_problem(run, "output folder of a run", "metrics.jsonl:2: iteration: found 0");
+  expect_problem(run, "output folder of a run", "metrics.jsonl:2: iteration: found 1");
   folder_.write("run/metrics.jsonl", line + "\n" + line.substr(0, 9));
   expect_problem(run, "output folder of a run", "metrics.jsonl:2: the line is not complete");
   folder_.write("run/trace/run.json", R"({"traceEvents": [{}]})");
   expect_problem(run, "output folder of a run", "field 'ph' is missing");
+}
+
+TEST_F(InspectTest, ARunWithoutACheckpointSaysSo) {
+  fs::create_directories(folder_ / "run");
+  folder_.write("run/metrics.jsonl", R"({"iteration": 1, "loss": 8.5})"
+                                     "\n");
+  expect_whole(folder_ / "run", "output folder of a run");
+  EXPECT_THAT(inspect(folder_ / "run").facts,
+              Contains(Pair("checkpoint", "none yet: nothing to resume from, to evaluate or to convert")));
+}
+
+TEST_F(InspectTest, FoldersOfTokensAndTokenizersAreKnown) {
+  fs::create_directories(folder_ / "tokens");
+  TokenShardWriter writer(folder_ / "tokens/train.tokens", 10, 7);
+  writer.append(std::vector<int32_t>{1, 2});
+  writer.end_document();
+  writer.finish();
+  expect_whole(folder_ / "tokens", "folder of token shards");
+  EXPECT_THAT(inspect(folder_ / "tokens").facts, Contains(Pair("whole", "train.tokens (token shard)")));
+  folder_.write("tokens/validation.tokens", "skptokn\nand no more");
+  expect_problem(folder_ / "tokens", "folder of token shards", "validation.tokens: ");
+
+  fs::create_directories(folder_ / "tokenizer");
+  folder_.write("tokenizer/tokenizer.json", R"({"model": {"vocab": {"a": 0, "b": 1}}})");
+  expect_whole(folder_ / "tokenizer", "folder of a tokenizer");
+  EXPECT_THAT(inspect(folder_ / "tokenizer/tokenizer.json").facts, Contains(Pair("vocabulary", "2")));
+  folder_.write("tokenizer/tokenizer.model", "none");
+  expect_problem(folder_ / "tokenizer", "folder of a tokenizer", "not a SentencePiece model");
 }
 
 TEST_F(InspectTest, FilesAreReadToTheirEnd) {
@@ -163,7 +191,13 @@ TEST_F(InspectTest, FilesAreReadToTheirEnd) {
   folder_.write("run", "[run]\nseed = 1\n");
   expect_problem(folder_ / "run", "run file", "field 'run.output' is missing");
   folder_.write("half", R"({"format": "skippipe-netw)");
-  expect_problem(folder_ / "half", "", "no file or folder");
+  expect_problem(folder_ / "half", "JSON", "half: not valid JSON");
+  folder_.write("half", R"({"format": "skippipe-network", "nodes": [)");
+  expect_problem(folder_ / "half", "network", "half: not valid JSON");
+  folder_.write("other", R"({"format": "skippipe-netwrok", "nodes": []})");
+  expect_problem(folder_ / "other", "JSON", R"(found JSON whose format is "skippipe-netwrok")");
+  folder_.write("other", R"({"nodes": []})");
+  expect_problem(folder_ / "other", "JSON", "found JSON that has no format");
   folder_.write("empty", "");
   expect_problem(folder_ / "empty", "",
                  "no file or folder of skippipe or a Hugging Face model: found nothing (0 bytes)");

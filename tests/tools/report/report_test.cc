@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "engine/run/pace.h"
 #include "engine/trace/trace_file.h"
 #include "schedule/plan/plan.h"
 #include "tests/tools/run_fixture.h"
@@ -29,8 +30,8 @@ class ReportTest : public RunFixture {
                                   "samples = 6\n[plan]\n{}\n",
                                   Sections().model, Sections().data, Sections().plan));
     must_run("launch --trace " + path("job.toml"));
-    must_run("eval --model " + path("run") + " --tokens " + path("tokens/train.tokens") +
-             " --sequence 32 --samples 8 --skip 0.5 --choices 2");
+    must_run("eval --model " + path("run") + " --data " + path("tokens/train.tokens") +
+             " --tokens 32 --samples 8 --skip 0.5 --choices 2");
   }
 
   static void write(const std::string& name, const std::string& text) { folder_->write(name, text); }
@@ -197,7 +198,7 @@ TEST_F(ReportTest, ResumedAndKilledRunsHaveCurvesToo) {
   const fs::path copy = copy_of_run();
   std::string text = read_file(copy / "metrics.jsonl");
   const std::string first = text.substr(0, text.find('\n') + 1);
-  std::ofstream(copy / "metrics.jsonl") << text << text.substr(first.size()) << "{\"iteration\": 3, \"lo";
+  std::ofstream(copy / "metrics.jsonl") << text << text.substr(first.size()) << "{\"iteration\": 4, \"lo";
   EXPECT_THAT(report(copy.string()), HasSubstr("<td>3 of 3</td>"));
 }
 
@@ -213,6 +214,23 @@ TEST_F(ReportTest, LostLinesLeaveAGap) {
   EXPECT_THAT(html, HasSubstr("loss after 3 iterations"));
 }
 
+TEST_F(ReportTest, NamesTheNodesThatComputeSlowerThanPlanned) {
+  const fs::path copy = copy_of_run();
+  std::ofstream metrics(copy / "metrics.jsonl");
+  const IterationPace planned = planned_pace(load_plan(path("plan.json")), load_network(path("network.json")));
+  for (int iteration = 1; iteration <= 20; ++iteration) {
+    nlohmann::json line = {{"iteration", iteration},         {"loss", 2},   {"gradient_norm", 1},
+                           {"seconds", 4 * planned.seconds}, {"tokens", 5}, {"busy_share", 0.5},
+                           {"busy_s", planned.busy_s}};
+    line["busy_s"][2] = 3 * planned.busy_s[2];
+    metrics << line << "\n";
+  }
+  metrics.close();
+  const std::string html = report(copy.string());
+  EXPECT_THAT(html, HasSubstr(": c computes 3.0 x slower than planned.</p>"));
+  EXPECT_EQ(count_of(html, "slower than planned"), 1u);
+}
+
 // Points that are one, alike, or as far apart as doubles can be.
 TEST_F(ReportTest, ChartsEndWhateverTheFigures) {
   const fs::path copy = copy_of_run();
@@ -222,12 +240,12 @@ TEST_F(ReportTest, ChartsEndWhateverTheFigures) {
         "\"tokens\": 1e300, \"busy_share\": 0.5}}\n",
         iteration, loss);
   };
-  std::ofstream(copy / "metrics.jsonl") << line(7, "2.5");
+  std::ofstream(copy / "metrics.jsonl") << line(8, "2.5");
   std::string html = report(copy.string());
   EXPECT_EQ(count_of(html, "r=\"3\"/>"), 4u);
   EXPECT_THAT(html, HasSubstr("loss after 8 iterations"));
   for (const char* second : {"100000000000000016", "-1e300", "1e17"}) {
-    std::ofstream(copy / "metrics.jsonl") << line(0, "1e17") << line(1, second);
+    std::ofstream(copy / "metrics.jsonl") << line(1, "1e17") << line(2, second);
     html = report(copy.string());
     EXPECT_LT(html.size(), 1'000'000u);
   }
@@ -254,7 +272,7 @@ TEST_F(ReportTest, AFolderThatCannotBeWrittenHasAReport) {
 TEST_F(ReportTest, RefusesWhatIsNoRun) {
   expect_refused(path("tokens"), "no run.json there");
   const fs::path copy = copy_of_run();
-  std::ofstream(copy / "metrics.jsonl") << "{\"iteration\": 0}\n";
+  std::ofstream(copy / "metrics.jsonl") << "{\"iteration\": 1}\n";
   expect_refused(copy.string(), "metrics.jsonl: line 1: field 'loss' is missing");
   copy_of_run();
   std::ofstream(copy / "evaluation.json") << R"({"format": "another"})";

@@ -285,6 +285,7 @@ TEST_F(CheckpointVerbsTest, ANewRunBeginsWithGivenWeights) {
   const ProgramResult refused = run_skippipe("launch " + write_run(sections));
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_THAT(refused.output, HasSubstr("weights of another model"));
+  EXPECT_THAT(refused.output, HasSubstr(": rms_norm_eps: found 1e-05, expected 1e-06"));
   fs::remove_all(first);
 }
 
@@ -329,13 +330,18 @@ TEST_F(CheckpointVerbsTest, ARunThatGoesWrongKeepsItsLastGoodCheckpoint) {
   must_run("launch " + write_run(sections));
   sections.run = "iterations = 24";
   sections.optimizer = "learning_rate = 1000\nweight_decay = 1000\nschedule = \"constant\"";
-  const ProgramResult wrong = run_skippipe("launch " + write_run(sections) + " --resume");
+  const std::string run_file = write_run(sections);
+  const ProgramResult wrong = run_skippipe("launch " + run_file + " --resume --device cpu,cpu");
   EXPECT_EQ(wrong.exit_code, 1) << wrong.output;
   EXPECT_THAT(wrong.output,
               ::testing::ContainsRegex("iteration [0-9]+: the loss is .* and the gradient norm is not a number"));
   EXPECT_THAT(wrong.output, ::testing::Not(HasSubstr("nan")));
   const auto left = list_checkpoints(checkpoints_folder(output_folder()));
-  EXPECT_FALSE(left.empty());
+  ASSERT_FALSE(left.empty());
+  EXPECT_THAT(wrong.output,
+              ::testing::EndsWith(fmt::format("newest whole checkpoint: iteration {}; go on with: skippipe "
+                                              "launch {} --device cpu,cpu --resume\n",
+                                              left.back(), run_file)));
   for (const uint32_t iteration : left)
     EXPECT_EQ(run_skippipe("inspect " + checkpoint(iteration).string()).exit_code, 0) << iteration;
 }
@@ -352,6 +358,8 @@ TEST_F(CheckpointVerbsTest, AFullDiskKeepsTheRunAlive) {
   EXPECT_THAT(full.output, HasSubstr("/checkpoints/iteration-00000003/"));
   EXPECT_THAT(full.output, ::testing::Not(HasSubstr(".partial")));
   EXPECT_THAT(full.output, HasSubstr("the last checkpoint is not whole: "));
+  EXPECT_THAT(full.output,
+              ::testing::EndsWith("\nno whole checkpoint yet; begin again with: skippipe launch " + run_file + "\n"));
   EXPECT_EQ(metrics().size(), 8u);
   EXPECT_TRUE(list_checkpoints(checkpoints_folder(output_folder())).empty());
   must_run("launch " + run_file);

@@ -73,7 +73,7 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   expect_ok("tokenize --tokenizer @/tok.model --out @/tokens --document-lines 10 --validation-share 0.2 @/text",
             "validation.tokens: ");
   expect_ok(
-      "eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --samples 8 --skip 0.33 --without 1,2 "
+      "eval --model @/run --data @/tokens/validation.tokens --tokens 16 --samples 8 --skip 0.33 --without 1,2 "
       "--json @/eval.json",
       "without 1, 2");
   EXPECT_THAT(read_file(folder_ / "eval.json"), HasSubstr("\"label\": \"1 of 3 left out at random\""));
@@ -84,19 +84,19 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
   for (size_t end = weights.size(), i = end - size_t{300} * 16 * 4; i < end; i += 4)
     weights.replace(i, 4, std::string("\xff\xff\x7f\x7f", 4));
   folder_.write("large/model.safetensors", weights);
-  expect_refused("eval --model @/large --stages 1 --tokens @/tokens/validation.tokens --sequence 16 --samples 8",
-                 "all 1 stages: the loss is not a number, expected a finite number");
+  expect_refused("eval --model @/large --stages 1 --data @/tokens/validation.tokens --tokens 16 --samples 8",
+                 "the whole model: the loss is not a number, expected a finite number");
 
-  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16 --without 0",
+  expect_refused("eval --model @/run --data @/tokens/validation.tokens --tokens 16 --without 0",
                  "stage 0 cannot be left out");
-  expect_refused("eval --model @/run --tokens @/text --sequence 16", "text: not a token shard");
-  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 65",
-                 "--sequence: found 65, expected at most the max_position_embeddings of ");
+  expect_refused("eval --model @/run --data @/text --tokens 16", "text: not a token shard");
+  expect_refused("eval --model @/run --data @/tokens/validation.tokens --tokens 65",
+                 "--tokens: found 65, expected at most the max_position_embeddings of ");
 
   // Of no run: in one piece, unless stages are to be left out.
   expect_ok("convert @/run --out @/hf", "a Hugging Face model");
-  const std::string of_model = "eval --model @/hf --tokens @/tokens/validation.tokens --sequence 16 --samples 8";
-  expect_ok(of_model + " --json @/whole.json", "all 1 stages");
+  const std::string of_model = "eval --model @/hf --data @/tokens/validation.tokens --tokens 16 --samples 8";
+  expect_ok(of_model + " --json @/whole.json", "the whole model");
   const auto perplexity = [&](const char* file) {
     const std::string text = read_file(folder_ / file);
     return text.substr(text.find("\"perplexity\""), 30);
@@ -109,7 +109,7 @@ TEST_F(DataVerbsTest, FromTextToPerplexity) {
     expect_ok(of_model + left_out + " --stages 3", "all 3 stages");
   }
   std::filesystem::resize_file(folder_ / "run/checkpoints/iteration-00000001/stage-02.safetensors", 500);
-  expect_refused("eval --model @/run --tokens @/tokens/validation.tokens --sequence 16", "stage-02.safetensors");
+  expect_refused("eval --model @/run --data @/tokens/validation.tokens --tokens 16", "stage-02.safetensors");
 }
 
 TEST_F(DataVerbsTest, TellsWhatItTakesFilesFor) {
@@ -133,7 +133,7 @@ TEST_F(DataVerbsTest, GeneratesText) {
   write_text();
   write_model();
   expect_ok("tokenizer --vocabulary 300 --out @/tok.model @/text", "");
-  const std::string generate = "generate --model @/run --tokenizer @/tok.model --max-tokens 20 ";
+  const std::string generate = "generate --model @/run --tokenizer @/tok.model --max-new-tokens 20 ";
   const ProgramResult greedy = run(generate + "--prompt 'ka lo'");
   EXPECT_EQ(greedy.exit_code, 0) << greedy.output;
   EXPECT_THAT(greedy.output, ::testing::ContainsRegex("\nprompt: [0-9]+ tokens, [0-9.]+ tokens/s; generated: "));
@@ -148,7 +148,7 @@ TEST_F(DataVerbsTest, GeneratesText) {
   EXPECT_EQ(text_of(run(generate + "--prompt-file -", "", "echo ka lo |")), text_of(greedy));
   const auto checkpoint = checkpoints_folder(folder_ / "run") / checkpoint_name(1);
   std::filesystem::copy_file(folder_ / "tok.model", checkpoint / "tokenizer.model");
-  EXPECT_EQ(text_of(run("generate --model @/run --max-tokens 20 --prompt 'ka lo'")), text_of(greedy));
+  EXPECT_EQ(text_of(run("generate --model @/run --max-new-tokens 20 --prompt 'ka lo'")), text_of(greedy));
   EXPECT_EQ(text_of(run(generate + "--prompt 'ka lo' --threads 1 --temperature 1 --top-k 1")), text_of(greedy));
 
   const std::string sampled = generate + "--prompt 'ka lo' --temperature 1.5 --top-k 100 --top-p 0.9 --without 1 ";
@@ -168,11 +168,11 @@ TEST_F(DataVerbsTest, GenerateStopsAtEveryEndToken) {
                                std::filesystem::copy_options::overwrite_existing);
     return checkpoint;
   };
-  const char* generate = "generate --model @/run --max-tokens 5 --prompt ka";
+  const char* generate = "generate --model @/run --max-new-tokens 5 --prompt ka";
   const auto expect_end = [&](const std::string& reason) { expect_ok(generate, "; " + reason + "\n"); };
   // A token beyond the tokenizer's pieces, which only the files name.
   auto checkpoint = model_that_says(295);
-  expect_end("--max-tokens reached");
+  expect_end("--max-new-tokens reached");
   write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": [280, 295]}");
   expect_end("the text ended");
   write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": [280, 305]}");
@@ -183,7 +183,7 @@ TEST_F(DataVerbsTest, GenerateStopsAtEveryEndToken) {
   checkpoint = model_that_says(280);
   expect_end("the text ended");
   write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": 2}");
-  expect_end("--max-tokens reached");
+  expect_end("--max-new-tokens reached");
   // BOS as the tokenizer's files say, unless the user does.
   expect_ok(generate, "prompt: 1 tokens");
   write_file_atomically(checkpoint / "tokenizer_config.json", "{\"add_bos_token\": true}");
@@ -192,7 +192,7 @@ TEST_F(DataVerbsTest, GenerateStopsAtEveryEndToken) {
   // What a run has seen behind its documents ends a text whatever the files say.
   checkpoint = model_that_says(2);
   write_file_atomically(checkpoint / "generation_config.json", "{\"eos_token_id\": 7}");
-  expect_end("--max-tokens reached");
+  expect_end("--max-new-tokens reached");
   CheckpointManifest manifest = load_checkpoint_manifest(checkpoint);
   manifest.run = {{"run.seed", "1"}};
   manifest.replicas = {1, 1, 1};
@@ -247,11 +247,11 @@ TEST_F(DataVerbsTest, BadTextIsNamedAndNothingIsWritten) {
 
 TEST_F(DataVerbsTest, WrongUseEndsWithTwo) {
   for (const char* arguments :
-       {"tokenizer", "tokenizer --vocabulary 5 --out x y", "tokenize --bogus", "eval --tokens x --sequence 0",
-        "eval --tokens x --sequence 8", "probe --config x --network y", "generate --model x", "generate --prompt x",
+       {"tokenizer", "tokenizer --vocabulary 5 --out x y", "tokenize --bogus", "eval --data x --tokens 0",
+        "eval --data x --tokens 8", "probe --config x --network y", "generate --model x", "generate --prompt x",
         "generate --model x --prompt y --prompt-file z", "generate --model x --prompt y --top-p 0",
-        "generate --model x --prompt y --temperature -1", "generate --model x --prompt y --max-tokens 0", "nonsense",
-        ""})
+        "generate --model x --prompt y --temperature -1", "generate --model x --prompt y --max-new-tokens 0",
+        "nonsense", ""})
     EXPECT_EQ(run(arguments).exit_code, 2) << arguments;
 }
 
@@ -266,13 +266,13 @@ TEST_F(DataVerbsTest, NumbersThatAreNoneAreNamedAndNeverWrap) {
     const std::string bare = number.front() == '\'' ? number.substr(1, number.size() - 2) : number;
     for (const std::string option :
          {"tokenize --tokenizer x --out y z --seed", "tokenizer --vocabulary 300 --out x y --seed",
-          "tokenize --tokenizer x --out y z --document-lines", "eval --model x --tokens y --sequence 8 --samples",
+          "tokenize --tokenizer x --out y z --document-lines", "eval --model x --data y --tokens 8 --samples",
           "generate --model x --prompt y --seed", "plan --network x --stages 2 --microbatches 2 --seed"})
       expect_wrong_use(option + " " + number, "found '" + bare + "', expected a whole number from 0 to");
   }
   for (const std::string number : {"1e3", "0x10", "99999999999999999999", "'1 2'", "8z"}) {
-    expect_wrong_use("eval --model x --tokens y --sequence " + number, "expected a whole number");
-    expect_wrong_use("eval --model x --tokens y --sequence 8 --without 1," + number, "expected a whole number");
+    expect_wrong_use("eval --model x --data y --tokens " + number, "expected a whole number");
+    expect_wrong_use("eval --model x --data y --tokens 8 --without 1," + number, "expected a whole number");
     expect_wrong_use("train x --node " + number, "expected a whole number");
   }
   for (const std::string number : {"nan", "inf", "0x1p-1", "1e999", "0.1x", "' 0.1'"})
@@ -280,7 +280,7 @@ TEST_F(DataVerbsTest, NumbersThatAreNoneAreNamedAndNeverWrap) {
   for (const std::string size : {"-1", "-1GB", "0x10", "99999999999999999999", "'1 GB'", "1.5GB"})
     expect_wrong_use("convert x --out y --max-shard-size " + size, "expected a whole number with or without a unit");
   // Plain decimals, also with zeros in front: no other base.
-  expect_refused("eval --model @/none --tokens y --sequence 010 --samples 18446744073709551615", "none");
+  expect_refused("eval --model @/none --data y --tokens 010 --samples 18446744073709551615", "none");
   expect_refused("convert @/none --out y --max-shard-size 2GB", "none");
 }
 

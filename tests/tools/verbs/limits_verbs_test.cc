@@ -119,7 +119,7 @@ TEST_F(LimitsVerbsTest, TheLimitOfAProcessIsNamedWhereMemoryIsShort) {
   sections = {};
   ASSERT_EQ(launch(sections).exit_code, 0);
   const std::string eval =
-      "eval --model " + output_folder() + " --tokens " + path("tokens/train.tokens") + " --sequence 64 --batch 60000";
+      "eval --model " + output_folder() + " --data " + path("tokens/train.tokens") + " --tokens 64 --batch 60000";
   expect_refused_line(run_skippipe(eval, "/dev/null", limit), named);
 }
 

@@ -34,7 +34,7 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   EXPECT_LT(lines.back()["loss"], 2.0);
 
   const ProgramResult eval =
-      run_skippipe("eval --model " + output_folder() + " --tokens " + path("tokens/train.tokens") + " --sequence 32");
+      run_skippipe("eval --model " + output_folder() + " --data " + path("tokens/train.tokens") + " --tokens 32");
   ASSERT_EQ(eval.exit_code, 0) << eval.output;
   const auto report = nlohmann::json::parse(read_file(output_folder() + "/evaluation.json"));
   EXPECT_LT(report["results"][0]["choices"][0]["loss"], 2.2);
@@ -211,13 +211,16 @@ TEST_F(RunVerbsTest, SeveralLaunchesMakeOneRun) {
 TEST_F(RunVerbsTest, AKilledNodeEndsTheRunAndIsNamed) {
   Sections sections;
   sections.run = "iterations = 1000000";
-  BackgroundLaunch launch(write_run(sections));
+  const std::string run_file = write_run(sections);
+  BackgroundLaunch launch(run_file);
   ASSERT_TRUE(launch.wait_for("iteration")) << launch.output();
   const std::vector<pid_t> victim = launch.nodes(2);
   ASSERT_EQ(victim.size(), 1u);
   kill(victim.front(), SIGKILL);
   EXPECT_EQ(launch.wait(kLongEnough), 1) << launch.output();
   EXPECT_THAT(launch.output(), HasSubstr("skippipe: node 2 (c) was killed by signal 9"));
+  EXPECT_THAT(launch.output(),
+              testing::EndsWith("\nno whole checkpoint yet; begin again with: skippipe launch " + run_file + "\n"));
   EXPECT_TRUE(launch.nodes().empty());
 }
 
@@ -272,6 +275,7 @@ TEST_F(RunVerbsTest, CtrlCEndsCleanlyAndLeavesTheWeights) {
   launch.interrupt();
   EXPECT_EQ(launch.wait(kLongEnough), 130) << launch.output();
   EXPECT_THAT(launch.output(), HasSubstr("stopped after"));
+  EXPECT_THAT(launch.output(), testing::ContainsRegex("newest whole checkpoint: iteration [0-9]+; go on with: "));
   EXPECT_TRUE(newest_whole_checkpoint(output_folder()).has_value());
   EXPECT_TRUE(launch.nodes().empty());
 }
@@ -421,8 +425,8 @@ TEST_F(RunVerbsTest, TrainsWithNoLayersInStageZero) {
   const ProgramResult result = run_skippipe("launch " + write_run(sections));
   ASSERT_EQ(result.exit_code, 0) << result.output;
   EXPECT_EQ(metrics().size(), 3u);
-  const ProgramResult evaluated = run_skippipe("eval --without 1 --model " + output_folder() + " --tokens " +
-                                               path("tokens/train.tokens") + " --sequence 32 --samples 4");
+  const ProgramResult evaluated = run_skippipe("eval --without 1 --model " + output_folder() + " --data " +
+                                               path("tokens/train.tokens") + " --tokens 32 --samples 4");
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
 }
 
