@@ -7,6 +7,8 @@
 #include <limits>
 #include <numeric>
 
+#include "schedule/plan/rules.h"
+
 namespace skippipe {
 namespace {
 
@@ -43,7 +45,7 @@ std::optional<PlanResult> check_memory(const PlanRequest& request, const std::ve
     if (slots_in_stage(request, node, stage) > 0) continue;
     const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
     return PlanResult{
-        .rule = "T1",
+        .rule = kSlotsRule,
         .why = fmt::format("node '{}' can't hold stage {}: {}, the node has {} for both", found.name, stage,
                            needs(request.workload, static_cast<size_t>(stage)), gigabytes(stage_memory(found)))};
   }
@@ -56,7 +58,7 @@ std::optional<PlanResult> check_delays(const PlanRequest& request, const std::ve
       if (a == b || !are_slow(request, a, b)) continue;
       const auto bytes = static_cast<double>(request.workload.activation_bytes);
       return PlanResult{
-          .rule = "max-replica-delay",
+          .rule = kReplicaDelayRule,
           .why = fmt::format("a message of activations takes {:.3f} s from node '{}' to '{}' of stage {}, "
                              "at most {:.3f} s is allowed between replicas",
                              request.network.link(a, b).transfer_s(bytes),
@@ -149,13 +151,13 @@ std::optional<PlanResult> check_capacity(const PlanRequest& request) {
   for (const size_t stage : greediest) {
     const int64_t least = least_bytes(workload, stage);
     if (memory.front() < least)
-      return PlanResult{.rule = "T1",
+      return PlanResult{.rule = kSlotsRule,
                         .why = fmt::format("no node can hold stage {}: {}, the largest node has {} for both", stage,
                                            needs(workload, stage), gigabytes(memory.front()))};
     taken += static_cast<size_t>(counts[stage]);
     if (taken > memory.size() || memory[taken - 1] < least)
       return PlanResult{
-          .rule = "T1",
+          .rule = kSlotsRule,
           .why = fmt::format("{} nodes can hold stage {} ({}), expected {} for it and those that need more",
                              std::count_if(memory.begin(), memory.end(), [&](int64_t m) { return m >= least; }), stage,
                              needs(workload, stage), taken)};

@@ -18,7 +18,7 @@ constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
 constexpr double kSimulatedVisits = 4e7;  // a few seconds
 constexpr const char* kDefaultSkip = "1/3";
-constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
+constexpr double kAutoVisits = 2 * kSimulatedVisits;  // for dozens of shapes
 
 // "0.33" or "1/3"
 double parse_share(const std::string& text) {
@@ -187,6 +187,18 @@ bool slots_follow_from_memory(const Network& network) {
   return std::ranges::any_of(network.nodes, &NetworkNode::slots_from_memory);
 }
 
+// For as many stages as half of the shapes have at most.
+PlanRequest middle_request(const ShapeRequest& request) {
+  const std::vector<int> counts = stage_counts(request);
+  const int stages = counts[counts.size() / 2];
+  PlanRequest plan = request.plan;
+  set_shape(request,
+            {.stage_layers = split_evenly(request.layers, stages),
+             .nodes_per_stage = split_evenly(request.plan.network.size(), stages)},
+            plan);
+  return plan;
+}
+
 void add_workload_options(CLI::App& verb, PlanOptions& options) {
   CLI::Option* microbatches =
       verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
@@ -242,8 +254,8 @@ void add_search_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
   verb.add_option("--evaluations", options.evaluations,
                   fmt::format("Candidates to simulate; default: as many as visit nodes {} million times, with --stages "
-                              "auto {}, or no limit with --seconds",
-                              kSimulatedVisits / 1e6, kAutoEvaluations))
+                              "auto {} million, or no limit with --seconds",
+                              kSimulatedVisits / 1e6, kAutoVisits / 1e6))
       ->check(CLI::Range(1, 1000000000));
   verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
       ->check(CLI::Range(0.001, 1e6));
@@ -311,7 +323,6 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
         "plan: --stages auto needs --model and --tokens, which say how many layers there are and what they take");
   ShapeRequest request = {.plan = begin_request(options)};
   const std::optional<ModelConfig> model = load_model(options);
-  if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
   request.layers = static_cast<int>(model->layers);
   request.may_skip_less = !options.skip;
   request.workload_of = [options, model, from_memory = slots_follow_from_memory(request.plan.network)](
@@ -322,6 +333,8 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
     return make_workload(shaped, model, from_memory);
   };
   request.microbatches_of = [options](int data_nodes) { return all_microbatches(options, data_nodes); };
+  if (!options.evaluations && options.seconds == 0)
+    request.plan.budget.evaluations = evaluations_of(middle_request(request), kAutoVisits);
   return request;
 }
 
