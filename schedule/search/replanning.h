@@ -54,7 +54,7 @@ struct PlanChange {
     int from = -1;  // stages
     int to = -1;
   };
-  std::vector<Node> gone;    // had a stage, have none
+  std::vector<Node> gone;    // had a stage, have none; also those that are there, but left out
   std::vector<Node> joined;  // have one, had none
   std::vector<Node> moved;
   std::vector<std::string> unused;  // of the new plan: have no stage and had none

@@ -113,8 +113,10 @@ class Tournament {
     return request;
   }
 
+  // For the entry's nodes, in the numbers that its shape says.
   void describe(Entry& entry, PlanRequest request) const {
     request.stages.clear();
+    request.nodes_per_stage = entry.row.shape.nodes_per_stage;
     entry.row.left_out = shapes_.plan.network.size() - request.network.size();
     entry.row.samples = int64_t{request.microbatches} * request.workload.samples;
     entry.row.computed_share = computed_share(request.rules, entry.row.shape.stage_layers);
@@ -244,7 +246,6 @@ class Tournament {
     entry.row.shape = std::move(shape);
     PlanRequest request = request_of(plan);
     request.network = subnetwork(shapes_.plan.network, entry.nodes);
-    request.nodes_per_stage = entry.row.shape.nodes_per_stage;
     describe(entry, std::move(request));
   }
 

@@ -269,8 +269,9 @@ void add_search_options(CLI::App& verb, PlanOptions& options) {
 void add_plan_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--network", options.network, "The measured network (JSON)")->required();
   verb.add_option("--stages", options.stages,
-                  "Stages of the pipeline; auto (with --model): tries numbers of stages, layers and nodes of each, and "
-                  "keeps the plan of most samples per second, where skipping more layers than --skip asks for counts "
+                  "Stages of the pipeline; auto (with --model): tries numbers of stages, layers and nodes of each, all "
+                  "nodes or without those that would hold up the others, and keeps the plan of most samples per "
+                  "second, where skipping more layers than --skip asks for counts "
                   "as no gain; give --batch to compare at equal batches. The search's limits hold for all together")
       ->transform(CLI::Validator(read_stages, "1 to 1024, or auto"));
   verb.add_option(

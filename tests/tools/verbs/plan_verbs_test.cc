@@ -211,6 +211,40 @@ TEST_F(PlanVerbsTest, Replans) {
     EXPECT_EQ(run(replan + arguments).exit_code, 2) << arguments;
 }
 
+// A node for each stage, and one gone: the others take the model in fewer stages. Where nodes could take its place, the
+// refusal says how.
+TEST_F(PlanVerbsTest, ReplansInFewerStages) {
+  expect_ok("network --nodes 4 --seed 5 --out @/four.json", "4 nodes");
+  const std::string plan_four = "plan --network @/four.json --microbatches 4 --stage-gradient-bytes 8000 ";
+  expect_ok(plan_four + "--stages 4 --layers 2,2,2,2 --evaluations 100 --out @/old.json", "floor");
+  const std::string gone = load_plan(path("old.json")).node_names[1];
+  const std::string replan = "replan @/old.json --evaluations 100 --gone " + gone;
+  const ProgramResult smaller = run(replan + " --out @/smaller.json");
+  ASSERT_EQ(smaller.exit_code, 0) << smaller.output;
+  EXPECT_THAT(smaller.output, ::testing::StartsWith("3 stages instead of 4: stage "));
+  for (const std::string& part : {" has no node left without '" + gone + "'", "\n  gone       " + gone + " (stage ",
+                                  std::string("`skippipe launch --resume` cuts"), std::string("predicted")})
+    EXPECT_THAT(smaller.output, HasSubstr(part));
+  EXPECT_THAT(smaller.output, Not(HasSubstr("on another node"))) << "all stages are others";
+  const Plan found = load_plan(path("smaller.json"));
+  EXPECT_EQ(found.workload.stage_layers, (std::vector<int>{3, 3, 2}));
+  EXPECT_EQ(found.workload.stage_gradient_bytes, (std::vector<int64_t>{12000, 12000, 8000}));
+  EXPECT_TRUE(validate(found, load_network(path("four.json"))).empty());
+  expect_ok("simulate @/smaller.json", "+0.00 %");
+  expect_ok(replan + " --stages 2", "through 2 of 2 stages");
+  expect_refused(replan + " --stages 9", "found 9 stages, expected 1 to 8");
+  expect_refused(replan + " --stages 4",
+                 "no plan of 4 stages for the nodes that are left: the rule on the nodes of a stage can't be met: 4 "
+                 "stages need at least as many nodes, found 3");
+  for (const char* wrong : {" --stages 3 --may-move", " --stages 3 --place x=1", " --stages 0"})
+    EXPECT_EQ(run(replan + wrong).exit_code, 2) << wrong;
+
+  expect_ok(plan_four + "--nodes-per-stage 3,1 --evaluations 100 --out @/two.json", "floor");
+  const Plan two = load_plan(path("two.json"));
+  expect_refused("replan @/two.json --gone " + two.node_names[static_cast<size_t>(two.stages[1][0])],
+                 "; --may-move lets another stage's node take its place; --stages 1 makes a plan of fewer stages");
+}
+
 // Published figures leave out gradients and norms.
 TEST_F(PlanVerbsTest, PlansThePipelineAlone) {
   const ProgramResult planned = run("plan --network '" SKIPPIPE_SOURCE_DIR
