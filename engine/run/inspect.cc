@@ -24,6 +24,7 @@
 #include "engine/run/run_file.h"
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "tokenizer/tokenizer.h"
 
@@ -179,7 +180,7 @@ void look_at_plan(Inspection& result, const fs::path& path) {
   const bool has_network = !plan.network.empty() && fs::exists(network);
   add(result, "network", has_network ? plan.network : plan.network + " (not there: the plan is checked by itself)");
   for (const Violation& violation : has_network ? validate(plan, load_network(network)) : validate(plan))
-    result.problems.push_back(fmt::format("{}: {}: {}", path.string(), violation.rule, violation.what));
+    result.problems.push_back(fmt::format("{} {}: {}", path.string(), broken(violation.rule), violation.what));
 }
 
 void look_at_run_file(Inspection& result, const fs::path& path) {

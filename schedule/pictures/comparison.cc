@@ -7,6 +7,7 @@
 #include "base/markup.h"
 #include "schedule/pictures/axis.h"
 #include "schedule/pictures/svg.h"
+#include "schedule/plan/rules.h"
 
 namespace skippipe {
 namespace {
@@ -94,13 +95,13 @@ class Chart {
       add_bar(kBarsLeft + working, y, iteration - working, kWaitingColour);
       add_text("ink", kBarsLeft + iteration + 8, y + 14, "start", fmt::format("{:.4g} s", row.predicted->iteration_s));
     } else {
-      add_text("muted", kBarsLeft + 8, y + 14, "start", fmt::format("rule {} can't be met", row.rule));
+      add_text("muted", kBarsLeft + 8, y + 14, "start", unmet(row.rule));
     }
     svg_.add("</g>\n");
   }
 
   static std::string describe(const ComparisonRow& row) {
-    if (!row.predicted) return fmt::format("{}: rule {} can't be met: {}", row.method, row.rule, row.why);
+    if (!row.predicted) return fmt::format("{}: {}: {}", row.method, unmet(row.rule), row.why);
     return fmt::format(
         "{}: {:.6g} s per iteration, {:.1f} % waiting, {:.3g} bytes sent, {} nodes unused, planned in {:.3g} s",
         row.method, row.predicted->iteration_s, row.predicted->waiting_share * 100, row.predicted->bytes_sent,
@@ -141,7 +142,7 @@ std::string comparison_table(const std::vector<ComparisonRow>& rows) {
                           row.predicted->waiting_share * 100, row.predicted->bytes_sent / 1e9, row.unused_nodes,
                           row.planning_s);
     else
-      text += fmt::format("rule {} can't be met: {}\n", row.rule, row.why);
+      text += fmt::format("{}: {}\n", unmet(row.rule), row.why);
   }
   return text;
 }

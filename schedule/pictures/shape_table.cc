@@ -4,7 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 #include <set>
+
+#include "schedule/plan/rules.h"
 
 namespace skippipe {
 namespace {
@@ -22,15 +25,23 @@ std::string describe(const std::vector<int>& list) {
   return least == most ? fmt::format("{} each", least) : fmt::format("{} to {}", least, most);
 }
 
+// With how many nodes there would be, if some are left out.
+std::string describe_nodes(const ShapeRow& row) {
+  const std::vector<int>& counts = row.shape.nodes_per_stage;
+  const std::string text = describe(counts);
+  if (row.left_out == 0) return text;
+  return fmt::format("{} of {}", text, std::accumulate(counts.begin(), counts.end(), row.left_out));
+}
+
 std::string plan_line(const ShapeRow& row, char mark) {
   return fmt::format("{} {:>6}  {:<{}}  {:<{}}  {:>10}  {:>7}  {:>7.1f} %  {:>11.4g}  {:>9.4g}  {:>9.4g}\n", mark,
-                     row.shape.stage_count(), describe(row.shape.stage_layers), kListWidth,
-                     describe(row.shape.nodes_per_stage), kListWidth, row.shape.nodes_per_stage.front(), row.samples,
-                     (1 - row.computed_share) * 100, *row.iteration_s, row.floor_s, row.samples_per_s());
+                     row.shape.stage_count(), describe(row.shape.stage_layers), kListWidth, describe_nodes(row),
+                     kListWidth, row.shape.nodes_per_stage.front(), row.samples, (1 - row.computed_share) * 100,
+                     *row.iteration_s, row.floor_s, row.samples_per_s());
 }
 
 std::string refusal_line(const ShapeRow& row) {
-  return fmt::format("  {:>6}  rule {} can't be met: {}\n", row.shape.stage_count(), row.rule, row.why);
+  return fmt::format("  {:>6}  {}: {}\n", row.shape.stage_count(), unmet(row.rule), row.why);
 }
 
 // The best of each number of stages, then others, but in their order.

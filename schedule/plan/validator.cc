@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/stage_memory.h"
 
 namespace skippipe {
@@ -43,37 +44,37 @@ class Checker {
     const size_t nodes = plan_.node_names.size();
     const size_t stages = plan_.stages.size();
     if (plan_.node_slots.size() != nodes)
-      report("shape", "{} nodes with {} slot counts", nodes, plan_.node_slots.size());
-    if (stages == 0 || plan_.microbatches.empty()) report("shape", "a plan needs stages and microbatches");
+      report(kShapeRule, "{} nodes with {} slot counts", nodes, plan_.node_slots.size());
+    if (stages == 0 || plan_.microbatches.empty()) report(kShapeRule, "a plan needs stages and microbatches");
     if (plan_.workload.stage_layers.size() != stages || plan_.workload.stage_gradient_bytes.size() != stages)
-      report("shape", "{} stages, but layers of {} and gradient bytes of {}", stages,
+      report(kShapeRule, "{} stages, but layers of {} and gradient bytes of {}", stages,
              plan_.workload.stage_layers.size(), plan_.workload.stage_gradient_bytes.size());
     const size_t states = plan_.workload.stage_state_bytes.size(), slots = plan_.workload.stage_slot_bytes.size();
     if (states != slots || (slots != 0 && slots != stages))
-      report("shape", "{} stages, but state bytes of {} and slot bytes of {}", stages, states, slots);
+      report(kShapeRule, "{} stages, but state bytes of {} and slot bytes of {}", stages, states, slots);
     stage_of_.assign(nodes, -1);
     for (size_t s = 0; s < plan_.workload.stage_layers.size(); ++s)
       if (const int layers = plan_.workload.stage_layers[s]; layers < (s == 0 ? 0 : 1))
-        report("shape", "stage {} has {} layers, expected at least {}", s, layers, s == 0 ? 0 : 1);
+        report(kShapeRule, "stage {} has {} layers, expected at least {}", s, layers, s == 0 ? 0 : 1);
     for (size_t s = 0; s < stages; ++s) {
-      if (plan_.stages[s].empty()) report("shape", "stage {} has no node", s);
+      if (plan_.stages[s].empty()) report(kShapeRule, "stage {} has no node", s);
       for (const int node : plan_.stages[s]) {
         if (node < 0 || static_cast<size_t>(node) >= nodes) {
-          report("shape", "stage {} names node {} of {}", s, node, nodes);
+          report(kShapeRule, "stage {} names node {} of {}", s, node, nodes);
         } else if (int& stage = stage_of_[static_cast<size_t>(node)]; stage != -1) {
-          report("shape", "node {} is in stages {} and {}", node, stage, s);
+          report(kShapeRule, "node {} is in stages {} and {}", node, stage, s);
         } else {
           stage = static_cast<int>(s);
         }
       }
     }
     for (size_t m = 0; m < plan_.microbatches.size(); ++m) {
-      if (plan_.microbatches[m].visits.empty()) report("shape", "microbatch {} has an empty path", m);
+      if (plan_.microbatches[m].visits.empty()) report(kShapeRule, "microbatch {} has an empty path", m);
       for (const PlannedVisit& visit : plan_.microbatches[m].visits) {
         if (visit.node < 0 || static_cast<size_t>(visit.node) >= nodes) {
-          report("shape", "microbatch {} visits node {} of {}", m, visit.node, nodes);
+          report(kShapeRule, "microbatch {} visits node {} of {}", m, visit.node, nodes);
         } else if (stage_of(visit) < 0) {
-          report("shape", "microbatch {} visits node {}, which is in no stage", m, visit.node);
+          report(kShapeRule, "microbatch {} visits node {}, which is in no stage", m, visit.node);
         }
       }
     }
@@ -83,8 +84,8 @@ class Checker {
     for (size_t m = 0; m < plan_.microbatches.size(); ++m) {
       const PlannedVisit& first = plan_.microbatches[m].visits.front();
       if (stage_of(first) != 0)
-        report("C1", "microbatch {} starts at node {} of stage {}, expected a data node (stage 0)", m, first.node,
-               stage_of(first));
+        report(kPathStartRule, "microbatch {} starts at node {} of stage {}, expected a data node (stage 0)", m,
+               first.node, stage_of(first));
     }
   }
 
@@ -94,12 +95,12 @@ class Checker {
     for (size_t m = 0; m < plan_.microbatches.size(); ++m) {
       const auto& visits = plan_.microbatches[m].visits;
       if (static_cast<int>(visits.size()) != expected)
-        report("C2", "microbatch {} visits {} stages, expected {} of {} at skip ratio {}", m, visits.size(), expected,
-               stages, plan_.rules.skip_ratio);
+        report(kPathStagesRule, "microbatch {} visits {} stages, expected {} of {} at skip ratio {}", m, visits.size(),
+               expected, stages, plan_.rules.skip_ratio);
       std::set<int> seen;
       for (const PlannedVisit& visit : visits)
         if (!seen.insert(stage_of(visit)).second)
-          report("C2", "microbatch {} visits stage {} twice", m, stage_of(visit));
+          report(kPathStagesRule, "microbatch {} visits stage {} twice", m, stage_of(visit));
     }
   }
 
@@ -111,18 +112,18 @@ class Checker {
       for (const PlannedVisit& visit : plan_.microbatches[m].visits) {
         const int stage = stage_of(visit);
         if (stage > furthest + rules.max_jump)
-          report("C3", "microbatch {} jumps from stage {} to {}, at most {} allowed", m, furthest, stage,
+          report(kPathOrderRule, "microbatch {} jumps from stage {} to {}, at most {} allowed", m, furthest, stage,
                  rules.max_jump);
         if (stage < furthest) {
           ++behind;
           if (furthest - stage > rules.max_swap_distance)
-            report("C3", "microbatch {} goes from stage {} back to {}, at most {} behind allowed", m, furthest, stage,
-                   rules.max_swap_distance);
+            report(kPathOrderRule, "microbatch {} goes from stage {} back to {}, at most {} behind allowed", m,
+                   furthest, stage, rules.max_swap_distance);
         }
         furthest = std::max(furthest, stage);
       }
       if (behind > rules.max_swaps)
-        report("C3", "microbatch {} makes {} swaps, at most {} allowed", m, behind, rules.max_swaps);
+        report(kPathOrderRule, "microbatch {} makes {} swaps, at most {} allowed", m, behind, rules.max_swaps);
     }
   }
 
@@ -134,12 +135,13 @@ class Checker {
       for (const PlannedVisit& visit : microbatch.visits) ++served[static_cast<size_t>(stage_of(visit))];
     const auto [low, high] = std::minmax_element(served.begin() + 1, served.end());
     if (*low == 0)
-      report("C4",
+      report(kExposureRule,
              "stage {} is in the path of no microbatch and would never be trained, expected every stage in one: "
              "plan with a lower --skip or more --microbatches",
              low - served.begin());
     else if (plan_.rules.equal_exposure && *high - *low > 1)
-      report("C4", "stage {} serves {} microbatches and stage {} serves {}, expected a difference of at most 1",
+      report(kExposureRule,
+             "stage {} serves {} microbatches and stage {} serves {}, expected a difference of at most 1",
              low - served.begin(), *low, high - served.begin(), *high);
   }
 
@@ -151,14 +153,14 @@ class Checker {
     const auto [low, high] =
         std::ranges::minmax_element(started, {}, [](const auto& node_and_count) { return node_and_count.second; });
     if (high->second - low->second > 1)
-      report("C5", "data node {} starts {} microbatches and data node {} starts {}, expected a difference of at most 1",
+      report(kDataRule, "data node {} starts {} microbatches and data node {} starts {}, expected a difference of at most 1",
              low->first, low->second, high->first, high->second);
   }
 
   void check_slots() {
     for (size_t node = 0; node < plan_.node_slots.size(); ++node)
       if (plan_.node_slots[node] < 1)
-        report("T1", "node {} has {} slots, expected at least 1", node, plan_.node_slots[node]);
+        report(kSlotsRule, "node {} has {} slots, expected at least 1", node, plan_.node_slots[node]);
   }
 
   void check_ranks() {
@@ -179,7 +181,7 @@ class Checker {
       std::sort(ranks[node].begin(), ranks[node].end());
       for (size_t i = 0; i < ranks[node].size(); ++i) {
         if (ranks[node][i] == static_cast<int>(i)) continue;
-        report("ranks", "the {} {} of node {} are not ranked 0 to {}: {} stands where {} is expected",
+        report(kRanksRule, "the {} {} of node {} are not ranked 0 to {}: {} stands where {} is expected",
                ranks[node].size(), what, node, ranks[node].size() - 1, ranks[node][i], i);
         break;
       }
@@ -190,7 +192,7 @@ class Checker {
     std::vector<std::set<int>> taken(plan_.node_names.size());
     const auto take = [&](const PlannedVisit& visit, int priority, size_t m) {
       if (!taken[static_cast<size_t>(visit.node)].insert(priority).second)
-        report("priorities", "node {} has two tasks of priority {}, one of microbatch {}", visit.node, priority, m);
+        report(kPrioritiesRule, "node {} has two tasks of priority {}, one of microbatch {}", visit.node, priority, m);
     };
     for (size_t m = 0; m < plan_.microbatches.size(); ++m) {
       const PlannedMicrobatch& microbatch = plan_.microbatches[m];
@@ -257,10 +259,12 @@ class Checker {
     const auto node = static_cast<size_t>(step.visit->node);
     const int slots = plan_.node_slots[node];
     if (step.kind == Step::Kind::kForward)
-      report("deadlock", "microbatch {} never enters node {}: its rank {} needs {} ended visits ({} slots), {} can end",
-             m, node, step.visit->rank, step.visit->rank - slots + 1, slots, ended[node]);
+      report(kDeadlockRule,
+             "microbatch {} never enters node {}: its rank {} needs {} ended visits ({} slots), {} can end", m, node,
+             step.visit->rank, step.visit->rank - slots + 1, slots, ended[node]);
     else
-      report("deadlock", "the {} of microbatch {} never runs on node {}: its rank {} needs as many before, {} can run",
+      report(kDeadlockRule,
+             "the {} of microbatch {} never runs on node {}: its rank {} needs as many before, {} can run",
              step.kind == Step::Kind::kLoss ? "loss" : "backward", m, node, step.gradient_rank, gradients[node]);
   }
 
@@ -276,9 +280,10 @@ void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_
       static_cast<double>(state_bytes(node, plan.workload, stage)) + plan.node_slots[index] * slot_bytes;
   if (taken_bytes > static_cast<double>(room_bytes(node)))
     found.push_back(
-        {"T1", fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
-                           "has {} of its {} for it",
-                           index, plan.node_slots[index], stage, taken_bytes, room_bytes(node), node.memory_bytes)});
+        {kSlotsRule, fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
+                                 "has {} of its {} for it",
+                                 index, plan.node_slots[index], stage, taken_bytes, room_bytes(node),
+                                 node.memory_bytes)});
 }
 
 }  // namespace
@@ -289,26 +294,27 @@ std::vector<Violation> validate(const Plan& plan, const Network& network) {
   const std::vector<Violation> of_plan = validate(plan);
   std::vector<Violation> found;  // of the network first: what else is wrong may follow from it
   if (plan.node_names.size() != network.nodes.size()) {
-    found.push_back({"network", fmt::format("the plan is for {} nodes, the network has {}", plan.node_names.size(),
-                                            network.nodes.size())});
+    found.push_back({kNetworkRule, fmt::format("the plan is for {} nodes, the network has {}", plan.node_names.size(),
+                                               network.nodes.size())});
     found.insert(found.end(), of_plan.begin(), of_plan.end());
     return found;
   }
-  const bool sound = std::none_of(of_plan.begin(), of_plan.end(), [](const Violation& v) { return v.rule == "shape"; });
+  const bool sound =
+      std::none_of(of_plan.begin(), of_plan.end(), [](const Violation& v) { return v.rule == kShapeRule; });
   const std::vector<int> stage_of = plan.stage_of_nodes();
   for (size_t i = 0; i < network.nodes.size(); ++i) {
     const NetworkNode& node = network.nodes[i];
     if (plan.node_names[i] != node.name)
-      found.push_back({"network", fmt::format("node {} is '{}' in the plan and '{}' in the network", i,
-                                              plan.node_names[i], node.name)});
+      found.push_back({kNetworkRule, fmt::format("node {} is '{}' in the plan and '{}' in the network", i,
+                                                 plan.node_names[i], node.name)});
     if (!sound) continue;
     const bool from_memory = memory_decides(node, plan.workload) && stage_of[i] >= 0;
     if (from_memory) check_memory(plan, node, i, static_cast<size_t>(stage_of[i]), found);
     const bool as_told =
         from_memory ? node.slots_from_memory || plan.node_slots[i] <= node.slots : plan.node_slots[i] == node.slots;
     if (!as_told)
-      found.push_back({"T1", fmt::format("node {} has {} slots in the plan and {} in the network", i,
-                                         plan.node_slots[i], node.slots)});
+      found.push_back({kSlotsRule, fmt::format("node {} has {} slots in the plan and {} in the network", i,
+                                               plan.node_slots[i], node.slots)});
   }
   found.insert(found.end(), of_plan.begin(), of_plan.end());
   return found;
@@ -318,7 +324,7 @@ void require_valid(const std::vector<Violation>& violations, const std::string& 
   if (violations.empty()) return;
   const std::string others =
       violations.size() > 1 ? fmt::format(" ({} more violations)", violations.size() - 1) : std::string();
-  throw PlanError("{}: rule {}: {}{}", plan_name, violations.front().rule, violations.front().what, others);
+  throw PlanError("{} {}: {}{}", plan_name, broken(violations.front().rule), violations.front().what, others);
 }
 
 }  // namespace skippipe

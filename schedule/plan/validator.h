@@ -10,7 +10,7 @@
 namespace skippipe {
 
 struct Violation {
-  std::string rule;  // "shape", "C1" to "C4", "T1", "ranks", "priorities", "deadlock", "network"
+  std::string rule;  // one of schedule/plan/rules.h
   std::string what;  // one line with the numbers
 };
 

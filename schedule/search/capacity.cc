@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/number_text.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/stage_memory.h"
 
 namespace skippipe {
@@ -40,7 +41,7 @@ std::optional<PlanResult> check_memory(const PlanRequest& request, const std::ve
   for (const int node : replicas) {
     if (slots_in_stage(request, node, stage) > 0) continue;
     const NetworkNode& found = request.network.nodes[static_cast<size_t>(node)];
-    return PlanResult{.rule = "T1",
+    return PlanResult{.rule = kSlotsRule,
                       .why = fmt::format("node '{}' can't hold stage {}: {}, the node {}", found.name, stage,
                                          needs(request, found, static_cast<size_t>(stage)),
                                          has_too_little(request, found, static_cast<size_t>(stage)))};
@@ -54,7 +55,7 @@ std::optional<PlanResult> check_delays(const PlanRequest& request, const std::ve
       if (a == b || !are_slow(request, a, b)) continue;
       const auto bytes = static_cast<double>(request.workload.activation_bytes);
       return PlanResult{
-          .rule = "max-replica-delay",
+          .rule = kReplicaDelayRule,
           .why = fmt::format("a message of activations takes {:.3f} s from node '{}' to '{}' of stage {}, "
                              "at most {:.3f} s is allowed between replicas",
                              request.network.link(a, b).transfer_s(bytes),
@@ -84,7 +85,7 @@ std::vector<int> nodes_that_hold(const PlanRequest& request, int stage) {
 
 PlanResult nobody_holds(const PlanRequest& request, int stage) {
   const NetworkNode& largest = *std::ranges::max_element(request.network.nodes, {}, &NetworkNode::memory_bytes);
-  return {.rule = "T1",
+  return {.rule = kSlotsRule,
           .why = fmt::format("no node can hold stage {}: {}, the largest, '{}', {}", stage,
                              needs(request, largest, static_cast<size_t>(stage)), largest.name,
                              has_too_little(request, largest, static_cast<size_t>(stage)))};
@@ -165,7 +166,7 @@ std::optional<PlanResult> check_capacity(const PlanRequest& request) {
     hold_any.insert(hold.begin(), hold.end());
     taken += counts[static_cast<size_t>(stage)];
     if (std::ssize(hold_any) < taken)
-      return PlanResult{.rule = "T1",
+      return PlanResult{.rule = kSlotsRule,
                         .why = fmt::format(
                             "{} nodes can hold stage {} ({}), expected {} for it and those that need more", hold.size(),
                             stage, needs(request, request.network.nodes.front(), static_cast<size_t>(stage)), taken)};

@@ -167,8 +167,13 @@ class JointPlanner : public Planner {
     placed.stages = best.stages;
     Plan plan = begin_plan(placed, "joint", request.rules, length);
     take_paths(best, plan);
-    return finish_plan(request, std::move(plan));
+    PlanResult result = finish_plan(request, std::move(plan));
+    const bool may_resize = request.stages.empty() && request.nodes_per_stage.empty();
+    if (result.plan && may_resize) leave_out_idle(request, *result.plan);
+    return result;
   }
+
+  bool improves_plans() const override { return true; }
 
  private:
   // One for each thread, as far as there are so many placements. Empty: no paths found.

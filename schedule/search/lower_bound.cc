@@ -711,7 +711,7 @@ LowerBound lower_bound(const PlanRequest& request, const std::vector<std::vector
   const int length = path_length(request);
   if (const std::string problem = length_problem(request, length); !problem.empty()) return no_plan(problem);
   const PathGraph graph(request.stage_count(), length, request.rules);
-  if (!graph.has_path()) return no_plan(fmt::format("no path of {} stages keeps C3", length));
+  if (!graph.has_path()) return no_plan(fmt::format("no path of {} stages in an order that the rules allow", length));
   GivenStages given(request, stages, graph);
   return given.pairs() <= kMaxPairs ? given.bound() : AnyStages(request, length).bound();
 }

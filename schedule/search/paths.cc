@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "schedule/plan/rules.h"
 #include "schedule/search/planning.h"
 
 namespace skippipe {
@@ -146,14 +147,14 @@ void place_by_load(const PlanRequest& request, const std::vector<PathStages>& pa
 PlanResult no_paths(const PlanRequest& request, int length) {
   const double exposure = static_cast<double>(request.microbatches) * (length - 1) / (request.stage_count() - 1);
   if (!request.rules.equal_exposure)
-    return {.rule = "C4",
-            .why = fmt::format("no paths of {} of {} stages found that visit every stage with {} microbatches while C3 "
-                               "allows jumps of at most {}",
+    return {.rule = kExposureRule,
+            .why = fmt::format("no paths of {} of {} stages found that visit every stage with {} microbatches while "
+                               "paths jump {} stages at most",
                                length, request.stage_count(), request.microbatches, request.rules.max_jump)};
   return {
-      .rule = "C4",
+      .rule = kExposureRule,
       .why = fmt::format("no paths of {} of {} stages found that visit every stage but the first {} to {} times with "
-                         "{} microbatches while C3 allows jumps of at most {}",
+                         "{} microbatches while paths jump {} stages at most",
                          length, request.stage_count(), std::floor(exposure), std::ceil(exposure), request.microbatches,
                          request.rules.max_jump)};
 }

@@ -38,8 +38,9 @@ struct PlanRequest {
   // How many nodes each stage has when `stages` is empty, in all the network's. Empty: split_evenly; "joint" then looks
   // for the best sizes, and may leave nodes out.
   std::vector<int> nodes_per_stage;
-  // A plan to begin from, of these nodes, `stages`, rules and microbatches: a planner that improves plans starts with
-  // its paths in their start order, changes them little at a time, and returns nothing slower. Others do without.
+  // A plan to begin from, of these nodes, rules and microbatches, and of `stages` and sizes where they are given: a
+  // planner that improves plans starts with its stages and its paths in their start order, changes them little at a
+  // time, and returns nothing slower. Others do without.
   std::optional<Plan> start = std::nullopt;
   int microbatches = 1;  // of an iteration, over all data nodes
   // Two replicas of a stage exchange a message of activations within this time, both ways. For requests without
@@ -73,6 +74,8 @@ class Planner {
   // Deterministic in the request unless its budget is of seconds. Throws ConfigError for a request that makes no sense
   // (no microbatch, lists of different lengths); rules that can't be met are a result.
   virtual PlanResult plan(const PlanRequest& request) const = 0;
+  // Whether it begins with PlanRequest::start, and looks for the best sizes of stages where none are given.
+  virtual bool improves_plans() const { return false; }
 };
 
 // Their names, in the order in which they are told.

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 #include "base/error.h"
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/plan/rules.h"
 #include "schedule/search/capacity.h"
 #include "schedule/search/request_values.h"
 
@@ -48,10 +50,16 @@ void check_nodes_per_stage(const PlanRequest& request) {
 }
 
 void check_start(const PlanRequest& request, const Plan& start) {
-  if (start.node_names.size() != request.network.nodes.size() || start.stages != request.stages)
+  const bool fits =
+      request.stages.empty() ? start.stage_count() == request.stage_count() : start.stages == request.stages;
+  if (start.node_names.size() != request.network.nodes.size() || !fits)
     throw ConfigError("the plan to begin from has {} nodes in {} stages of its own, expected the request's {} in {}",
                       start.node_names.size(), start.stages.size(), request.network.nodes.size(),
-                      request.stages.size());
+                      request.stage_count());
+  if (!request.nodes_per_stage.empty() &&
+      !std::ranges::equal(start.stages, request.nodes_per_stage, {},
+                          [](const std::vector<int>& stage) { return static_cast<int>(stage.size()); }))
+    throw ConfigError("the plan to begin from has other numbers of nodes in its stages than nodes_per_stage says");
   if (start.microbatches.size() != static_cast<size_t>(request.microbatches))
     throw ConfigError("the plan to begin from has {} microbatches, expected {}", start.microbatches.size(),
                       request.microbatches);
@@ -104,7 +112,7 @@ std::optional<PlanResult> check_request(const PlanRequest& request) {
 std::optional<PlanResult> check_path_length(const PlanRequest& request) {
   const int length = path_length(request), stages = request.stage_count();
   if (length < 1)
-    return PlanResult{.rule = "C2",
+    return PlanResult{.rule = kPathStagesRule,
                       .why = fmt::format("a skip ratio of {} leaves {} of {} stages to visit, at least 1 is needed",
                                          request.rules.skip_ratio, length, stages)};
   const int least = shortest_path_length(stages, request.microbatches);
@@ -113,7 +121,7 @@ std::optional<PlanResult> check_path_length(const PlanRequest& request) {
       least == stages ? "--skip 0" : fmt::format("a --skip of at most {}/{}", stages - least, stages);
   const std::string more =
       length < 2 ? "" : fmt::format(" or more --microbatches, at least {} in all", divide_up(stages - 1, length - 1));
-  return PlanResult{.rule = "C4",
+  return PlanResult{.rule = kExposureRule,
                     .why = fmt::format("paths of {} of {} stages for {} microbatches leave out some stage, which would "
                                        "never be trained: expected {}{}",
                                        length, stages, request.microbatches, most, more)};
@@ -132,7 +140,7 @@ std::optional<PlanResult> check_unskipped_request(const PlanRequest& request) {
   if (!request.stages.empty()) {
     check_given_stages(request);
   } else if (stages > nodes) {
-    return PlanResult{.rule = "C1",
+    return PlanResult{.rule = kStageNodesRule,
                       .why = fmt::format("{} stages need at least as many nodes, found {}", stages, nodes)};
   } else if (!request.nodes_per_stage.empty()) {
     check_nodes_per_stage(request);
@@ -172,10 +180,55 @@ PlanResult finish_plan(const PlanRequest& request, Plan plan) {
   if (auto misfit = check_placement(request, plan.stages)) return *std::move(misfit);
   Simulator simulator(request.network);
   if (complete_plan(plan, simulator)) return {.plan = std::move(plan)};
-  return {.rule = "T1",
+  return {.rule = kSlotsRule,
           .why = fmt::format("every candidate deadlocks on full slots, the best with {}; more slots, fewer swaps or "
                              "fewer microbatches are needed",
                              first_line(simulator.describe_deadlock()))};
+}
+
+Plan widen(const Plan& plan, const std::vector<int>& nodes, const Network& network) {
+  Plan wide = plan;
+  wide.node_names.clear();
+  wide.node_slots.clear();
+  for (const NetworkNode& node : network.nodes) {
+    wide.node_names.push_back(node.name);
+    wide.node_slots.push_back(node.slots);
+  }
+  wide.predicted.busy_share.assign(network.nodes.size(), 0);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const auto node = static_cast<size_t>(nodes[i]);
+    wide.node_slots[node] = plan.node_slots[i];
+    if (i < plan.predicted.busy_share.size()) wide.predicted.busy_share[node] = plan.predicted.busy_share[i];
+  }
+  for (std::vector<int>& stage : wide.stages)
+    for (int& node : stage) node = nodes[static_cast<size_t>(node)];
+  for (PlannedMicrobatch& microbatch : wide.microbatches)
+    for (PlannedVisit& visit : microbatch.visits) visit.node = nodes[static_cast<size_t>(visit.node)];
+  return wide;
+}
+
+void leave_out_idle(const PlanRequest& request, Plan& plan, const std::vector<int>& keep) {
+  std::vector<bool> stays(plan.node_names.size(), false);
+  for (const int node : keep) stays[static_cast<size_t>(node)] = true;
+  for (const PlannedMicrobatch& microbatch : plan.microbatches)
+    for (const PlannedVisit& visit : microbatch.visits) stays[static_cast<size_t>(visit.node)] = true;
+  std::vector<int> idle = used_nodes(plan);
+  std::erase_if(idle, [&](int node) { return stays[static_cast<size_t>(node)]; });
+  if (idle.empty()) return;
+  Simulator simulator(request.network);
+  const auto leave = [&](std::span<const int> nodes) {
+    Plan without = plan;
+    for (std::vector<int>& stage : without.stages)
+      std::erase_if(stage, [&](int node) { return std::ranges::find(nodes, node) != nodes.end(); });
+    if (!assign_slots(request, without) || !complete_plan(without, simulator) ||
+        without.predicted.iteration_s > plan.predicted.iteration_s)
+      return false;
+    plan = std::move(without);
+    return true;
+  };
+  // One may pass on others' sums of gradients over quicker links.
+  if (leave(idle)) return;
+  for (const int& node : idle) leave({&node, 1});
 }
 
 const std::vector<std::string>& planning_methods() {

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/random.h"
 #include "schedule/search/planner.h"
@@ -37,6 +38,13 @@ Plan begin_plan(const PlanRequest& request, const std::string& method, const Pla
 
 // From stages, slots and paths: ranks and predictions, or which of the request's limits they break.
 PlanResult finish_plan(const PlanRequest& request, Plan plan);
+
+// The plan of a subnetwork of these nodes as one of the whole network, with the others in no stage.
+Plan widen(const Plan& plan, const std::vector<int>& nodes, const Network& network);
+
+// Nodes that no path visits cost their stage a part in the sum of gradients, norms and memory. They leave the stages
+// where that makes the iteration no longer, but for those to keep.
+void leave_out_idle(const PlanRequest& request, Plan& plan, const std::vector<int>& keep = {});
 
 // One for each method.
 std::unique_ptr<Planner> make_full_planner();

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "schedule/machine/ranking.h"
+#include "schedule/plan/rules.h"
 #include "schedule/search/dtfm_placement.h"
 #include "schedule/search/paths.h"
 #include "schedule/search/planning.h"
@@ -81,7 +82,7 @@ class RandomSkipPlanner : public Planner {
       return {.plan = std::move(plan)};
     }
     return {
-        .rule = "T1",
+        .rule = kSlotsRule,
         .why = fmt::format("all {} draws of {} random paths deadlock on full slots: more slots, fewer swaps or fewer "
                            "microbatches are needed",
                            kDraws, request.microbatches)};

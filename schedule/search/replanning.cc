@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/capacity.h"
 #include "schedule/search/evaluator.h"
@@ -234,7 +235,7 @@ class Repair {
     for (const int node : roll_.lacks[static_cast<size_t>(stage)])
       names.push_back(fmt::format("'{}'", old_.node_names[static_cast<size_t>(node)]));
     return {
-        .rule = "C1",
+        .rule = kStageNodesRule,
         .why = fmt::format("stage {} has no node left without {}, and no {} can hold it", stage, fmt::join(names, ", "),
                            may_move ? "node that joins or that another stage can spare" : "node that joins")};
   }
@@ -384,6 +385,14 @@ class Repair {
 
 }  // namespace
 
+std::vector<int> nodes_left(const Plan& old, const Network& network, const std::vector<std::string>& gone) {
+  check_options(old, index_names(names_of(network), "network"), index_names(old.node_names, "plan"), {.gone = gone});
+  std::vector<int> left;
+  for (int node = 0; node < network.size(); ++node)
+    if (std::ranges::find(gone, network.nodes[static_cast<size_t>(node)].name) == gone.end()) left.push_back(node);
+  return left;
+}
+
 PlanRequest request_of(const Plan& plan, const Network& network) {
   PlanRequest request;
   request.network = network;
@@ -403,18 +412,23 @@ PlanResult replan(const Plan& old, const Network& network, const ReplanOptions& 
   check_values(request);
   request.max_replica_delay_s = default_replica_delay_s(network, request.workload);  // of nodes that join
   Roll roll = call_roll(old, network, options);
+  std::vector<int> told;
+  const Names names = index_names(names_of(network), "network");
+  for (const auto& [name, stage] : options.places) told.push_back(find(names, name));
   Repair repair(request, old, std::move(roll));
   if (auto infeasible = repair.run(options.may_move)) return *std::move(infeasible);
   request.max_replica_delay_s = std::numeric_limits<double>::infinity();
   request.stages = repair.stages();
   if (auto infeasible = check_capacity(request)) return *std::move(infeasible);
-  Plan repaired = repair.plan();
-  if (request.budget.evaluations == 0 && request.budget.seconds == 0) return {.plan = std::move(repaired)};
-  request.start = repaired;
-  PlanResult searched = make_planner("joint")->plan(request);
-  if (!searched.plan || searched.plan->predicted.iteration_s >= repaired.predicted.iteration_s)
-    return {.plan = std::move(repaired)};
-  return searched;
+  Plan plan = repair.plan();
+  if (request.budget.evaluations > 0 || request.budget.seconds > 0) {
+    request.start = plan;
+    PlanResult searched = make_planner("joint")->plan(request);
+    if (searched.plan && searched.plan->predicted.iteration_s < plan.predicted.iteration_s)
+      plan = *std::move(searched.plan);
+  }
+  leave_out_idle(request, plan, told);
+  return {.plan = std::move(plan)};
 }
 
 PlanChange compare_plans(const Plan& before, const Plan& after) {

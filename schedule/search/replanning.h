@@ -35,22 +35,26 @@ struct ReplanOptions {
 //    joins takes its share. Data nodes share the microbatches of those that are gone: an iteration keeps its number of
 //    microbatches and so its batch, and with it the loss curve.
 //  - Then a search for paths on these stages, from there. The plan is never slower than without it.
-// Deterministic unless the budget says seconds. Infeasible: C1, a stage has no node left; T1, a node can't hold its
-// stage. Throws PlanError for an old plan that is not valid, and ConfigError naming the node or field that makes no
-// sense.
+//  - Nodes that no path visits then leave their stages where that makes nothing slower, unless they were told theirs.
+// Deterministic unless the budget says seconds. Infeasible: a stage has no node left (recutting.h may help), a node
+// can't hold its stage. Throws PlanError for an old plan that is not valid, and ConfigError naming the node or field
+// that makes no sense.
 PlanResult replan(const Plan& old, const Network& network, const ReplanOptions& options);
+
+// Nodes of the network that are not gone, ascending. Throws ConfigError for names that neither plan nor network has.
+std::vector<int> nodes_left(const Plan& old, const Network& network, const std::vector<std::string>& gone);
 
 // The request that a plan answers on its own stages.
 PlanRequest request_of(const Plan& plan, const Network& network);
 
-// What differs between two plans of the same number of stages, nodes matched by name.
+// What differs between two plans, nodes matched by name and stages by number.
 struct PlanChange {
   struct Node {
     std::string name;
     int from = -1;  // stages
     int to = -1;
   };
-  std::vector<Node> gone;    // had a stage, have none
+  std::vector<Node> gone;    // had a stage, have none; also those that are there, but left out
   std::vector<Node> joined;  // have one, had none
   std::vector<Node> moved;
   std::vector<std::string> unused;  // of the new plan: have no stage and had none

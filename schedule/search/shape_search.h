@@ -12,6 +12,7 @@ namespace skippipe {
 
 struct ShapeRow {
   Shape shape;                // without a plan maybe only its number of stages says something
+  int left_out = 0;           // of the network's nodes
   int64_t samples = 0;        // of an iteration, over all data nodes
   double computed_share = 0;  // of the layers, by a sample
   double floor_s = 0;         // of an iteration (lower_bound.h)
@@ -33,9 +34,11 @@ struct ShapeChoice {
   PlanRequest request;         // that the plan answers, with the whole budget
 };
 
-// Successive halving (Jamieson and Talwalkar 2016) over candidate_shapes: each round spends the same share of
-// request.plan.budget, on fewer shapes, joined by neighbours of the best; half of the budget is left for the shape that
-// wins. Deterministic where the planner is. Throws ConfigError for a request that makes no sense.
+// Successive halving (Jamieson and Talwalkar 2016) over candidate_shapes of node_choices: each round spends the same
+// share of request.plan.budget, on fewer shapes, joined by neighbours of the best; half of the budget is left for the
+// shape that wins. A planner that improves plans goes on from the best plan of a shape, and may then move nodes from
+// stage to stage, leave them out or use them again: a row tells where that has led. Deterministic where the planner is.
+// Throws ConfigError for a request that makes no sense.
 ShapeChoice choose_shape(const Planner& planner, const ShapeRequest& request);
 
 }  // namespace skippipe

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/stage_memory.h"
 #include "schedule/search/path_graph.h"
 #include "schedule/search/planning.h"
@@ -19,6 +20,9 @@ constexpr int kMaxStages = 1024;  // as the program's options
 // Numbers of stages are tried one by one up to this, then each about an eighth further.
 constexpr int kAllStagesUpTo = 16;
 constexpr int kStepShare = 8;
+// Nodes stand out that are worse than the next better one by this factor; at most so many groups by each measure.
+constexpr double kOutstanding = 1.4;
+constexpr size_t kMostGroups = 2;
 // Of a layer on a node whose speed is not known.
 constexpr double kLeastSeconds = 1e-12;
 constexpr int64_t kUnbounded = std::numeric_limits<int64_t>::max();
@@ -216,7 +220,110 @@ std::vector<int> counts_of(const Plan& plan) {
   return counts;
 }
 
+// Of a message there and one back.
+double round_trip_s(const Network& network, int a, int b, double bytes) {
+  return network.link(a, b).transfer_s(bytes) + network.link(b, a).transfer_s(bytes);
+}
+
+// By each measure what a node costs: seconds of a layer; the median, over the other nodes, of a message of activations
+// there and back; and where slots follow from memory, how little there is of it.
+std::vector<std::vector<double>> node_costs(const ShapeRequest& request) {
+  const Network& network = request.plan.network;
+  const CostEstimate estimate(request);
+  const auto bytes = static_cast<double>(request.workload_of({request.layers}).activation_bytes);
+  std::vector<double> seconds, delays, scarcities;
+  for (int a = 0; a < network.size(); ++a) {
+    const NetworkNode& node = network.nodes[static_cast<size_t>(a)];
+    seconds.push_back(estimate.layer_s(node, 1));
+    scarcities.push_back(node.slots_from_memory ? 1 / std::max(1.0, static_cast<double>(node.memory_bytes)) : 0);
+    std::vector<double> round_trips;
+    for (int b = 0; b < network.size(); ++b)
+      if (a != b) round_trips.push_back(round_trip_s(network, a, b, bytes));
+    const auto median = round_trips.begin() + std::ssize(round_trips) / 2;
+    if (!round_trips.empty()) std::nth_element(round_trips.begin(), median, round_trips.end());
+    delays.push_back(round_trips.empty() ? 0 : *median);
+  }
+  return {seconds, delays, scarcities};
+}
+
+// The nodes that cost less than the rest by far; those first that the largest gap sets apart.
+std::vector<std::vector<int>> better_groups(std::vector<int> nodes, const std::vector<double>& cost) {
+  const auto of = [&](int node) { return cost[static_cast<size_t>(node)]; };
+  std::ranges::stable_sort(nodes, {}, of);
+  std::vector<std::pair<double, size_t>> gaps;  // ratio, and how many nodes lie below
+  for (size_t i = 1; i < nodes.size(); ++i)
+    if (of(nodes[i - 1]) > 0 && of(nodes[i]) > kOutstanding * of(nodes[i - 1]))
+      gaps.emplace_back(of(nodes[i]) / of(nodes[i - 1]), i);
+  std::ranges::stable_sort(gaps, std::greater{}, &std::pair<double, size_t>::first);
+  std::vector<std::vector<int>> groups;
+  for (size_t i = 0; i < std::min(gaps.size(), kMostGroups); ++i)
+    groups.emplace_back(nodes.begin(), nodes.begin() + static_cast<std::ptrdiff_t>(gaps[i].second));
+  return groups;
+}
+
 }  // namespace
+
+std::vector<std::vector<int>> node_choices(const ShapeRequest& request) {
+  const int count = request.plan.network.size();
+  std::vector<int> all(static_cast<size_t>(count));
+  std::iota(all.begin(), all.end(), 0);
+  std::vector<std::vector<int>> choices = {all};
+  const auto add = [&](std::vector<int> nodes) {
+    std::ranges::sort(nodes);
+    if (!nodes.empty() && std::ranges::find(choices, nodes) == choices.end()) choices.push_back(std::move(nodes));
+  };
+  std::vector<std::vector<int>> closest;  // of each measure, what is left without the largest gap
+  for (const std::vector<double>& cost : node_costs(request)) {
+    std::vector<std::vector<int>> groups = better_groups(all, cost);
+    if (!groups.empty()) closest.push_back(groups.front());
+    for (std::vector<int>& group : groups) add(std::move(group));
+  }
+  if (closest.size() < 2) return choices;
+  std::vector<int> common = all;
+  for (std::vector<int>& group : closest) {
+    std::ranges::sort(group);
+    std::vector<int> both;
+    std::ranges::set_intersection(common, group, std::back_inserter(both));
+    common = std::move(both);
+  }
+  add(std::move(common));
+  return choices;
+}
+
+std::vector<int> close_nodes(const ShapeRequest& request, int count) {
+  const Network& network = request.plan.network;
+  const CostEstimate estimate(request);
+  const Workload whole = request.workload_of({request.layers});
+  const double layers = static_cast<double>(request.layers) / count * whole.samples;
+  std::vector<double> cost_s;  // of a visit, by node
+  for (const NetworkNode& node : network.nodes) cost_s.push_back(estimate.layer_s(node, 1) * layers);
+  std::vector<double> reach_s(network.nodes.size(), 0);  // there and back, from the nearest one
+  std::vector<bool> is_taken(network.nodes.size(), false);
+  std::vector<int> taken;
+  while (std::ssize(taken) < count) {
+    size_t best = network.nodes.size();
+    for (size_t i = 0; i < network.nodes.size(); ++i)
+      if (!is_taken[i] && (best == network.nodes.size() || cost_s[i] + reach_s[i] < cost_s[best] + reach_s[best]))
+        best = i;
+    const auto node = static_cast<int>(best);
+    for (int other = 0; other < network.size(); ++other) {
+      if (other == node) continue;
+      double& reach = reach_s[static_cast<size_t>(other)];
+      const double found = round_trip_s(network, node, other, static_cast<double>(whole.activation_bytes));
+      reach = taken.empty() ? found : std::min(reach, found);
+    }
+    is_taken[best] = true;
+    taken.push_back(node);
+  }
+  std::ranges::sort(taken);
+  return taken;
+}
+
+ShapeRequest request_for(const ShapeRequest& request, const std::vector<int>& nodes) {
+  ShapeRequest result = request;
+  result.plan.network = subnetwork(request.plan.network, nodes);
+  return result;
+}
 
 void set_shape(const ShapeRequest& request, const Shape& shape, PlanRequest& plan) {
   plan.rules = request.plan.rules;
@@ -242,7 +349,8 @@ std::optional<PlanResult> check_stage_count(const ShapeRequest& request, int sta
   if (auto infeasible = check_path_length(plan)) return infeasible;
   const int length = path_length(plan);
   if (!PathGraph(stages, length, plan.rules).has_path())
-    return PlanResult{.rule = "C3", .why = fmt::format("no path of {} of {} stages keeps it", length, stages)};
+    return PlanResult{.rule = kPathOrderRule,
+                      .why = fmt::format("no path of {} of {} stages keeps it", length, stages)};
   return std::nullopt;
 }
 
@@ -262,6 +370,10 @@ std::vector<Shape> candidate_shapes(const ShapeRequest& request, int stages) {
       add(counts, give_layers(request.layers, estimate.of_stages(cut(order, counts))));
   }
   return shapes;
+}
+
+Shape shape_of(const Plan& plan) {
+  return {.stage_layers = plan.workload.stage_layers, .nodes_per_stage = counts_of(plan)};
 }
 
 Shape balance_layers(const ShapeRequest& request, const Plan& plan) {

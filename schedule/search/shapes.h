@@ -32,6 +32,17 @@ struct ShapeRequest {
   bool may_skip_less = false;
 };
 
+// Which nodes to make shapes of, ascending: all, first, and those that are left without such as stand out, in that they
+// compute slowly, are far from most others, or have little memory. A slow node can hold up more than it helps.
+std::vector<std::vector<int>> node_choices(const ShapeRequest& request);
+
+// So many nodes, ascending: the fastest, and then always the one that computes a stage and reaches one of those before in
+// the least time. Where there is one for each stage, no gradients are summed.
+std::vector<int> close_nodes(const ShapeRequest& request, int count);
+
+// The request for some of the network's nodes.
+ShapeRequest request_for(const ShapeRequest& request, const std::vector<int>& nodes);
+
 // Makes `plan`, a copy of request.plan, one for this shape, wherever its nodes are.
 void set_shape(const ShapeRequest& request, const Shape& shape, PlanRequest& plan);
 
@@ -51,6 +62,8 @@ std::vector<Shape> candidate_shapes(const ShapeRequest& request, int stages);
 // The shape of a plan with layers shifted from stages whose nodes have much to do for their speed to those that have
 // little, within what their memory holds; the plan's nodes stay where they are.
 Shape balance_layers(const ShapeRequest& request, const Plan& plan);
+
+Shape shape_of(const Plan& plan);
 
 // The shape of a plan with one node more for the stage that has most to do, and for stage 0, from the one that has
 // least; without those that have no node to give.

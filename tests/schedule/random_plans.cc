@@ -118,6 +118,21 @@ std::optional<Case> random_case(uint64_t seed) {
   return result;
 }
 
+void expect_nobody_idle(const Plan& plan, const Network& network) {
+  std::vector<int> visits(plan.node_names.size(), 0);
+  for (const PlannedMicrobatch& microbatch : plan.microbatches)
+    for (const PlannedVisit& visit : microbatch.visits) ++visits[static_cast<size_t>(visit.node)];
+  Simulator simulator(network);
+  for (const int node : used_nodes(plan)) {
+    if (visits[static_cast<size_t>(node)] > 0) continue;
+    Plan without = plan;
+    for (std::vector<int>& stage : without.stages) std::erase(stage, node);
+    ASSERT_TRUE(complete_plan(without, simulator));
+    EXPECT_GT(without.predicted.iteration_s, plan.predicted.iteration_s)
+        << plan.node_names[static_cast<size_t>(node)] << " is idle";
+  }
+}
+
 Case small_case() {
   Case result{.network = random_network(7, 4), .plan = {}};
   Plan& plan = result.plan;

@@ -25,6 +25,9 @@ struct Case {
 };
 std::optional<Case> random_case(uint64_t seed);
 
+// Without any one node of a stage that no path visits, the plan would be slower.
+void expect_nobody_idle(const Plan& plan, const Network& network);
+
 // 4 nodes in 2 stages, 4 microbatches that all visit both: small, valid, completed.
 Case small_case();
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "schedule/pictures/comparison.h"
 #include "schedule/pictures/svg.h"
+#include "schedule/plan/rules.h"
 #include "tools/verbs/plan_search.h"
 
 namespace skippipe {
@@ -34,7 +35,7 @@ Plan compare_methods(const PlanRequest& request, const ComparisonFiles& files) {
   }
   fmt::print("{}\n", comparison_table(rows));
   write(rows, request, files);
-  if (!best) throw PlanError("no method has a plan: rule {} can't be met: {}", rows.back().rule, rows.back().why);
+  if (!best) throw PlanError("no method has a plan: {}: {}", unmet(rows.back().rule), rows.back().why);
   return *std::move(best);
 }
 

@@ -19,7 +19,7 @@ constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 constexpr int kMaxMicrobatches = 1 << 16;
 constexpr double kSimulatedVisits = 4e7;  // a few seconds
 constexpr const char* kDefaultSkip = "1/3";
-constexpr int64_t kAutoEvaluations = 200000;  // for dozens of shapes
+constexpr double kAutoVisits = 2 * kSimulatedVisits;  // for dozens of shapes
 
 // "0.33" or "1/3"
 double parse_share(const std::string& text) {
@@ -196,6 +196,18 @@ PlanRequest begin_request(const PlanOptions& options) {
   return request;
 }
 
+// For as many stages as half of the shapes have at most.
+PlanRequest middle_request(const ShapeRequest& request) {
+  const std::vector<int> counts = stage_counts(request);
+  const int stages = counts[counts.size() / 2];
+  PlanRequest plan = request.plan;
+  set_shape(request,
+            {.stage_layers = split_evenly(request.layers, stages),
+             .nodes_per_stage = split_evenly(request.plan.network.size(), stages)},
+            plan);
+  return plan;
+}
+
 void add_workload_options(CLI::App& verb, PlanOptions& options) {
   CLI::Option* microbatches =
       verb.add_option("--microbatches", options.microbatches, "Microbatches of an iteration, for each data node")
@@ -258,8 +270,8 @@ void add_search_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--seed", options.seed, "Of the search")->capture_default_str();
   verb.add_option("--evaluations", options.evaluations,
                   fmt::format("Candidates to simulate; default: as many as visit nodes {} million times, with --stages "
-                              "auto {}, or no limit with --seconds",
-                              kSimulatedVisits / 1e6, kAutoEvaluations))
+                              "auto {} million, or no limit with --seconds",
+                              kSimulatedVisits / 1e6, kAutoVisits / 1e6))
       ->check(CLI::Range(1, 1000000000));
   verb.add_option("--seconds", options.seconds, "Time to search for; the plan then depends on the machine's speed")
       ->check(CLI::Range(0.001, 1e6));
@@ -273,8 +285,9 @@ void add_search_options(CLI::App& verb, PlanOptions& options) {
 void add_plan_options(CLI::App& verb, PlanOptions& options) {
   verb.add_option("--network", options.network, "The measured network (JSON)")->required();
   verb.add_option("--stages", options.stages,
-                  "Stages of the pipeline; auto (with --model): tries numbers of stages, layers and nodes of each, and "
-                  "keeps the plan of most samples per second, where skipping more layers than --skip asks for counts "
+                  "Stages of the pipeline; auto (with --model): tries numbers of stages, layers and nodes of each, all "
+                  "nodes or without those that would hold up the others, and keeps the plan of most samples per "
+                  "second, where skipping more layers than --skip asks for counts "
                   "as no gain; give --batch to compare at equal batches. The search's limits hold for all together")
       ->transform(CLI::Validator(read_stages, "1 to 1024, or auto"));
   verb.add_option(
@@ -352,7 +365,6 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
   ShapeRequest request = {.plan = begin_request(options)};
   const std::optional<ModelConfig> model = load_model(options);
   check_measurement(options, request.plan.network, *model);
-  if (!options.evaluations && options.seconds == 0) request.plan.budget.evaluations = kAutoEvaluations;
   request.layers = static_cast<int>(model->layers);
   request.may_skip_less = !options.skip;
   request.workload_of = [options, model](const std::vector<int>& stage_layers) {
@@ -362,6 +374,8 @@ ShapeRequest make_shape_request(const PlanOptions& options) {
     return make_workload(shaped, model);
   };
   request.microbatches_of = [options](int data_nodes) { return all_microbatches(options, data_nodes); };
+  if (!options.evaluations && options.seconds == 0)
+    request.plan.budget.evaluations = evaluations_of(middle_request(request), kAutoVisits);
   return request;
 }
 

@@ -29,9 +29,11 @@ std::vector<std::string> unused_nodes(const Plan& plan, const std::vector<std::s
 }
 
 std::string describe(const Plan& plan) {
+  const size_t used = used_nodes(plan).size(), all = plan.node_names.size();
+  const std::string nodes = used == all ? fmt::format("{}", all) : fmt::format("{} of {}", used, all);
   return fmt::format("{}: {} microbatches of {} sample{} through {} of {} stages on {} nodes", plan.method,
                      plan.microbatches.size(), plan.workload.samples, plan.workload.samples == 1 ? "" : "s",
-                     plan.microbatches.front().visits.size(), plan.stages.size(), plan.node_count());
+                     plan.microbatches.front().visits.size(), plan.stages.size(), nodes);
 }
 
 std::string title_of(const Plan& plan, double iteration_s) {

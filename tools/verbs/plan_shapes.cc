@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "schedule/pictures/shape_table.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/shape_search.h"
 #include "tools/verbs/plan_search.h"
@@ -19,7 +20,7 @@ ShapedPlan plan_shapes(const std::string& method, ShapeRequest request) {
   request.plan.progress = choice.request.progress = nullptr;
   fmt::print("{}\n", shape_table(choice));
   if (!choice.plan)
-    throw PlanError("no shape has a plan: rule {} can't be met: {}", choice.rows.back().rule, choice.rows.back().why);
+    throw PlanError("no shape has a plan: {}: {}", unmet(choice.rows.back().rule), choice.rows.back().why);
   require_valid(validate(*choice.plan, choice.request.network), fmt::format("the new {} plan", method));
   return {.plan = *std::move(choice.plan), .request = std::move(choice.request)};
 }

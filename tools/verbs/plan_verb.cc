@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "schedule/plan/rules.h"
 #include "tools/verbs/plan_comparison.h"
 #include "tools/verbs/plan_files.h"
 #include "tools/verbs/plan_options.h"
@@ -26,7 +27,7 @@ struct Options {
 
 Plan plan_by(const std::string& method, const PlanRequest& request) {
   PlanResult result = search_plan(method, request, "planning").result;
-  if (!result.plan) throw PlanError("no {} plan: rule {} can't be met: {}", method, result.rule, result.why);
+  if (!result.plan) throw PlanError("no {} plan: {}: {}", method, unmet(result.rule), result.why);
   return *std::move(result.plan);
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/cpu_backend.h"
 #include "kernels/host_memory.h"
 #include "schedule/plan/stage_memory.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "tests/engine/node/distributed_scenario.h"
 #include "tests/expect_error.h"
@@ -160,7 +161,7 @@ TEST(CheckMemory, NodesFitWhereTheirPlanFoundRoom) {
       EXPECT_GE(memory.total_bytes(), counted);
     }
     for (const Violation& violation : validate(run.plan, run.network))
-      EXPECT_NE(violation.rule, "T1") << "seed " << seed << ": " << violation.what;
+      EXPECT_NE(violation.rule, kSlotsRule) << "seed " << seed << ": " << violation.what;
   }
   EXPECT_GT(writers, 0);
 }

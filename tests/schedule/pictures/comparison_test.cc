@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "schedule/pictures/svg.h"
+#include "schedule/plan/rules.h"
 #include "tests/schedule/pictures/svg_checks.h"
 #include "tests/schedule/random_plans.h"
 
@@ -25,7 +26,7 @@ std::vector<ComparisonRow> some_rows() {
        .predicted =
            Prediction{
                .iteration_s = 2.5, .steady_iteration_s = 2, .waiting_share = 0.5, .busy_share = {}, .bytes_sent = 3e9}},
-      {.method = "a \"new\", <one>", .rule = "C4", .why = "5 < 6,\n\"never\" & not"}};
+      {.method = "a \"new\", <one>", .rule = kExposureRule, .why = "5 < 6,\n\"never\" & not"}};
 }
 
 TEST(Comparison, TellsOfAPlan) {
@@ -35,9 +36,9 @@ TEST(Comparison, TellsOfAPlan) {
   EXPECT_EQ(row.method, "small");
   EXPECT_EQ(row.unused_nodes, 1);
   EXPECT_EQ(row.predicted->iteration_s, c.plan.predicted.iteration_s);
-  const ComparisonRow none = compare_plan("small", {.rule = "C1", .why = "too few"}, 0.5);
+  const ComparisonRow none = compare_plan("small", {.rule = kStageNodesRule, .why = "too few"}, 0.5);
   EXPECT_FALSE(none.predicted);
-  EXPECT_EQ(none.rule, "C1");
+  EXPECT_EQ(none.rule, kStageNodesRule);
 }
 
 TEST(Comparison, KnowsTheBest) {
@@ -54,13 +55,13 @@ TEST(Comparison, CsvQuotesWhatNeedsIt) {
             "method,iteration_s,steady_iteration_s,waiting_share,bytes_sent,unused_nodes,planning_s,rule,why\r\n"
             "full,4,0,0.25,0,0,1.5,,\r\n"
             "joint,2.5,2,0.5,3000000000,3,2,,\r\n"
-            "\"a \"\"new\"\", <one>\",,,,,,0,C4,\"5 < 6,\n\"\"never\"\" & not\"\r\n");
+            "\"a \"\"new\"\", <one>\",,,,,,0,the exposure of stages,\"5 < 6,\n\"\"never\"\" & not\"\r\n");
 }
 
 TEST(Comparison, TableSaysWhichRule) {
   const std::string table = comparison_table(some_rows());
   EXPECT_THAT(table, HasSubstr("2.5   50.0 %        3       3      2.00 s"));
-  EXPECT_THAT(table, HasSubstr("rule C4 can't be met: 5 < 6"));
+  EXPECT_THAT(table, HasSubstr("the rule on the exposure of stages can't be met: 5 < 6"));
 }
 
 TEST(Comparison, ChartHasABarOfEachRow) {
@@ -68,7 +69,7 @@ TEST(Comparison, ChartHasABarOfEachRow) {
   EXPECT_EQ(test::xml_fault(svg), "");
   EXPECT_EQ(test::count_of(svg, "<title>"), 3u);
   EXPECT_THAT(svg, HasSubstr(">2.5 s<"));
-  EXPECT_THAT(svg, HasSubstr("rule C4 can&#39;t be met"));
+  EXPECT_THAT(svg, HasSubstr("the rule on the exposure of stages can&#39;t be met"));
   EXPECT_THAT(svg, Not(HasSubstr("<one>")));
   const std::string none = comparison_chart({}, "");
   EXPECT_EQ(test::xml_fault(none), "");

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/plan/rules.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -49,7 +50,7 @@ void expect_broken(const std::function<void(Case&)>& change, const std::string& 
     require_valid(found, "the plan");
     ADD_FAILURE() << "require_valid accepted it";
   } catch (const PlanError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("the plan: rule " + rule));
+    EXPECT_THAT(error.what(), HasSubstr("the plan breaks the rule on " + rule + ": "));
   }
 }
 
@@ -66,18 +67,19 @@ TEST(Validator, AcceptsValidPlans) {
 }
 
 TEST(Validator, CatchesBrokenShapes) {
-  expect_broken([](Case& c) { c.plan.stages[2] = {}; }, "shape", "stage 2 has no node");
-  expect_broken([](Case& c) { c.plan.stages[2] = {9}; }, "shape", "stage 2 names node 9 of 4");
-  expect_broken([](Case& c) { c.plan.stages[2] = {2, 1}; }, "shape", "node 1 is in stages 1 and 2");
-  expect_broken([](Case& c) { c.plan.microbatches[1].visits[1].node = -1; }, "shape", "microbatch 1 visits node -1");
-  expect_broken([](Case& c) { c.plan.microbatches[1].visits.clear(); }, "shape", "microbatch 1 has an empty path");
-  expect_broken([](Case& c) { c.plan.workload.stage_layers.pop_back(); }, "shape", "layers of 3");
+  expect_broken([](Case& c) { c.plan.stages[2] = {}; }, kShapeRule, "stage 2 has no node");
+  expect_broken([](Case& c) { c.plan.stages[2] = {9}; }, kShapeRule, "stage 2 names node 9 of 4");
+  expect_broken([](Case& c) { c.plan.stages[2] = {2, 1}; }, kShapeRule, "node 1 is in stages 1 and 2");
+  expect_broken([](Case& c) { c.plan.microbatches[1].visits[1].node = -1; }, kShapeRule, "microbatch 1 visits node -1");
+  expect_broken([](Case& c) { c.plan.microbatches[1].visits.clear(); }, kShapeRule, "microbatch 1 has an empty path");
+  expect_broken([](Case& c) { c.plan.workload.stage_layers.pop_back(); }, kShapeRule, "layers of 3");
 }
 
 TEST(Validator, CatchesEachRule) {
-  expect_broken([](Case& c) { std::swap(c.plan.stages[0], c.plan.stages[1]); }, "C1", "starts at node 0 of stage 1");
-  expect_broken([](Case& c) { c.plan.rules.skip_ratio = 0.5; }, "C2", "visits 3 stages, expected 2 of 4");
-  expect_broken([](Case& c) { c.plan.rules.max_jump = 1; }, "C3", "jumps from stage 1 to 3");
+  expect_broken([](Case& c) { std::swap(c.plan.stages[0], c.plan.stages[1]); }, kPathStartRule,
+                "starts at node 0 of stage 1");
+  expect_broken([](Case& c) { c.plan.rules.skip_ratio = 0.5; }, kPathStagesRule, "visits 3 stages, expected 2 of 4");
+  expect_broken([](Case& c) { c.plan.rules.max_jump = 1; }, kPathOrderRule, "jumps from stage 1 to 3");
   const auto swap_middle = [](Case& c) {
     std::swap(c.plan.microbatches[0].visits[1], c.plan.microbatches[0].visits[2]);
     std::swap(c.plan.microbatches[1].visits[1], c.plan.microbatches[1].visits[2]);
@@ -87,39 +89,39 @@ TEST(Validator, CatchesEachRule) {
         swap_middle(c);
         c.plan.rules.max_swap_distance = 1;
       },
-      "C3", "from stage 3 back to 1, at most 1");
+      kPathOrderRule, "from stage 3 back to 1, at most 1");
   expect_broken(
       [&](Case& c) {
         swap_middle(c);
         c.plan.rules.max_swap_distance = 2;
         c.plan.rules.max_swaps = 0;
       },
-      "C3", "makes 1 swaps, at most 0");
+      kPathOrderRule, "makes 1 swaps, at most 0");
   expect_broken(
       [](Case& c) {
         c.plan.microbatches[2].visits[1] = {
             .node = 1, .rank = 2, .forward_priority = 1, .backward_priority = 7, .backward_rank = 2};
         c.plan.microbatches[0].visits[2].rank = c.plan.microbatches[0].visits[2].backward_rank = 0;
       },
-      "C4", "expected a difference of at most 1");
-  expect_broken([](Case& c) { c.network.nodes[2].slots = 5; }, "T1", "2 slots in the plan and 5 in the network");
-  expect_broken([](Case& c) { c.plan.node_slots[2] = c.network.nodes[2].slots = 0; }, "T1", "0 slots");
+      kExposureRule, "expected a difference of at most 1");
+  expect_broken([](Case& c) { c.network.nodes[2].slots = 5; }, kSlotsRule, "2 slots in the plan and 5 in the network");
+  expect_broken([](Case& c) { c.plan.node_slots[2] = c.network.nodes[2].slots = 0; }, kSlotsRule, "0 slots");
   expect_broken(
       [](Case& c) {
         c.plan.microbatches[0].visits[0].rank = 1;
         c.plan.microbatches[1].visits[0].rank = 1;
       },
-      "ranks", "node 0");
-  expect_broken([](Case& c) { c.plan.microbatches[0].visits[0].rank = -5; }, "ranks", "-5");
-  expect_broken([](Case& c) { c.plan.microbatches[0].loss_rank = 7; }, "ranks", "gradient passes of node 0");
+      kRanksRule, "node 0");
+  expect_broken([](Case& c) { c.plan.microbatches[0].visits[0].rank = -5; }, kRanksRule, "-5");
+  expect_broken([](Case& c) { c.plan.microbatches[0].loss_rank = 7; }, kRanksRule, "gradient passes of node 0");
   expect_broken(
       [](Case& c) { std::swap(c.plan.microbatches[0].loss_rank, c.plan.microbatches[0].visits[0].backward_rank); },
-      "deadlock", "the loss of microbatch 0 never runs on node 0");
+      kDeadlockRule, "the loss of microbatch 0 never runs on node 0");
   expect_broken(
       [](Case& c) { c.plan.microbatches[0].loss_priority = c.plan.microbatches[1].visits[0].forward_priority; },
-      "priorities", "node 0 has two tasks");
-  expect_broken([](Case& c) { c.network.nodes[1].name = "other"; }, "network", "'other'");
-  expect_broken([](Case& c) { c.network.nodes.pop_back(); }, "network", "4 nodes, the network has 3");
+      kPrioritiesRule, "node 0 has two tasks");
+  expect_broken([](Case& c) { c.network.nodes[1].name = "other"; }, kNetworkRule, "'other'");
+  expect_broken([](Case& c) { c.network.nodes.pop_back(); }, kNetworkRule, "4 nodes, the network has 3");
 }
 
 // Only where the rules ask for it, and then as equal as the number of microbatches allows.
@@ -143,7 +145,7 @@ TEST(Validator, CatchesUnequalData) {
   EXPECT_TRUE(found(true, {1, 0, 1}).empty());
   const std::vector<Violation> unequal = found(true, {1, 1, 1});
   ASSERT_EQ(unequal.size(), 1u);
-  EXPECT_EQ(unequal[0].rule, "C5");
+  EXPECT_EQ(unequal[0].rule, kDataRule);
   EXPECT_EQ(unequal[0].what,
             "data node 0 starts 0 microbatches and data node 1 starts 3, expected a difference of at most 1");
 }
@@ -159,7 +161,7 @@ TEST(Validator, CatchesStagesInNoPath) {
     ASSERT_TRUE(complete_plan(c.plan, simulator));
     const std::vector<Violation> found = validate(c.plan, c.network);
     ASSERT_EQ(found.size(), 1u);
-    EXPECT_EQ(found[0].rule, "C4");
+    EXPECT_EQ(found[0].rule, kExposureRule);
     EXPECT_EQ(found[0].what,
               "stage 1 is in the path of no microbatch and would never be trained, expected every stage in one: plan "
               "with a lower --skip or more --microbatches");
@@ -181,7 +183,7 @@ TEST(Validator, LetsStageZeroAloneHaveNoLayers) {
   Case c = skipping_case();
   c.plan.workload.stage_layers[0] = 0;
   EXPECT_TRUE(validate(c.plan).empty());
-  expect_broken([](Case& broken) { broken.plan.workload.stage_layers[2] = 0; }, "shape",
+  expect_broken([](Case& broken) { broken.plan.workload.stage_layers[2] = 0; }, kShapeRule,
                 "stage 2 has 0 layers, expected at least 1");
 }
 
@@ -190,7 +192,7 @@ TEST(Validator, CatchesAStageVisitedTwice) {
   c.plan.microbatches[0].visits[2].node = c.plan.microbatches[0].visits[1].node;
   const std::vector<Violation> found = validate(c.plan);
   EXPECT_TRUE(std::any_of(found.begin(), found.end(), [](const Violation& v) {
-    return v.rule == "C2" && v.what.find("visits stage 1 twice") != std::string::npos;
+    return v.rule == kPathStagesRule && v.what.find("visits stage 1 twice") != std::string::npos;
   }));
 }
 
@@ -208,7 +210,7 @@ TEST(Validator, CatchesDeadlocks) {
     c.plan.microbatches[1].visits[2].rank = 1;  // node 3: 2 before 1
     c.plan.microbatches[2].visits[2].rank = 0;
   };
-  expect_broken(cross, "deadlock",
+  expect_broken(cross, kDeadlockRule,
                 "microbatch 0 never enters node 1: its rank 1 needs 1 ended visits (1 slots), 0 can end");
 }
 

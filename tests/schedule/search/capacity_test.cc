@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "tests/expect_error.h"
 #include "tests/schedule/random_plans.h"
@@ -115,7 +116,7 @@ TEST(Capacity, PlansGoByMemory) {
     greedy.node_slots[1] = 4;
     const std::vector<Violation> found = validate(greedy, request.network);
     ASSERT_EQ(found.size(), 1u);
-    EXPECT_EQ(found[0].rule, "T1");
+    EXPECT_EQ(found[0].rule, kSlotsRule);
     EXPECT_THAT(found[0].what, HasSubstr("stage 0 then takes 7000000000 bytes"));
   }
 }
@@ -124,7 +125,7 @@ TEST(Capacity, SaysWhatDoesNotFit) {
   const auto refuses = [](const PlanRequest& request, const std::string& why) {
     const PlanResult result = make_planner("joint")->plan(request);
     EXPECT_FALSE(result.plan.has_value());
-    EXPECT_EQ(result.rule, "T1");
+    EXPECT_EQ(result.rule, kSlotsRule);
     EXPECT_THAT(result.why, HasSubstr(why));
   };
   PlanRequest request = request_of(6, 3);

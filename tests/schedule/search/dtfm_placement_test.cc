@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "schedule/plan/rules.h"
 #include "tests/schedule/random_plans.h"
 
 namespace skippipe {
@@ -193,7 +194,7 @@ TEST(Placement, SaysWhichReplicasAreTooFarApart) {
   for (const std::string method : {"full", "random-skip", "skippipe-no-collision", "skippipe"}) {
     const PlanResult result = make_planner(method)->plan(request);
     EXPECT_FALSE(result.plan);
-    EXPECT_EQ(result.rule, "max-replica-delay");
+    EXPECT_EQ(result.rule, kReplicaDelayRule);
     EXPECT_THAT(result.why, HasSubstr("takes 1.000 s"));
   }
   request.nodes_per_stage.clear();

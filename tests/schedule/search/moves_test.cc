@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "schedule/machine/ranking.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/planning.h"
 #include "tests/schedule/random_plans.h"
@@ -52,7 +53,7 @@ TEST(Moves, KeepTheRules) {
       candidate = changed;
       take_paths(candidate, plan);
       for (const Violation& violation : validate(plan))  // ranks are not given yet
-        if (violation.rule != "ranks") ADD_FAILURE() << violation.rule << ": " << violation.what;
+        if (violation.rule != kRanksRule) ADD_FAILURE() << violation.rule << ": " << violation.what;
       for (size_t s = 0; s < request.nodes_per_stage.size(); ++s) {
         EXPECT_EQ(std::ssize(plan.stages[s]), request.nodes_per_stage[s]);
       }

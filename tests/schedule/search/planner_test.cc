@@ -17,6 +17,7 @@
 #include "base/random.h"
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/planning.h"
 #include "tests/expect_error.h"
@@ -184,29 +185,29 @@ TEST(Planner, SaysWhichRuleCannotBeMet) {
     EXPECT_THAT(result.why, HasSubstr(part));
   };
   PlanRequest request = make_request(1, 3, 4, 4);
-  infeasible(request, "C1", "4 stages need at least as many nodes, found 3");
+  infeasible(request, kStageNodesRule, "4 stages need at least as many nodes, found 3");
   request = make_request(1, 6, 4, 4);
   request.rules.skip_ratio = 1;
-  infeasible(request, "C2", "0 of 4 stages");
+  infeasible(request, kPathStagesRule, "0 of 4 stages");
   EXPECT_TRUE(make_planner("full")->plan(request).plan) << "skips nothing";
   // Two of three stages for one microbatch, or three of five for two, unless exposure need not be equal either.
   for (const bool equal_exposure : {true, false}) {
     request = make_request(1, 6, 3, 1);
     request.rules.equal_exposure = equal_exposure;
-    infeasible(request, "C4",
+    infeasible(request, kExposureRule,
                "paths of 2 of 3 stages for 1 microbatches leave out some stage, which would never be trained: expected "
-               "expected --skip 0 or more --microbatches, at least 2 in all");
+               "--skip 0 or more --microbatches, at least 2 in all");
     request = make_request(1, 8, 6, 2);
     request.rules.skip_ratio = 0.5;
-    infeasible(request, "C4", "expected a --skip of at most 2/6 or more --microbatches, at least 3 in all");
+    infeasible(request, kExposureRule, "expected a --skip of at most 2/6 or more --microbatches, at least 3 in all");
     request = make_request(1, 6, 2, 8);
-    infeasible(request, "C4", "expected --skip 0");
+    infeasible(request, kExposureRule, "expected --skip 0");
     EXPECT_TRUE(make_planner("full")->plan(request).plan) << "skips nothing";
   }
   // Two visits of ten stages reach at most stage 4, so that the later ones serve nobody.
   request = make_request(1, 10, 10, 9);
   request.rules.skip_ratio = 0.8;
-  infeasible(request, "C4", "jumps of at most 4");
+  infeasible(request, kExposureRule, "while paths jump 4 stages at most");
 }
 
 TEST(Planner, RefusesRequestsThatMakeNoSense) {
@@ -256,6 +257,42 @@ TEST(Planner, NamesTheFieldThatMakesNoSense) {
   names("link from 'node-1' to 'node-2': latency_s: found nan",
         [&](PlanRequest& r) { r.network.link(1, 2).latency_s = nan; });
   names("links: found 35, expected one for each pair of 6 nodes", [](PlanRequest& r) { r.network.links.pop_back(); });
+}
+
+// More nodes than visits: those without any cost their stages' sums of gradients for nothing. All stay where sizes are
+// given.
+TEST(Planner, JointLeavesOutWhomNoPathVisits) {
+  for (const uint64_t seed : test::seeds(20)) {
+    SCOPED_TRACE(test::replay_command(seed));
+    PlanRequest request = make_request(seed, 10, 3, 2);
+    const PlanResult result = make_planner("joint")->plan(request);
+    ASSERT_TRUE(result.plan) << result.why;
+    EXPECT_LE(used_nodes(*result.plan).size(), 7u);
+    test::expect_nobody_idle(*result.plan, request.network);
+    EXPECT_THAT(validate(*result.plan, request.network), testing::IsEmpty());
+    request.nodes_per_stage = {4, 3, 3};
+    EXPECT_EQ(used_nodes(*make_planner("joint")->plan(request).plan).size(), 10u);
+  }
+}
+
+// A plan is improved on any nodes, or in stages of its own sizes.
+TEST(Planner, JointBeginsWithAPlan) {
+  PlanRequest request = make_request(4, 8, 3, 6);
+  request.nodes_per_stage = {3, 3, 2};
+  request.budget.evaluations = 30;
+  request.start = make_planner("joint")->plan(request).plan;
+  ASSERT_TRUE(request.start);
+  request.budget.evaluations = 500;
+  const PlanResult sized = make_planner("joint")->plan(request);
+  ASSERT_TRUE(sized.plan);
+  EXPECT_LE(sized.plan->predicted.iteration_s, request.start->predicted.iteration_s);
+  EXPECT_EQ(used_nodes(*sized.plan).size(), 8u);
+  request.nodes_per_stage.clear();
+  const PlanResult free = make_planner("joint")->plan(request);
+  ASSERT_TRUE(free.plan);
+  EXPECT_LE(free.plan->predicted.iteration_s, request.start->predicted.iteration_s);
+  request.nodes_per_stage = {2, 3, 3};
+  SKP_EXPECT_ERROR((void)make_planner("joint")->plan(request), ConfigError, "than nodes_per_stage says");
 }
 
 // However few the slots are: paths whose visits keep the order of stages never deadlock.

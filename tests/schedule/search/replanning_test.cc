@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "schedule/machine/ranking.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "tests/expect_error.h"
 #include "tests/schedule/random_plans.h"
@@ -80,16 +81,17 @@ void expect_valid(const Plan& plan, const Network& network) {
   for (const Violation& violation : validate(plan, network)) ADD_FAILURE() << violation.rule << ": " << violation.what;
   Simulator simulator(network);
   EXPECT_EQ(simulator.run(plan).iteration_s, plan.predicted.iteration_s);
+  test::expect_nobody_idle(plan, network);
 }
 
-// Of every plan: survivors stay, those that are gone are out, and the batch is the same.
+// Of every plan: survivors stay or, visited by no path, leave; those that are gone are out, and the batch is the same.
 void expect_kept(const Plan& old, const Plan& plan, const std::set<std::string>& gone) {
   EXPECT_EQ(plan.microbatches.size(), old.microbatches.size());
   std::map<std::string, int> stages = stages_by_name(plan);
   for (const auto& [name, stage] : stages_by_name(old)) {
     if (gone.contains(name)) {
       EXPECT_TRUE(!stages.contains(name) || stages[name] == -1) << name;
-    } else if (stage >= 0) {
+    } else if (stage >= 0 && stages[name] != -1) {
       EXPECT_EQ(stages[name], stage) << name;
     }
   }
@@ -136,10 +138,10 @@ void check_new_network(const Network& network, const Plan& old, uint64_t seed) {
   expect_kept(old, *result.plan, gone);
   const PlanChange change = compare_plans(old, *result.plan);
   EXPECT_THAT(change.moved, IsEmpty());
-  EXPECT_EQ(change.gone.size(), gone.size());
-  const size_t used_before = old.node_names.size() - std::ranges::count(old.stage_of_nodes(), -1);
-  const size_t used = result.plan->node_names.size() - change.unused.size();
-  EXPECT_EQ(used + change.gone.size(), used_before + change.joined.size()) << "nobody is forgotten";
+  EXPECT_EQ(std::ranges::count_if(change.gone, [&](const auto& node) { return gone.contains(node.name); }),
+            std::ssize(gone));
+  EXPECT_EQ(used_nodes(*result.plan).size() + change.gone.size(), used_nodes(old).size() + change.joined.size())
+      << "nobody is forgotten";
 }
 
 TEST(Replanning, KeepsPlansOfAllMethodsValid) {
@@ -202,6 +204,24 @@ TEST(Replanning, AddsANodeToTheBusiestStage) {
   EXPECT_LT(result.plan->predicted.iteration_s, told.plan->predicted.iteration_s);
 }
 
+// Of the old plan's nodes those leave that no path visits, but where they are told to be there.
+TEST(Replanning, LeavesOutWhomNoPathVisits) {
+  test::Case base = test::small_case();
+  base.plan.workload.stage_gradient_bytes = {1 << 24, 1 << 24};
+  for (PlannedMicrobatch& microbatch : base.plan.microbatches) microbatch.visits[1].node = base.plan.stages[1][0];
+  Simulator simulator(base.network);
+  ASSERT_TRUE(complete_plan(base.plan, simulator));
+  const std::string idle = base.plan.node_names[static_cast<size_t>(base.plan.stages[1][1])];
+  const PlanResult result = replan(base.plan, base.network, {.budget = kNoSearch});
+  ASSERT_TRUE(result.plan);
+  expect_valid(*result.plan, base.network);
+  EXPECT_EQ(stages_by_name(*result.plan)[idle], -1);
+  EXPECT_LE(result.plan->predicted.iteration_s, base.plan.predicted.iteration_s);
+  const PlanResult told = replan(base.plan, base.network, {.places = {{idle, 1}}, .budget = kNoSearch});
+  ASSERT_TRUE(told.plan);
+  EXPECT_EQ(stages_by_name(*told.plan)[idle], 1);
+}
+
 TEST(Replanning, LeavesANodeUnusedThatSlowsEveryStage) {
   const test::Case base = test::small_case();
   Network grown = changed_network(base.network, {}, 1, 1);
@@ -230,7 +250,7 @@ TEST(Replanning, MovesASurvivorOnlyIfItMay) {
   ReplanOptions options = {.gone = {"node-2", "node-3"}, .budget = kShortSearch};
   const PlanResult stuck = replan(base.plan, base.network, options);
   EXPECT_FALSE(stuck.plan);
-  EXPECT_EQ(stuck.rule, "C1");
+  EXPECT_EQ(stuck.rule, kStageNodesRule);
   EXPECT_EQ(stuck.why, "stage 1 has no node left without 'node-2', 'node-3', and no node that joins can hold it");
 
   options.may_move = true;
@@ -250,7 +270,7 @@ TEST(Replanning, MovesASurvivorOnlyIfItMay) {
   const PlanResult nobody =
       replan(base.plan, base.network, {.gone = {"node-0", "node-2", "node-1", "node-3"}, .may_move = true});
   EXPECT_FALSE(nobody.plan);
-  EXPECT_EQ(nobody.rule, "C1");
+  EXPECT_EQ(nobody.rule, kStageNodesRule);
   EXPECT_THAT(nobody.why, HasSubstr("stage 0 has no node left without 'node-0', 'node-1', and no node that joins or "
                                     "that another stage can spare"));
 }
@@ -287,10 +307,10 @@ TEST(Replanning, HoldsStagesInTheMemoryThatThereIs) {
   last.slots_from_memory = true;
   last.memory_bytes = 200;
   const PlanResult small = replan(base.plan, grown, {.gone = {"node-3"}});
-  EXPECT_EQ(small.rule, "C1") << "no room for stage 1";
+  EXPECT_EQ(small.rule, kStageNodesRule) << "no room for stage 1";
   const PlanResult told = replan(base.plan, grown, {.places = {{"new-0", 1}}});
   EXPECT_FALSE(told.plan);
-  EXPECT_EQ(told.rule, "T1");
+  EXPECT_EQ(told.rule, kSlotsRule);
   EXPECT_THAT(told.why, HasSubstr("node 'new-0' can't hold stage 1"));
   const PlanResult free = replan(base.plan, grown, {.budget = kShortSearch});
   ASSERT_TRUE(free.plan) << free.why;
@@ -320,7 +340,7 @@ TEST(Replanning, RefusesWhatMakesNoSense) {
   });
   refuses("plan: two nodes are named 'node-0'", [](test::Case& c, auto&) { c.plan.node_names[1] = "node-0"; });
   refuses("network: two nodes are named 'node-0'", [](test::Case& c, auto&) { c.network.nodes[1].name = "node-0"; });
-  refuses("the plan to begin from: rule C1",
+  refuses("the plan to begin from breaks the rule on the start of a path",
           [](test::Case& c, auto&) { std::ranges::reverse(c.plan.microbatches[0].visits); });
   refuses("links: found 15", [](test::Case& c, auto&) { c.network.links.pop_back(); });
   refuses("0 threads, expected", [](auto&, ReplanOptions& o) { o.budget = SearchBudget{.threads = 0}; });

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "schedule/plan/rules.h"
 #include "schedule/plan/validator.h"
 #include "schedule/search/conflict_search.h"
 #include "schedule/search/paths.h"
@@ -279,12 +280,12 @@ TEST(SkippipePlanner, SaysWhichRuleCannotBeMet) {
   for (const std::string method : {"random-skip", "skippipe-no-collision", "skippipe"}) {
     PlanRequest request = make_request(1, {1, 1, 1, 1});
     request.rules.skip_ratio = 1;
-    EXPECT_EQ(make_planner(method)->plan(request).rule, "C2");
+    EXPECT_EQ(make_planner(method)->plan(request).rule, kPathStagesRule);
     request = make_request(1, std::vector<int>(10, 1));
     request.rules.skip_ratio = 0.8;
     const PlanResult result = make_planner(method)->plan(request);
-    EXPECT_EQ(result.rule, "C4");
-    EXPECT_THAT(result.why, HasSubstr("jumps of at most 4"));
+    EXPECT_EQ(result.rule, kExposureRule);
+    EXPECT_THAT(result.why, HasSubstr("while paths jump 4 stages at most"));
   }
 }
 

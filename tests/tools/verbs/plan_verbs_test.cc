@@ -93,11 +93,12 @@ TEST_F(PlanVerbsTest, EveryStageIsTrained) {
   EXPECT_THAT(full.output, Not(HasSubstr("  skipping ")));
 
   expect_refused(four + "--stages 2 --microbatches 4 --skip 1/3",
-                 "rule C4 can't be met: paths of 1 of 2 stages for 8 microbatches leave out some stage, which would "
-                 "never be trained: expected --skip 0");
+                 "the rule on the exposure of stages can't be met: paths of 1 of 2 stages for 8 microbatches leave out "
+                 "some stage, which would never be trained: expected --skip 0");
   expect_refused(four + "--nodes-per-stage 1,1,1,1 --microbatches 1 --skip 0.25",
                  "expected --skip 0 or more --microbatches, at least 2 in all");
-  expect_ok(four + "--stages 2 --microbatches 4 --skip 1/3 --compare", "rule C4 can't be met");
+  expect_ok(four + "--stages 2 --microbatches 4 --skip 1/3 --compare",
+            "the rule on the exposure of stages can't be met");
   EXPECT_EQ(load_plan(path("two.json")).method, "full");
 
   // One made by hand, or by a program that knew no better.
@@ -110,7 +111,8 @@ TEST_F(PlanVerbsTest, EveryStageIsTrained) {
   save_plan(plan, path("by-hand.json"));
   for (const char* verb : {"simulate", "replan"})
     expect_refused(std::string(verb) + " @/by-hand.json --network @/four.json",
-                   "rule C4: stage 1 is in the path of no microbatch and would never be trained");
+                   "breaks the rule on the exposure of stages: stage 1 is in the path of no microbatch and would never "
+                   "be trained");
 }
 
 // An embedding alone may be stage 0, and no other.
@@ -156,7 +158,7 @@ TEST_F(PlanVerbsTest, TakesSlotsFromTheMemory) {
   EXPECT_EQ(found.workload.stage_slot_bytes.size(), 3u);
   EXPECT_TRUE(validate(found, load_network(path("memory.json"))).empty());
   network_of(1'000'000);
-  expect_refused(arguments, "rule T1 can't be met: 1 nodes can hold stage");
+  expect_refused(arguments, "the rule on slots and memory can't be met: 1 nodes can hold stage");
 }
 
 // A network that says what its seconds are for is no other model's.
@@ -279,7 +281,8 @@ TEST_F(PlanVerbsTest, Replans) {
   const std::string all_gone =
       "--gone region-0-node-0,region-0-node-1,region-0-node-2,region-1-node-0,region-1-node-1,"
       "region-1-node-2,region-2-node-0,region-2-node-1,region-2-node-2";
-  expect_refused(replan + all_gone, "rule C1 can't be met: stage 0 has no node left without 'region-");
+  expect_refused(replan + all_gone,
+                 "the rule on the nodes of a stage can't be met: stage 0 has no node left without 'region-");
   expect_refused(replan + "--gone x", "gone: 'x' is a node neither of the plan nor of the network");
   expect_refused(replan + "--gone region-1-node-0 --gone region-1-node-0",
                  "gone: two nodes are named 'region-1-node-0'");
@@ -287,6 +290,40 @@ TEST_F(PlanVerbsTest, Replans) {
   expect_refused(replan + "--network @/none.json", "none.json");
   for (const char* arguments : {"--place x", "--place =1", "--place x=", "--place x=1y", "--place x=1,x=2", "--gone"})
     EXPECT_EQ(run(replan + arguments).exit_code, 2) << arguments;
+}
+
+// A node for each stage, and one gone: the others take the model in fewer stages. Where nodes could take its place, the
+// refusal says how.
+TEST_F(PlanVerbsTest, ReplansInFewerStages) {
+  expect_ok("network --nodes 4 --seed 5 --out @/four.json", "4 nodes");
+  const std::string plan_four = "plan --network @/four.json --microbatches 4 --stage-gradient-bytes 8000 ";
+  expect_ok(plan_four + "--stages 4 --layers 2,2,2,2 --evaluations 100 --out @/old.json", "floor");
+  const std::string gone = load_plan(path("old.json")).node_names[1];
+  const std::string replan = "replan @/old.json --evaluations 100 --gone " + gone;
+  const ProgramResult smaller = run(replan + " --out @/smaller.json");
+  ASSERT_EQ(smaller.exit_code, 0) << smaller.output;
+  EXPECT_THAT(smaller.output, ::testing::StartsWith("3 stages instead of 4: stage "));
+  for (const std::string& part : {" has no node left without '" + gone + "'", "\n  gone       " + gone + " (stage ",
+                                  std::string("`skippipe launch --resume` cuts"), std::string("predicted")})
+    EXPECT_THAT(smaller.output, HasSubstr(part));
+  EXPECT_THAT(smaller.output, Not(HasSubstr("on another node"))) << "all stages are others";
+  const Plan found = load_plan(path("smaller.json"));
+  EXPECT_EQ(found.workload.stage_layers, (std::vector<int>{3, 3, 2}));
+  EXPECT_EQ(found.workload.stage_gradient_bytes, (std::vector<int64_t>{12000, 12000, 8000}));
+  EXPECT_TRUE(validate(found, load_network(path("four.json"))).empty());
+  expect_ok("simulate @/smaller.json", "+0.00 %");
+  expect_ok(replan + " --stages 2", "through 2 of 2 stages");
+  expect_refused(replan + " --stages 9", "found 9 stages, expected 1 to 8");
+  expect_refused(replan + " --stages 4",
+                 "no plan of 4 stages for the nodes that are left: the rule on the nodes of a stage can't be met: 4 "
+                 "stages need at least as many nodes, found 3");
+  for (const char* wrong : {" --stages 3 --may-move", " --stages 3 --place x=1", " --stages 0"})
+    EXPECT_EQ(run(replan + wrong).exit_code, 2) << wrong;
+
+  expect_ok(plan_four + "--nodes-per-stage 3,1 --evaluations 100 --out @/two.json", "floor");
+  const Plan two = load_plan(path("two.json"));
+  expect_refused("replan @/two.json --gone " + two.node_names[static_cast<size_t>(two.stages[1][0])],
+                 "; --may-move lets another stage's node take its place; --stages 1 makes a plan of fewer stages");
 }
 
 // Published figures leave out gradients and norms.
@@ -326,10 +363,11 @@ TEST_F(PlanVerbsTest, ComparesMethods) {
   expect_ok("simulate @/best.json", "+0.00 %");
 
   // Only some methods have a plan, or none.
-  expect_ok(network + "--stages 10 --skip 0.8 --microbatches 7 --evaluations 20 --compare", "rule C4 can't be met");
+  expect_ok(network + "--stages 10 --skip 0.8 --microbatches 7 --evaluations 20 --compare",
+            "the rule on the exposure of stages can't be met");
   const ProgramResult none = run(network + "--stages 21 --microbatches 2 --evaluations 20 --compare");
   EXPECT_EQ(none.exit_code, 1);
-  EXPECT_THAT(none.output, HasSubstr("skippipe: no method has a plan: rule C1 can't be met"));
+  EXPECT_THAT(none.output, HasSubstr("skippipe: no method has a plan: the rule on the nodes of a stage can't be met"));
   for (const char* arguments : {"--csv @/rows.csv", "--chart @/rows.svg", "--compare --method full"})
     EXPECT_EQ(run(six_stages + arguments).exit_code, 2) << arguments;
 }
@@ -348,7 +386,7 @@ TEST_F(PlanVerbsTest, ChoosesTheShape) {
   const ProgramResult chosen = run(network + model + "--batch 24 --skip 0 --out @/chosen.json --map @/chosen.svg");
   ASSERT_EQ(chosen.exit_code, 0) << chosen.output;
   EXPECT_THAT(chosen.output, HasSubstr("samples/s\n*"));
-  EXPECT_THAT(chosen.output, HasSubstr("rule T1 can't be met: "));
+  EXPECT_THAT(chosen.output, HasSubstr("the rule on slots and memory can't be met: "));
   EXPECT_THAT(chosen.output, HasSubstr("12 microbatches of 2 samples"));
   const Plan found = load_plan(path("chosen.json"));
   EXPECT_TRUE(validate(found, load_network(path("uneven.json"))).empty());
@@ -392,8 +430,9 @@ TEST_F(PlanVerbsTest, LimitsTheSearch) {
 
 TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
   const std::string sizes = " --microbatches 7 --stage-gradient-bytes 1";
-  expect_refused(plan("--stages 21" + sizes), "rule C1 can't be met: 21 stages need at least as many nodes, found 20");
-  expect_refused(plan("--stages 10 --skip 0.8" + sizes), "rule C4 can't be met");
+  expect_refused(plan("--stages 21" + sizes),
+                 "the rule on the nodes of a stage can't be met: 21 stages need at least as many nodes, found 20");
+  expect_refused(plan("--stages 10 --skip 0.8" + sizes), "the rule on the exposure of stages can't be met");
   EXPECT_EQ(run_skippipe(plan("--stages 0" + sizes)).exit_code, 2);
   expect_refused("plan --network '" SKIPPIPE_SOURCE_DIR
                  "/examples/published-20-nodes.json' --stages 2 --map @/none/map.svg --evaluations 1000000000" +
@@ -406,7 +445,8 @@ TEST_F(PlanVerbsTest, RefusesWhatCannotBe) {
   std::string text = read_file(path("plan.json"));
   text.replace(text.find("\"slots\":3"), 9, "\"slots\":2");
   folder_.write("slots.json", text);
-  expect_refused("simulate '" + path("slots.json") + "'" + network, "rule T1: node 0 has 2 slots in the plan and 3");
+  expect_refused("simulate '" + path("slots.json") + "'" + network,
+                 "breaks the rule on slots and memory: node 0 has 2 slots in the plan and 3");
   folder_.write("cut.json", text.substr(0, text.size() / 2));
   expect_refused("simulate '" + path("cut.json") + "'" + network, "cut.json: not valid JSON");
   expect_refused("simulate '" + path("absent.json") + "'" + network, "absent.json");

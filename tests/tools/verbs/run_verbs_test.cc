@@ -391,7 +391,9 @@ TEST_F(RunVerbsTest, RefusesFilesThatContradictEachOther) {
   for (PlannedMicrobatch& microbatch : skipping.microbatches) microbatch.visits.resize(1);
   save_plan(skipping, path("skipping.json"));
   s.plan = "file = \"skipping.json\"\nnetwork = \"network.json\"";
-  expect_refused(s, "skipping.json: rule C4: stage 1 is in the path of no microbatch and would never be trained");
+  expect_refused(s,
+                 "skipping.json breaks the rule on the exposure of stages: stage 1 is in the path of no microbatch and "
+                 "would never be trained");
   s = {};
   std::string plan = read_file(path("plan.json"));
   plan.resize(plan.size() / 2);
@@ -494,7 +496,7 @@ TEST_F(RunVerbsTest, RefusesBrokenFilesAndKeepsWhatWasThere) {
   plan["microbatches"][0]["path"][1] = plan["microbatches"][0]["path"][0];
   folder_->write("bad-plan.json", plan.dump());
   s.plan = "file = \"bad-plan.json\"\nnetwork = \"network.json\"";
-  expect_refused(s, "bad-plan.json: rule C2: microbatch 0 visits stage 0 twice");
+  expect_refused(s, "bad-plan.json breaks the rule on the stages of a path: microbatch 0 visits stage 0 twice");
   s = {};
   std::string shard = read_file(path("tokens/train.tokens"));
   for (size_t i = 64; i + 1 < 64 + 2 * 5000; i += 2) shard[i] = shard[i + 1] = '\xff';
