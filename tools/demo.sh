@@ -70,7 +70,7 @@ fi
 lines=$(wc -l <"$text")
 document_lines=$((lines < 400 ? 1 : lines > 40000 ? 100 : lines / 400))
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines $document_lines "$text"
-cp "$repository/examples/demo-config.json" config.json
+cp "$repository/examples/config.json" config.json
 
 say "Measuring this machine"
 "$skippipe" probe --config config.json --samples $samples --tokens $tokens --layers-per-stage 1 --max-slots 3 \
