@@ -70,7 +70,7 @@ fi
 lines=$(wc -l <"$text")
 document_lines=$((lines < 400 ? 1 : lines > 40000 ? 100 : lines / 400))
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines $document_lines "$text"
-cp "$repository/examples/demo-config.json" config.json
+cp "$repository/examples/config.json" config.json
 # What is measured of it while training goes on; a short text has less.
 held_out=$("$skippipe" inspect tokens/validation.tokens |
   awk -v tokens=$tokens '$1 == "tokens" { samples = int(($2 - 1) / tokens); print samples < 32 ? samples : 32 }')

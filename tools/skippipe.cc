@@ -11,6 +11,7 @@
 
 int main(int argc, char** argv) {
   using namespace skippipe;
+  let_openmp_sleep(argv);
   settle_process();
   CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
   app.require_subcommand(1);

@@ -62,7 +62,7 @@ make_text() {
 make_text >text.txt
 "$skippipe" tokenizer --vocabulary 1000 --out tokenizer.model text.txt
 "$skippipe" tokenize --tokenizer tokenizer.model --out tokens --document-lines 100 text.txt
-cp "$repository/examples/demo-config.json" config.json
+cp "$repository/examples/config.json" config.json
 cat >network.json <<'END'
 {
   "format": "skippipe-network",

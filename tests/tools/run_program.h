@@ -13,15 +13,11 @@ namespace skippipe {
 
 struct ProgramResult {
   int exit_code = -1;
-  std::string output;  // standard output and error together
+  std::string output;  // standard output; of `skippipe`, standard error with it
 };
 
-// `arguments` is a shell's: quote what needs it. `input` is the file that it reads as standard input; `before` is for
-// the shell: limits, or a pipe (then without `input`).
-inline ProgramResult run_skippipe(const std::string& arguments, const std::string& input = "/dev/null",
-                                  const std::string& before = "") {
-  const std::string command =
-      before + " '" SKIPPIPE_PROGRAM "' " + arguments + " 2>&1" + (input.empty() ? "" : " <'" + input + "'");
+// A shell's command: what it writes to standard output.
+inline ProgramResult run_command(const std::string& command) {
   FILE* pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) throw std::runtime_error("cannot run " + command);
   ProgramResult result;
@@ -30,6 +26,14 @@ inline ProgramResult run_skippipe(const std::string& arguments, const std::strin
   const int status = pclose(pipe);
   if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
   return result;
+}
+
+// `arguments` is a shell's: quote what needs it. `input` is the file that it reads as standard input; `before` is for
+// the shell: limits, or a pipe (then without `input`).
+inline ProgramResult run_skippipe(const std::string& arguments, const std::string& input = "/dev/null",
+                                  const std::string& before = "") {
+  return run_command(before + " '" SKIPPIPE_PROGRAM "' " + arguments + " 2>&1" +
+                     (input.empty() ? "" : " <'" + input + "'"));
 }
 
 }  // namespace skippipe

@@ -2,7 +2,10 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <limits>
 
 #include "base/error.h"
@@ -20,6 +23,15 @@ void raise_open_file_limit() {
 }
 
 }  // namespace
+
+void let_openmp_sleep(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  constexpr char kSelf[] = "/proc/self/exe";
+  std::error_code ignored;
+  execv(std::filesystem::read_symlink(kSelf, ignored).c_str(), argv);  // by its name, which `ps` and `top` show
+  execv(kSelf, argv);                                                  // has none any more
+}
 
 void settle_process() {
   give_back_signals_of_ucx();

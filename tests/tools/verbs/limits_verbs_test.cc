@@ -70,6 +70,29 @@ TEST_F(LimitsVerbsTest, EveryVerbThatComputesSaysThatThreadsAreMissing) {
   }
 }
 
+// OpenMP says how long its threads spin each time that it is loaded; the last time counts.
+TEST_F(LimitsVerbsTest, ThreadsThatWaitSleepUnlessTheUserSaysOtherwise) {
+  const std::string shown = "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=verbose ";
+  const std::string spins = "GOMP_SPINCOUNT = '";
+  for (const auto& [users, expected] : std::vector<std::pair<std::string, std::string>>{
+           {"", "0'"}, {"OMP_WAIT_POLICY=active ", "30000000000'"}, {"GOMP_SPINCOUNT=77 ", "77'"}}) {
+    const ProgramResult result = run_skippipe("--version", "/dev/null", shown + users);
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    const size_t last = result.output.rfind(spins);
+    ASSERT_NE(last, std::string::npos) << result.output;
+    EXPECT_TRUE(result.output.substr(last + spins.size()).starts_with(expected)) << result.output;
+    EXPECT_EQ(count(result.output, spins), users.empty() ? 2 : 1) << "starts again only to set what is not set";
+  }
+  const ProgramResult nodes = launch({}, shown);
+  EXPECT_EQ(nodes.exit_code, 0) << nodes.output;
+  EXPECT_EQ(count(nodes.output, spins + "0'"), 1 + 4) << nodes.output;
+  EXPECT_EQ(count(nodes.output, spins), 1 + 1 + 4) << "nodes need not start again";
+  const ProgramResult piped = run_skippipe("tokenizer --vocabulary 400 --out " + path("piped.model") + " /dev/stdin",
+                                           "", "cat '" SKIPPIPE_SOURCE_DIR "/LICENSE' | " + shown);
+  EXPECT_EQ(piped.exit_code, 0) << piped.output;
+  EXPECT_EQ(read_file(path("piped.model")), read_file(path("tok.model"))) << "standard input is kept";
+}
+
 TEST_F(LimitsVerbsTest, SlowBf16IsToldOnceBeforeTheRun) {
   Sections sections;
   sections.network = "";
