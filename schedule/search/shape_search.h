@@ -35,10 +35,10 @@ struct ShapeChoice {
 };
 
 // Successive halving (Jamieson and Talwalkar 2016) over candidate_shapes of node_choices: each round spends the same
-// share of request.plan.budget, on fewer shapes, joined by neighbours of the best; half of the budget is left for the
-// shape that wins. A planner that improves plans goes on from the best plan of a shape, and may then move nodes from
-// stage to stage, leave them out or use them again: a row tells where that has led. Deterministic where the planner is.
-// Throws ConfigError for a request that makes no sense.
+// share of request.plan.budget, on fewer shapes, joined by neighbours of the best; of the half that is left the last
+// few get one part, planned anew, and the best of them the other. A planner that improves plans goes on from the best
+// plan of a shape, and may then move nodes from stage to stage, leave them out or use them again: a row tells where
+// that has led. Deterministic where the planner is. Throws ConfigError for a request that makes no sense.
 ShapeChoice choose_shape(const Planner& planner, const ShapeRequest& request);
 
 }  // namespace skippipe
