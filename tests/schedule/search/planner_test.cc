@@ -194,7 +194,7 @@ TEST(Planner, SaysWhichRuleCannotBeMet) {
     request.rules.equal_exposure = equal_exposure;
     infeasible(request, "C4",
                "paths of 2 of 3 stages for 1 microbatches leave out some stage, which would never be trained: expected "
-               "expected --skip 0 or more --microbatches, at least 2 in all");
+               "--skip 0 or more --microbatches, at least 2 in all");
     request = make_request(1, 8, 6, 2);
     request.rules.skip_ratio = 0.5;
     infeasible(request, "C4", "expected a --skip of at most 2/6 or more --microbatches, at least 3 in all");
