@@ -86,6 +86,7 @@ class NodeParts {
   NodeParts(const TrainingRun& run, int node, std::unique_ptr<Backend> backend);
 
   Backend& backend() { return *backend_; }
+  const MemoryPlan& memory() const { return memory_; }
   Stage& stage() { return *stage_; }
   const Slab& slab() const { return *slab_; }
   // The node, ready to run; made once. Everything here and the transport must outlive it.
