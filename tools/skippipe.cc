@@ -11,8 +11,8 @@
 
 int main(int argc, char** argv) {
   using namespace skippipe;
-  let_openmp_sleep(argv);
   settle_process();
+  let_openmp_sleep(argv);
   CLI::App app("skippipe trains large language models on machines scattered over slow, uneven networks.", "skippipe");
   app.require_subcommand(1);
   app.set_version_flag("--version", SKIPPIPE_VERSION);

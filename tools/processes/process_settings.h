@@ -10,11 +10,11 @@ namespace skippipe {
 // limit of open files is as high as the hard one lets it be. What a signal then does to a verb, stop_signals.h says.
 void settle_process();
 
-// Before that: threads of OpenMP that wait for each other are to sleep. Those that spin, its default for some
-// milliseconds, take the cores from whoever they wait for as soon as anything else runs on the machine. OpenMP reads
-// its settings before main, so where the user has made none (OMP_WAIT_POLICY, GOMP_SPINCOUNT), the program starts
-// itself once more, as the same process, with OMP_WAIT_POLICY=passive. Returns where that was done, or can't be; the
-// processes that this one starts have the setting in any case.
+// Next, so that signals that were ignored still are: threads of OpenMP that wait for each other are to sleep. Those
+// that spin, its default for some milliseconds, take the cores from whoever they wait for as soon as anything else runs
+// on the machine. OpenMP reads its settings before main, so where the user has made none (OMP_WAIT_POLICY,
+// GOMP_SPINCOUNT), the program starts itself once more, as the same process, with OMP_WAIT_POLICY=passive. Returns
+// where that was done, or can't be; the processes that this one starts have the setting in any case.
 void let_openmp_sleep(char** argv);
 
 // How many files this process may have open.
