@@ -58,8 +58,8 @@ TEST_F(RunVerbsTest, MeasuresTheLossOfHeldOutSamples) {
     EXPECT_EQ(result.output.find(line) != std::string::npos, due) << result.output;
   }
   EXPECT_FALSE(lines[4].contains("validation_path_loss")) << "the plan's paths are all stages in order";
-  must_run("eval --model " + output_folder() + " --tokens " + path("tokens/validation.tokens") +
-           " --sequence 32 --samples 6 --batch 4 --threads 1");
+  must_run("eval --model " + output_folder() + " --data " + path("tokens/validation.tokens") +
+           " --tokens 32 --samples 6 --batch 4 --threads 1");
   const auto report = nlohmann::json::parse(read_file(output_folder() + "/evaluation.json"));
   const double loss = report["results"][0]["choices"][0]["loss"];
   EXPECT_EQ(report["predicted_tokens"], 6 * 32);
