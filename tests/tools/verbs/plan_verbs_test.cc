@@ -304,7 +304,7 @@ TEST_F(PlanVerbsTest, ReplansInFewerStages) {
   ASSERT_EQ(smaller.exit_code, 0) << smaller.output;
   EXPECT_THAT(smaller.output, ::testing::StartsWith("3 stages instead of 4: stage "));
   for (const std::string& part : {" has no node left without '" + gone + "'", "\n  gone       " + gone + " (stage ",
-                                  std::string("`skippipe launch --resume` cuts"), std::string("predicted")})
+                                  std::string("`skippipe launch --resume` cuts"), std::string("\n  planned    ")})
     EXPECT_THAT(smaller.output, HasSubstr(part));
   EXPECT_THAT(smaller.output, Not(HasSubstr("on another node"))) << "all stages are others";
   const Plan found = load_plan(path("smaller.json"));

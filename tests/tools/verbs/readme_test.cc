@@ -66,7 +66,8 @@ const std::vector<Rule> kCut = {
 const std::vector<Rule> kCutInRunFile = {
     {"iterations = 200", "iterations = 4", ""},
     {"warmup_iterations = 20", "warmup_iterations = 1", ""},
-    {"interval = 50", "interval = 2", ""},
+    {"[validation]\ninterval = 50", "[validation]\ninterval = 2", ""},
+    {"[checkpoint]\ninterval = 50", "[checkpoint]\ninterval = 2", ""},
 };
 
 struct Command {
