@@ -231,7 +231,7 @@ void look_at_json(Inspection&, const fs::path& path) {
 void look_at_metrics(Inspection& result, const fs::path& path) {
   std::ifstream file(path);
   std::string line;
-  int64_t lines = 0, last = 0;
+  int64_t lines = 0, last = -1;
   double first_loss = 0, loss = 0;
   while (std::getline(file, line)) {
     const std::string where = fmt::format("{}:{}", path.string(), ++lines);
@@ -242,7 +242,7 @@ void look_at_metrics(Inspection& result, const fs::path& path) {
     loss = root.at("loss").as_double();
     if (lines == 1) first_loss = loss;
   }
-  add(result, "iterations", lines > 0 ? fmt::format("{}, the last is {}", lines, last) : "none yet");
+  add(result, "iterations", lines > 0 ? fmt::format("{}, of {} that the run has done", lines, last + 1) : "none yet");
   if (lines == 0) return;
   add(result, "loss", fmt::format("{:.4f} to {:.4f}", first_loss, loss));
 }

@@ -25,7 +25,7 @@ std::string lines_before(const std::filesystem::path& path, uint32_t first_itera
     if (!parsed.is_object()) continue;
     const auto iteration = parsed.find("iteration");
     if (iteration == parsed.end() || !iteration->is_number_unsigned()) continue;
-    if (iteration->get<uint64_t>() <= first_iteration) kept += line + "\n";
+    if (iteration->get<uint64_t>() < first_iteration) kept += line + "\n";
   }
   return kept;
 }
@@ -42,7 +42,8 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, const SamplerSha
 }
 
 void MetricsWriter::write(const IterationReport& report) {
-  nlohmann::ordered_json line = {{"iteration", report.iteration + 1},
+  nlohmann::ordered_json line = {{"iteration", report.iteration},
+                                 {"iterations_done", report.iteration + 1},
                                  {"loss", report.loss},
                                  {"gradient_norm", report.gradient_norm},
                                  {"learning_rate", report.learning_rate},

@@ -36,7 +36,7 @@ TraceEvent read_event(const JsonReader& json) {
   event.track = one_of(json.at("cat"), kTraceTrackCount, track_name);
   const JsonReader args = json.at("args");
   event.what = one_of(args.at("what"), kTraceWhatCount, what_name);
-  event.iteration = static_cast<uint32_t>(args.at("iteration").as_int(1, int64_t{1} << 32) - 1);
+  event.iteration = static_cast<uint32_t>(args.at("iteration").as_int(0, std::numeric_limits<uint32_t>::max()));
   event.microbatch = static_cast<int32_t>(args.get_int("microbatch", -1, 0, std::numeric_limits<int32_t>::max()));
   event.peer = static_cast<int32_t>(args.get_int("peer", -1, 0, kMaxNodes - 1));
   event.bytes = args.get_int("bytes", 0, 0, int64_t{1} << 50);

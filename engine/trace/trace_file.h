@@ -11,9 +11,9 @@
 // offset_s: node 0's clock says so much more than this node's; error_s: give or take. A process stands for a node
 // (pid), its threads (tid) for what the node computes, what it waits for, its reductions, and lanes of what it receives
 // and sends. What happened is an event of phase X with name, cat (the track), ts and dur in microseconds, and args:
-// what, iteration (from 1) and, where there is one, microbatch, peer, bytes; of what was received also let_in_us, the
-// time from the announcement until the node had a place for the content. Arrows (phases s and f) lead from the start of
-// a message's sending to its announcement; metadata (phase M) names nodes and threads.
+// what, iteration and, where there is one, microbatch, peer, bytes; of what was received also let_in_us, the time from
+// the announcement until the node had a place for the content. Arrows (phases s and f) lead from the start of a
+// message's sending to its announcement; metadata (phase M) names nodes and threads.
 #pragma once
 
 #include <filesystem>

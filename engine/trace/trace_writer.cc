@@ -116,7 +116,7 @@ class Writer {
     separate();
     add(R"({{"ph":"X","pid":{},"tid":{},"ts":{},"dur":{},"name":"{}","cat":"{}","args":{{"what":"{}","iteration":{})",
         node, thread, microseconds(event.start_ns), microseconds(event.end_ns - event.start_ns), title_of(event),
-        track_name(event.track), what_name(event.what), int64_t{event.iteration} + 1);
+        track_name(event.track), what_name(event.what), event.iteration);
     if (event.microbatch >= 0) add(",\"microbatch\":{}", event.microbatch);
     if (event.peer >= 0) add(",\"peer\":{}", event.peer);
     if (event.bytes > 0) add(",\"bytes\":{}", event.bytes);

@@ -278,7 +278,7 @@ void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_
   const double slot_bytes = static_cast<double>(plan.workload.stage_slot_bytes[stage]);
   const double taken_bytes =
       static_cast<double>(state_bytes(node, plan.workload, stage)) + plan.node_slots[index] * slot_bytes;
-  if (taken_bytes > static_cast<double>(room_bytes(node)))
+  if (plan.node_slots[index] > slots_in_memory(node, plan.workload, stage))
     found.push_back(
         {kSlotsRule, fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
                                  "has {} of its {} for it",

@@ -26,9 +26,12 @@ std::string needs(const PlanRequest& request, const NetworkNode& node, size_t st
 // Of a node that can't hold a stage: what it has for it, and what would take less.
 std::string has_too_little(const PlanRequest& request, const NetworkNode& node, size_t stage) {
   const bool state_fits = state_bytes(node, request.workload, stage) <= room_bytes(node);
+  const std::string room =
+      node.slots_from_memory ? fmt::format("{} for both ({:.0f} % of its {})", human_bytes(room_bytes(node)),
+                                           100 * kStageMemoryShare, human_bytes(node.memory_bytes))
+                             : fmt::format("{} for both", human_bytes(node.memory_bytes));
   return fmt::format(
-      "has {} for both ({:.0f} % of its {}): {}", human_bytes(room_bytes(node)), 100 * kStageMemoryShare,
-      human_bytes(node.memory_bytes),
+      "has {}: {}", room,
       state_fits ? "--recompute or fewer --samples take less per slot" : "with more stages each takes less");
 }
 
@@ -98,11 +101,8 @@ int slots_in_stage(const PlanRequest& request, int node, int stage) {
   const Workload& workload = request.workload;
   if (!memory_decides(found, workload)) return found.slots;
   const auto s = static_cast<size_t>(stage);
-  const int64_t left = room_bytes(found) - state_bytes(found, workload, s);
-  if (left < 0) return 0;
-  const int64_t slot_bytes = std::max<int64_t>(1, workload.stage_slot_bytes[s]);
-  const int64_t most = found.slots_from_memory ? kMaxSlots : found.slots;
-  return static_cast<int>(std::min({left / slot_bytes, int64_t{request.microbatches}, most}));
+  const int64_t most = std::min<int64_t>(request.microbatches, found.slots_from_memory ? kMaxSlots : found.slots);
+  return static_cast<int>(std::min(slots_in_memory(found, workload, s), most));
 }
 
 bool assign_slots(const PlanRequest& request, Plan& plan) {

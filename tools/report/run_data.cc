@@ -32,7 +32,7 @@ std::vector<double> read_busy_seconds(const JsonReader& json) {
 
 IterationFigures read_figures(const JsonReader& json) {
   const auto seconds = json.find("validation_seconds");
-  return {static_cast<uint32_t>(json.at("iteration").as_int(1, kMaxIterations)),
+  return {static_cast<uint32_t>(json.at("iteration").as_int(0, kMaxIterations)) + 1,
           json.at("loss").as_double(-kLargest, kLargest),
           json.at("gradient_norm").as_double(0, kLargest),
           json.at("seconds").as_double(0, kLargest),

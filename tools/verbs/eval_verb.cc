@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -18,17 +19,21 @@
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/dtype_option.h"
 #include "tools/verbs/model_options.h"
-#include "tools/verbs/option_names.h"
+#include "tools/verbs/number_options.h"
 #include "tools/verbs/progress.h"
 #include "tools/verbs/verbs.h"
 
 namespace skippipe {
 namespace {
 
+constexpr int64_t kMostTokens = 1 << 20;  // of a sample
+
 struct Options {
   std::string model;
   std::string config;
   std::string data;
+  std::string tokens;
+  std::optional<std::string> sequence;  // given as before: the shard was --tokens, and this its samples' length
   BatchShape batch = {8, 0};
   uint64_t samples = 0;
   int stages = 0;
@@ -49,6 +54,17 @@ struct Group {
   std::vector<StagePath> paths;
   std::vector<LossSum> losses;
 };
+
+void take_lengths(Options& options) {
+  if (options.sequence) {
+    fmt::print(stderr, "note: --tokens FILE --sequence N is now --data FILE --tokens N\n");
+    options.data = std::exchange(options.tokens, *options.sequence);
+  }
+  if (options.data.empty()) throw UsageError("eval: give --data, the token shard to predict");
+  if (!parse_number(options.tokens, options.batch.tokens) || options.batch.tokens < 1 ||
+      options.batch.tokens > kMostTokens)
+    throw UsageError("--tokens: found '{}', expected a whole number from 1 to {}", options.tokens, kMostTokens);
+}
 
 // Where the figures go; empty: nowhere.
 std::filesystem::path json_path(const Options& options, const ModelFiles& files) {
@@ -141,6 +157,7 @@ nlohmann::ordered_json report_of(const std::vector<Group>& groups, const std::ve
 }
 
 void run(Options options) {
+  take_lengths(options);
   const ModelFiles files(options.model, options.config);
   if (options.batch.tokens > files.config().max_positions)
     throw ConfigError("--tokens: found {}, expected at most the max_position_embeddings of {}, which is {}",
@@ -176,9 +193,9 @@ void add_eval_verb(CLI::App& app) {
   verb->add_option("--model", options->model, "A run's output folder, a checkpoint, or a Hugging Face model's folder")
       ->required();
   verb->add_option("--config", options->config, "The model's config.json, if not in its folder");
-  add_former_name(*verb, "--sequence", "--tokens, and the token shard is --data");
-  verb->add_option("--data", options->data, "The token shard to predict")->required();
-  verb->add_option("--tokens", options->batch.tokens, "Tokens of a sample")->required()->check(CLI::Range(1, 1 << 20));
+  verb->add_option("--data", options->data, "The token shard to predict");
+  verb->add_option("--tokens", options->tokens, "Tokens of a sample")->required();
+  verb->add_option("--sequence", options->sequence)->group("");
   verb->add_option("--batch", options->batch.samples, "Samples at once")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();

@@ -23,7 +23,6 @@
 #include "tools/verbs/cpu_remarks.h"
 #include "tools/verbs/device_option.h"
 #include "tools/verbs/model_options.h"
-#include "tools/verbs/option_names.h"
 #include "tools/verbs/verbs.h"
 
 namespace skippipe {
@@ -247,8 +246,7 @@ void add_generate_verb(CLI::App& app) {
       "--bos,!--no-bos", [options](int64_t count) { options->bos = count > 0; },
       "Begin with the BOS token, for models that were trained so, such as Llama (default: as tokenizer_config.json's "
       "add_bos_token says, if it is there)");
-  add_former_name(*verb, "--max-tokens", "--max-new-tokens");
-  verb->add_option("--max-new-tokens", generation.max_tokens, "Tokens to generate at most")
+  verb->add_option("--max-new-tokens,--max-tokens", generation.max_tokens, "Tokens to generate at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
       ->capture_default_str();
   verb->add_option("--temperature", generation.choice.temperature,

@@ -7,11 +7,6 @@
 
 namespace skippipe {
 
-void add_former_name(CLI::App& verb, const std::string& name, const std::string& now) {
-  const auto tell = [name, now](const std::string&) { throw UsageError("{} is now {}", name, now); };
-  verb.add_option_function<std::string>(name, tell)->group("")->trigger_on_parse();
-}
-
 std::string failure_message(const CLI::App* app, const CLI::Error& error) {
   const std::string message = CLI::FailureMessage::simple(app, error);
   // What is missing may be there, misspelt.

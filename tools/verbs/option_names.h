@@ -6,9 +6,6 @@
 
 namespace skippipe {
 
-// A name that an option had: whoever gives it is told "--sequence is now --tokens".
-void add_former_name(CLI::App& verb, const std::string& name, const std::string& now);
-
 // CLI11's one line for wrong use, with the nearest name of an option where one is unknown.
 std::string failure_message(const CLI::App* app, const CLI::Error& error);
 

@@ -18,7 +18,7 @@ std::string line_of(const IterationReport& report) {
   const ValidationReport& validation = *report.validation;
   const std::string paths =
       validation.path_loss ? fmt::format(", {:.4f} along the plan's paths", *validation.path_loss) : "";
-  return fmt::format("validation after iteration {}: loss {:.4f} through all stages{}; it took {:.2f} s\n",
+  return fmt::format("validation after {} iterations: loss {:.4f} through all stages{}; it took {:.2f} s\n",
                      report.iteration + 1, validation.loss, paths, validation.seconds);
 }
 
@@ -49,7 +49,7 @@ void TrainingProgress::show(const IterationReport& report) {
   next_line_ = Clock::now() + kLineInterval;
   const double left_s = seconds_ / (done - first_iteration_) * (iterations_ - done);
   const std::string line = fmt::format(
-      "iteration {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
+      "iterations {:>{}}/{}  loss {:.4f}  gradient norm {:.3f}  learning rate {:.2e}  {:.0f} tokens/s  {} left", done,
       fmt::formatted_size("{}", iterations_), iterations_, report.loss, report.gradient_norm, report.learning_rate,
       static_cast<double>(report.tokens) / report.seconds, format_duration(left_s));
   const std::string validation = report.validation ? line_of(report) : "";

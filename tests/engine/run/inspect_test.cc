@@ -111,8 +111,8 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
   fs::create_directories(folder_ / "run/checkpoints");
   fs::create_directories(folder_ / "run/trace");
   checkpoint("run/checkpoints/iteration-00000020");
-  const std::string line = R"({"iteration": 1, "loss": 8.5})";
-  folder_.write("run/metrics.jsonl", line + "\n" + R"({"iteration": 2, "loss": 7.25})" + "\n");
+  const std::string line = R"({"iteration": 0, "loss": 8.5})";
+  folder_.write("run/metrics.jsonl", line + "\n" + R"({"iteration": 1, "loss": 7.25})" + "\n");
   folder_.write("run/trace/run.json", R"({"traceEvents": [{"ph": "X"}]})");
   folder_.write("run/evaluation.json", R"({"format": "skippipe-evaluation", "predicted_tokens": 5, "results": []})");
   const fs::path run = folder_ / "run";
@@ -126,7 +126,7 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
   folder_.write("run/metrics.jsonl", "");  // it has just begun
   expect_whole(run, "output folder of a run");
   folder_.write("run/metrics.jsonl", line + "\n" + line + "\n");
-  expect_problem(run, "output folder of a run", "metrics.jsonl:2: iteration: found 1");
+  expect_problem(run, "output folder of a run", "metrics.jsonl:2: iteration: found 0");
   folder_.write("run/metrics.jsonl", line + "\n" + line.substr(0, 9));
   expect_problem(run, "output folder of a run", "metrics.jsonl:2: the line is not complete");
   folder_.write("run/trace/run.json", R"({"traceEvents": [{}]})");
@@ -135,7 +135,7 @@ TEST_F(InspectTest, ARunsFolderIsLookedAtPartByPart) {
 
 TEST_F(InspectTest, ARunWithoutACheckpointSaysSo) {
   fs::create_directories(folder_ / "run");
-  folder_.write("run/metrics.jsonl", R"({"iteration": 1, "loss": 8.5})"
+  folder_.write("run/metrics.jsonl", R"({"iteration": 0, "loss": 8.5})"
                                      "\n");
   expect_whole(folder_ / "run", "output folder of a run");
   EXPECT_THAT(inspect(folder_ / "run").facts,

@@ -98,7 +98,13 @@ TEST(Capacity, WrittenSlotsGoByMemoryToo) {
   ASSERT_FALSE(found.empty());
   EXPECT_THAT(found[0].what, HasSubstr("slots in the plan and 1 in the network"));
 
+  // As many as three quarters of the memory hold; or one, if all of it holds that.
   for (NetworkNode& node : request.network.nodes) node.memory_bytes = 4 * kGigabyte;
+  const PlanResult full = make_planner("joint")->plan(request);
+  ASSERT_TRUE(full.plan) << full.why;
+  for (const int node : full.plan->stages[0]) EXPECT_EQ(full.plan->node_slots[static_cast<size_t>(node)], 1);
+  EXPECT_THAT(validate(*full.plan, request.network), testing::IsEmpty());
+  for (NetworkNode& node : request.network.nodes) node.memory_bytes = 3 * kGigabyte;
   EXPECT_THAT(make_planner("joint")->plan(request).why, HasSubstr("no node can hold stage 0"));
 }
 

@@ -218,7 +218,7 @@ TEST_F(ReportTest, NamesTheNodesThatComputeSlowerThanPlanned) {
   const fs::path copy = copy_of_run();
   std::ofstream metrics(copy / "metrics.jsonl");
   const IterationPace planned = planned_pace(load_plan(path("plan.json")), load_network(path("network.json")));
-  for (int iteration = 1; iteration <= 20; ++iteration) {
+  for (int iteration = 0; iteration < 20; ++iteration) {
     nlohmann::json line = {{"iteration", iteration},         {"loss", 2},   {"gradient_norm", 1},
                            {"seconds", 4 * planned.seconds}, {"tokens", 5}, {"busy_share", 0.5},
                            {"busy_s", planned.busy_s}};
@@ -240,7 +240,7 @@ TEST_F(ReportTest, ChartsEndWhateverTheFigures) {
         "\"tokens\": 1e300, \"busy_share\": 0.5}}\n",
         iteration, loss);
   };
-  std::ofstream(copy / "metrics.jsonl") << line(8, "2.5");
+  std::ofstream(copy / "metrics.jsonl") << line(7, "2.5");
   std::string html = report(copy.string());
   EXPECT_EQ(count_of(html, "r=\"3\"/>"), 4u);
   EXPECT_THAT(html, HasSubstr("loss after 8 iterations"));

@@ -25,7 +25,7 @@ TEST_F(RunVerbsTest, LossOnRealTextFalls) {
   sections.network = "";
   const ProgramResult result = run_skippipe("launch " + write_run(sections));
   ASSERT_EQ(result.exit_code, 0) << result.output;
-  EXPECT_THAT(result.output, HasSubstr("iteration 400/400"));
+  EXPECT_THAT(result.output, HasSubstr("iterations 400/400"));
   EXPECT_THAT(result.output, HasSubstr("device: CPU ("));
   EXPECT_EQ(result.output.find("device: "), result.output.rfind("device: ")) << "told once, not by every node";
   const std::vector<nlohmann::json> lines = metrics();
@@ -54,7 +54,7 @@ TEST_F(RunVerbsTest, MeasuresTheLossOfHeldOutSamples) {
   for (const size_t i : {0u, 1u, 2u, 3u, 4u}) {
     const bool due = i == 1 || i == 3 || i == 4;
     EXPECT_EQ(lines[i].contains("validation_loss"), due) << i;
-    const std::string line = fmt::format("validation after iteration {}: loss ", i + 1);
+    const std::string line = fmt::format("validation after {} iterations: loss ", i + 1);
     EXPECT_EQ(result.output.find(line) != std::string::npos, due) << result.output;
   }
   EXPECT_FALSE(lines[4].contains("validation_path_loss")) << "the plan's paths are all stages in order";
