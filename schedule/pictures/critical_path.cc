@@ -26,14 +26,21 @@ struct Cause {
 
 class Tracer {
  public:
-  Tracer(const Plan& plan, const SimulationRecord& record)
-      : plan_(plan), stage_of_(plan.stage_of_nodes()), tasks_(plan.node_names.size()), ended_(plan.node_names.size()) {
-    for (const Work& work : record.work)
-      if (work.iteration == 0) add_work(work);
+  Tracer(const Plan& plan, const SimulationRecord& record, uint32_t iteration)
+      : plan_(plan),
+        stage_of_(plan.stage_of_nodes()),
+        begin_s_(plan.node_names.size(), 0),
+        tasks_(plan.node_names.size()),
+        ended_(plan.node_names.size()) {
+    for (const Work& work : record.work) {
+      if (work.iteration == iteration) add_work(work);
+      if (work.iteration + 1 == iteration && work.kind == Work::Kind::kStep)
+        begin_s_[static_cast<size_t>(work.node)] = work.end_s;
+    }
     for (const Transfer& transfer : record.transfers)
-      if (transfer.iteration == 0) add_transfer(transfer);
+      if (transfer.iteration == iteration) add_transfer(transfer);
     for (const Transfer& norm : record.last_norms)
-      if (norm.iteration == 0) last_norms_[norm.to] = &norm;
+      if (norm.iteration == iteration) last_norms_[norm.to] = &norm;
   }
 
   std::vector<CriticalPiece> run() {
@@ -43,8 +50,8 @@ class Tracer {
     int node = trace_norm(last_step_->node);
     node = trace_reduction(node);
     const std::vector<const Work*>& tasks = tasks_of(node);
-    if (!tasks.empty()) trace_tasks(*tasks.back());
-    SKP_CHECK(at_s_ == 0, "the critical path begins at {} s", at_s_);
+    if (!tasks.empty()) node = trace_tasks(*tasks.back());
+    SKP_CHECK(at_s_ == begin_s(node), "the critical path begins at {} s on node {}", at_s_, node);
     std::ranges::reverse(pieces_);
     return std::move(pieces_);
   }
@@ -54,6 +61,9 @@ class Tracer {
   using MessageKey = std::tuple<Transfer::Kind, int, int, int>;  // from, to, microbatch
 
   const std::vector<const Work*>& tasks_of(int node) const { return tasks_[static_cast<size_t>(node)]; }
+
+  // When the node had stepped, and could begin the iteration.
+  double begin_s(int node) const { return begin_s_[static_cast<size_t>(node)]; }
 
   void add_work(const Work& work) {
     const auto node = static_cast<size_t>(work.node);
@@ -117,7 +127,7 @@ class Tracer {
   }
 
   // When the node's tasks had ended, the shards of the others had come, and their sums, and why not earlier.
-  double tasks_end_s(int node) const { return tasks_of(node).empty() ? 0 : tasks_of(node).back()->end_s; }
+  double tasks_end_s(int node) const { return tasks_of(node).empty() ? begin_s(node) : tasks_of(node).back()->end_s; }
 
   Cause scattered(int node) const {
     Cause last;
@@ -171,13 +181,17 @@ class Tracer {
     return *at->second;
   }
 
-  void trace_tasks(const Work& last) {
+  // Returns the node where the path begins.
+  int trace_tasks(const Work& last) {
+    int node = last.node;
     for (const Work* work = &last; work;) {
+      node = work->node;
       static constexpr Kind kKinds[] = {Kind::kForward, Kind::kLoss, Kind::kBackward};
       add({.kind = kKinds[static_cast<size_t>(work->kind)], .node = work->node, .microbatch = work->microbatch},
           work->start_s);
       work = work->kind == Work::Kind::kForward ? before_forward(*work) : before_gradient_pass(*work);
     }
+    return node;
   }
 
   // The task that went before, or none at the start of the iteration.
@@ -188,12 +202,13 @@ class Tracer {
     const Work* freed =
         waits_for < 0 ? nullptr : ended_[static_cast<size_t>(work.node)][static_cast<size_t>(waits_for)];
     if (visit == visits.begin()) {
-      add_queue(work, freed ? freed->end_s : 0);
+      add_queue(work, freed ? freed->end_s : begin_s(work.node));
       return freed;
     }
     const int previous = (visit - 1)->node;
     const Transfer& input = message(Transfer::Kind::kForward, previous, work.node, work.microbatch);
-    add_queue(work, std::max(input.end_s, freed ? freed->end_s : 0));
+    add_queue(work, std::max({input.end_s, begin_s(work.node), freed ? freed->end_s : 0}));
+    if (!freed && begin_s(work.node) > input.end_s) return nullptr;  // the node's step was later
     if (freed && freed->end_s > input.end_s)
       add({.kind = Kind::kSlot, .node = work.node, .microbatch = work.microbatch, .behind = freed->microbatch},
           input.end_s);
@@ -249,6 +264,7 @@ class Tracer {
 
   const Plan& plan_;
   const std::vector<int> stage_of_;
+  std::vector<double> begin_s_;                  // per node
   std::vector<std::vector<const Work*>> tasks_;  // per node, in order
   std::vector<std::vector<const Work*>> ended_;  // per node, backward passes in order
   std::map<TaskKey, size_t> place_;              // in tasks_
@@ -263,8 +279,8 @@ class Tracer {
 
 }  // namespace
 
-std::vector<CriticalPiece> critical_path(const Plan& plan, const SimulationRecord& record) {
-  return Tracer(plan, record).run();
+std::vector<CriticalPiece> critical_path(const Plan& plan, const SimulationRecord& record, uint32_t iteration) {
+  return Tracer(plan, record, iteration).run();
 }
 
 std::string describe(const CriticalPiece& piece, const Plan& plan) {

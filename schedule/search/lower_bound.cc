@@ -23,6 +23,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kRounding = 1 - 1e-12;
 // Steps of the search for shortest ways, in pairs of nodes.
 constexpr double kMaxPairs = 1e9;    // of one search: beyond, the looser bound
+constexpr int kMostPricedNodes = 256;
 constexpr double kGroupPairs = 5e7;  // of the searches from each data node: beyond, data nodes share a search
 
 using Costs = std::vector<double>;  // of the nodes of one stage
@@ -297,6 +298,11 @@ Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visi
 
 LowerBound higher(const LowerBound& a, const LowerBound& b) { return b.seconds > a.seconds ? b : a; }
 
+// Where visits follow the data node's, and nodes are few enough for prices to be found.
+bool has_slot_prices(const PlanRequest& request, int length) {
+  return length > 1 && request.network.size() <= kMostPricedNodes;
+}
+
 LowerBound slot_prices_bound(const PlanRequest& request, double seconds) {
   return {.seconds = seconds,
           .what = fmt::format("slots of all nodes together: {} microbatches and their visits ask for more seconds than "
@@ -325,7 +331,7 @@ class GivenStages {
     improve(best, serve(others, exposure.all, exposure.most, exposure.most),
             fmt::format("all stages but the first: {} visits", exposure.all));
     best.seconds *= kRounding;
-    if (length_ > 1)
+    if (has_slot_prices(request_, length_))
       best = higher(best, slot_prices_bound(request_, SlotPrices(cost_, slot_problem(exposure)).floor_s()));
     return best;
   }
@@ -504,7 +510,7 @@ class AnyStages {
     return best;
   }
   LowerBound bound() const {
-    if (length_ == 1) return quick_bound();
+    if (!has_slot_prices(request_, length_)) return quick_bound();
     return higher(quick_bound(), slot_prices_bound(request_, SlotPrices(cost_, slot_problem()).floor_s()));
   }
 

@@ -30,6 +30,7 @@ void shift_to_start(IterationPicture& picture) {
   const auto each = [&](auto&& visit) {
     for (Work& work : picture.record.work) visit(work);
     for (Transfer& transfer : picture.record.transfers) visit(transfer);
+    for (CriticalPiece& piece : picture.critical) visit(piece);
   };
   each([&](auto& span) { begin = std::min(begin, span.start_s), end = std::max(end, span.end_s); });
   each([&](auto& span) { span.start_s -= begin, span.end_s -= begin; });
@@ -234,6 +235,7 @@ IterationPicture planned_iteration(const Plan& plan, const Network& network) {
   Simulator simulator(network);
   IterationPicture picture{.iteration = 1, .seconds = 0, .record = {}, .links = {}};
   simulator.run(plan, {.iterations = 3, .record = &picture.record});
+  picture.critical = critical_path(plan, picture.record, picture.iteration);
   std::erase_if(picture.record.work, [](const Work& work) { return work.iteration != 1; });
   std::erase_if(picture.record.transfers, [](const Transfer& transfer) { return transfer.iteration != 1; });
   shift_to_start(picture);

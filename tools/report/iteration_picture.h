@@ -9,6 +9,7 @@
 
 #include "engine/trace/trace_file.h"
 #include "schedule/machine/simulator.h"
+#include "schedule/pictures/critical_path.h"
 #include "schedule/plan/network.h"
 #include "schedule/plan/plan.h"
 
@@ -27,6 +28,7 @@ struct IterationPicture {
   double seconds = 0;       // from the first thing that its nodes did for it to the last
   SimulationRecord record;  // times from its start
   LinkUses links;
+  std::vector<CriticalPiece> critical = {};  // of what is simulated
 };
 
 // Where a node's time went, in shares of it.

@@ -24,7 +24,8 @@ std::string name_of(const RunData& run, int node) { return run.description.plan.
 
 std::string timeline(const RunData& run, const IterationPicture& picture, double end_s, const std::string& title) {
   const std::string svg =
-      render_timeline(run.description.plan, picture.record, {.plot_width = kTimelineWidth, .end_s = end_s});
+      render_timeline(run.description.plan, picture.record,
+                      {.plot_width = kTimelineWidth, .end_s = end_s, .critical = picture.critical});
   return heading(title) + "<div class=\"scroll\">" + svg + "</div>\n";
 }
 
@@ -62,9 +63,8 @@ std::string share(double part, double whole) {
 std::string timelines_section(const RunData& run) {
   std::string html = paragraph(
       "One iteration, a row per node. Boxes are what the node computes; thin lines below are what it sends, from the "
-      "start of sending to arrival. Neighbouring iterations overlap, so a run needs less for each. Hover over anything "
-      "for "
-      "its name and times.");
+      "start of sending to arrival. The red line of the planned one is its critical path. Neighbouring iterations overlap, "
+      "so a run needs less for each. Hover over anything for its name and times.");
   double end_s = run.planned.seconds;
   if (run.traced) end_s = std::max(end_s, run.traced->typical.seconds);
   html += timeline(run, run.planned, end_s, fmt::format("Planned: {:.3f} s", run.planned.seconds));

@@ -76,6 +76,21 @@ void expect_true(const CriticalPiece& piece, const SimulationRecord& record) {
   }
 }
 
+// Of the second iteration: from the step before it on the node where it begins, to its own last step.
+void expect_later_exact(const std::vector<CriticalPiece>& path, const SimulationRecord& record) {
+  ASSERT_FALSE(path.empty());
+  double begin_s = 0, end_s = 0;
+  for (const SimulationRecord::Work& work : record.work) {
+    if (work.kind != SimulationRecord::Work::Kind::kStep) continue;
+    if (work.iteration == 0 && work.node == path.front().node) begin_s = work.end_s;
+    if (work.iteration == 1) end_s = std::max(end_s, work.end_s);
+  }
+  EXPECT_EQ(path.front().start_s, begin_s);
+  EXPECT_EQ(path.back().end_s, end_s);
+  for (size_t i = 1; i < path.size(); ++i) EXPECT_EQ(path[i].start_s, path[i - 1].end_s);
+  for (const CriticalPiece& piece : path) expect_true(piece, record);
+}
+
 TEST(CriticalPath, IsExactForAnyPlanAndTiming) {
   std::map<Kind, int> seen;
   for (const uint64_t seed : test::seeds(1500)) {
@@ -94,6 +109,7 @@ TEST(CriticalPath, IsExactForAnyPlanAndTiming) {
         EXPECT_FALSE(describe(piece, c->plan).empty());
         ++seen[piece.kind];
       }
+      expect_later_exact(critical_path(c->plan, record, 1), record);
       if (HasFailure()) return;
     }
   }
