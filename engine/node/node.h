@@ -67,7 +67,7 @@ struct IterationReport {
   double seconds = 0;     // since the report before (the first: since the start), without a validation's
   double busy_share = 0;  // of `seconds`, computing, mean over the nodes
   int64_t tokens = 0;
-  std::vector<double> node_busy_s = {};                   // computing, by node
+  std::vector<double> node_busy_s = {};             // computing, by node
   std::optional<ValidationReport> validation = {};  // after the iteration, where one is due
 };
 

@@ -20,11 +20,11 @@ class MetricsWriter {
   // that is 0. Throws FileError.
   MetricsWriter(const std::filesystem::path& path, const SamplerShape& data, Logger logger);
   // {"iteration": 0, "iterations_done": 1, "loss": ..., "gradient_norm": ..., "learning_rate": ..., "seconds": ...,
-  //  "tokens": ..., "tokens_per_s": ..., "busy_share": ..., "busy_s": [...], "samples": ...}: iteration is its index, as
-  // in traces; iterations_done counts the optimizer steps, as progress and checkpoints' names do; busy_s is by node;
-  // samples are those that the run has read so far. Where a validation
-  // followed, also "validation_loss", "validation_path_loss" (along the plan's paths, if these are not all stages in
-  // order) and "validation_seconds", which are not in "seconds".
+  //  "tokens": ..., "tokens_per_s": ..., "busy_share": ..., "busy_s": [...], "samples": ...}
+  // iteration is its index, as in traces; iterations_done counts the optimizer steps, as progress and checkpoints'
+  // names do; busy_s is by node; samples are those that the run has read so far. Where a validation followed, also
+  // "validation_loss", "validation_path_loss" (along the plan's paths, if these are not all stages in order) and
+  // "validation_seconds", which are not in "seconds".
   void write(const IterationReport& report);
 
  private:

@@ -61,8 +61,8 @@ bool writes_checkpoints(const TrainingRun& run, int node);
 // The first of stage 0, which keeps run.json and the metrics.
 inline bool tells_of_run(const TrainingRun& run, int node) { return run.plan.stages.front().front() == node; }
 
-// data.train and data.validation, for data nodes. Throw FileError, ConfigError (more tokens than the model knows, or fewer
-// than a validation reads).
+// data.train and data.validation, for data nodes. Throw FileError, ConfigError (more tokens than the model knows, or
+// fewer than a validation reads).
 TokenShard open_training_tokens(const TrainingRun& run);
 TokenShard open_validation_tokens(const TrainingRun& run);
 // A model that the run can begin with. Throws FileError, ConfigError (another model; which field differs).

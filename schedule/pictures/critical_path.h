@@ -36,11 +36,11 @@ struct CriticalPiece {
 };
 
 // Of an iteration of a ranked run that ended, whatever its jitter; in order of time, each piece beginning where the one
-// before ends, the first with the iteration on its node (at 0 in the run's first, else when the node had stepped) and the
-// last ending with the iteration. It follows data back from the last step:
-// a task to the message that it needs, and that to the task that sent it. What waits, waits in pieces of their own. A
-// microbatch that begins on its data node has no message: from there it goes on with the one whose slot it took. Throws
-// PlanError if the record holds no whole iteration of the plan.
+// before ends, the first with the iteration on its node (at 0 in the run's first, else when the node had stepped) and
+// the last ending with the iteration. It follows data back from the last step: a task to the message that it needs, and
+// that to the task that sent it. What waits, waits in pieces of their own. A microbatch that begins on its data node
+// has no message: from there it goes on with the one whose slot it took. Throws PlanError if the record holds no whole
+// iteration of the plan.
 std::vector<CriticalPiece> critical_path(const Plan& plan, const SimulationRecord& record, uint32_t iteration = 0);
 
 // "forward of microbatch 3 on Iowa-2"

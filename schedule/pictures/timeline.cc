@@ -107,7 +107,7 @@ class Timeline {
                top_ - 34 - height / 2, height, style.fill);
       svg_.add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#333333\">{}</text>\n", at + 27, top_ - 30,
                style.name);
-      at += 46 + 6.3 * static_cast<double>(std::string_view(style.name).size());
+      at += 38 + 6.3 * static_cast<double>(std::string_view(style.name).size());
     };
     const auto occurs = [&](Work::Kind kind) {
       return kind != Work::Kind::kNorm || std::ranges::find(record_.work, kind, &Work::kind) != record_.work.end();
@@ -122,7 +122,7 @@ class Timeline {
                kCriticalStroke);
       svg_.add("<text class=\"ink\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#333333\">critical path</text>\n", at + 27,
                top_ - 30);
-      at += 130;
+      at += 110;
     }
     svg_.add("<text class=\"muted\" x=\"{:.0f}\" y=\"{:.0f}\" fill=\"#666666\">numbers: microbatches</text>\n", at,
              top_ - 30);

@@ -26,8 +26,8 @@ inline bool memory_decides(const NetworkNode& node, const Workload& workload) {
 int64_t state_bytes(const NetworkNode& node, const Workload& workload, size_t stage);
 // What a stage may take in all.
 int64_t room_bytes(const NetworkNode& node);
-// As many as that holds beside the state. Who wrote `slots` for a node knows it: there one, where the whole memory holds
-// one. 0: the stage does not fit.
+// As many as that holds beside the state. Who wrote `slots` for a node knows it: there one, where the whole memory
+// holds one. 0: the stage does not fit.
 int64_t slots_in_memory(const NetworkNode& node, const Workload& workload, size_t stage);
 
 }  // namespace skippipe

@@ -153,7 +153,8 @@ class Checker {
     const auto [low, high] =
         std::ranges::minmax_element(started, {}, [](const auto& node_and_count) { return node_and_count.second; });
     if (high->second - low->second > 1)
-      report(kDataRule, "data node {} starts {} microbatches and data node {} starts {}, expected a difference of at most 1",
+      report(kDataRule,
+             "data node {} starts {} microbatches and data node {} starts {}, expected a difference of at most 1",
              low->first, low->second, high->first, high->second);
   }
 
@@ -280,10 +281,10 @@ void check_memory(const Plan& plan, const NetworkNode& node, size_t index, size_
       static_cast<double>(state_bytes(node, plan.workload, stage)) + plan.node_slots[index] * slot_bytes;
   if (plan.node_slots[index] > slots_in_memory(node, plan.workload, stage))
     found.push_back(
-        {kSlotsRule, fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
-                                 "has {} of its {} for it",
-                                 index, plan.node_slots[index], stage, taken_bytes, room_bytes(node),
-                                 node.memory_bytes)});
+        {kSlotsRule,
+         fmt::format("node {} has {} slots in the plan: stage {} then takes {:.0f} bytes, the node "
+                     "has {} of its {} for it",
+                     index, plan.node_slots[index], stage, taken_bytes, room_bytes(node), node.memory_bytes)});
 }
 
 }  // namespace

@@ -26,10 +26,10 @@ std::string needs(const PlanRequest& request, const NetworkNode& node, size_t st
 // Of a node that can't hold a stage: what it has for it, and what would take less.
 std::string has_too_little(const PlanRequest& request, const NetworkNode& node, size_t stage) {
   const bool state_fits = state_bytes(node, request.workload, stage) <= room_bytes(node);
-  const std::string room =
-      node.slots_from_memory ? fmt::format("{} for both ({:.0f} % of its {})", human_bytes(room_bytes(node)),
-                                           100 * kStageMemoryShare, human_bytes(node.memory_bytes))
-                             : fmt::format("{} for both", human_bytes(node.memory_bytes));
+  const std::string room = node.slots_from_memory
+                               ? fmt::format("{} for both ({:.0f} % of its {})", human_bytes(room_bytes(node)),
+                                             100 * kStageMemoryShare, human_bytes(node.memory_bytes))
+                               : fmt::format("{} for both", human_bytes(node.memory_bytes));
   return fmt::format(
       "has {}: {}", room,
       state_fits ? "--recompute or fewer --samples take less per slot" : "with more stages each takes less");

@@ -22,7 +22,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // The simulator adds the same numbers in another order.
 constexpr double kRounding = 1 - 1e-12;
 // Steps of the search for shortest ways, in pairs of nodes.
-constexpr double kMaxPairs = 1e9;    // of one search: beyond, the looser bound
+constexpr double kMaxPairs = 1e9;  // of one search: beyond, the looser bound
 constexpr int kMostPricedNodes = 256;
 constexpr double kGroupPairs = 5e7;  // of the searches from each data node: beyond, data nodes share a search
 
@@ -116,9 +116,8 @@ class Ways {
     for (int state = 0; state < graph_.states(); ++state) {
       trips.places.emplace_back();
       for (const int node : stages_[stage_of(state)])
-        trips.places.back().push_back({.node = node,
-                                       .stage = static_cast<int>(stage_of(state)),
-                                       .work_s = cost.work_s(node, stage_of(state))});
+        trips.places.back().push_back(
+            {.node = node, .stage = static_cast<int>(stage_of(state)), .work_s = cost.work_s(node, stage_of(state))});
     }
     for_valid_edges(0, [&](int, int to) { trips.first.push_back(to); });
     for (int layer = 1; layer + 1 < graph_.layers(); ++layer) {
@@ -267,7 +266,8 @@ int64_t most_started(const PlanRequest& request, size_t count) {
   return request.rules.equal_data ? divide_up(request.microbatches, static_cast<int>(count)) : request.microbatches;
 }
 
-// The earliest that the groups can have served `visits`, each group at most `most`, and each server at most `most_each`.
+// The earliest that the groups can have served `visits`, each group at most `most`, and each server at most
+// `most_each`.
 Served serve(const std::vector<const std::vector<Server>*>& groups, int64_t visits, int64_t most, int64_t most_each) {
   struct Next {
     double seconds;
@@ -623,12 +623,11 @@ class AnyStages {
     }
     for (int node = 0; node < nodes; ++node) {
       if (const int slots = slots_in_stage(request_, node, 0); slots > 0)
-        problem.data_nodes.push_back({.node = node,
-                                      .work_s = cost_.work_s(node, 0),
-                                      .loss_s = cost_.loss_s(node),
-                                      .supply = {.slots = slots,
-                                                 .tail_s = cost_.step_s(node, 0),
-                                                 .staggered_s = cost_.work_s(node, 0)}});
+        problem.data_nodes.push_back(
+            {.node = node,
+             .work_s = cost_.work_s(node, 0),
+             .loss_s = cost_.loss_s(node),
+             .supply = {.slots = slots, .tail_s = cost_.step_s(node, 0), .staggered_s = cost_.work_s(node, 0)}});
       double there_s = kInfinity, back_s = kInfinity;
       for (int other = 0; other < nodes; ++other) {
         if (other == node) continue;

@@ -36,8 +36,8 @@ struct ShapeRequest {
 // compute slowly, are far from most others, or have little memory. A slow node can hold up more than it helps.
 std::vector<std::vector<int>> node_choices(const ShapeRequest& request);
 
-// So many nodes, ascending: the fastest, and then always the one that computes a stage and reaches one of those before in
-// the least time. Where there is one for each stage, no gradients are summed.
+// So many nodes, ascending: the fastest, and then always the one that computes a stage and reaches one of those before
+// in the least time. Where there is one for each stage, no gradients are summed.
 std::vector<int> close_nodes(const ShapeRequest& request, int count);
 
 // The request for some of the network's nodes.

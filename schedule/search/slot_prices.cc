@@ -82,102 +82,78 @@ double SlotPrices::pairs() const {
   return sum;
 }
 
-const SlotPrices::Costs& SlotPrices::hold_s(size_t data_node, int visit, int state) const {
-  return holds_[data_node][index(visit)][index(state)];
-}
-
-// The least that a visit at each place holds its slot, by how many visits follow.
-void SlotPrices::measure_holds() {
-  const Trips& trips = problem_.trips;
-  holds_.assign(problem_.data_nodes.size(), {});
-  shortest_s_.clear();
-  for (size_t d = 0; d < problem_.data_nodes.size(); ++d) {
-    const DataNode& data = problem_.data_nodes[d];
-    auto& holds = holds_[d];
-    holds.resize(index(trips.visits));
-    for (auto& of_visit : holds)
-      for (const auto& places : trips.places) of_visit.emplace_back(places.size(), kInfinity);
-    for (size_t state = 0; state < trips.places.size(); ++state)
-      for (size_t i = 0; i < trips.places[state].size(); ++i) {
-        const Place& place = trips.places[state][i];
-        if (place.node != data.node)
-          holds.back()[state][i] = place.work_s + both_ways_s(place.node, data.node) + data.loss_s;
-      }
-    for (int visit = trips.visits - 2; visit >= 0; --visit)
-      for (const PathGraph::Edge& edge : trips.further[index(visit)]) {
-        const std::vector<Place>& from = trips.places[index(edge.from)];
-        const std::vector<Place>& to = trips.places[index(edge.to)];
-        for (size_t i = 0; i < from.size(); ++i) {
-          if (from[i].node == data.node) continue;
-          double& least = holds[index(visit)][index(edge.from)][i];
-          for (size_t j = 0; j < to.size(); ++j)
-            if (to[j].node != from[i].node)
-              least = std::min(least, from[i].work_s + both_ways_s(from[i].node, to[j].node) +
-                                          holds[index(visit) + 1][index(edge.to)][j]);
-        }
-      }
-    double shortest_s = kInfinity;
-    for (const int state : trips.first)
-      for (size_t i = 0; i < trips.places[index(state)].size(); ++i)
-        shortest_s = std::min(shortest_s, both_ways_s(data.node, trips.places[index(state)][i].node) +
-                                              hold_s(d, 0, state)[i]);
-    shortest_s_.push_back(shortest_s + data.work_s);
-  }
+// What a visit at a place takes of its own, as prices are.
+double SlotPrices::visit_price(size_t data_node, int visit, int state, size_t place) const {
+  const Place& at = problem_.trips.places[index(state)][place];
+  double price = prices_.data[index(problem_.data_nodes[data_node].node)] * at.work_s;
+  if (!holds_[data_node].empty())
+    price += prices_.other[index(at.node)] * holds_[data_node][index(visit)][index(state)][place];
+  return prices_.visit.empty() ? price : price + prices_.visit[index(at.stage)];
 }
 
 // From the last visit to the first: at each place the least price from there on.
-SlotPrices::Trip SlotPrices::cheapest(size_t data_node) const {
+SlotPrices::Ways SlotPrices::cheapest_ways(size_t data_node) const {
+  Ways ways;
+  ways.prices.resize(index(problem_.trips.visits));
+  ways.next.resize(index(problem_.trips.visits));
+  for (int visit = problem_.trips.visits - 1; visit >= 0; --visit) {
+    for (const auto& places : problem_.trips.places) {
+      ways.prices[index(visit)].emplace_back(places.size(), kInfinity);
+      ways.next[index(visit)].emplace_back(places.size());
+    }
+    if (visit + 1 == problem_.trips.visits) {
+      end_ways(data_node, ways);
+      continue;
+    }
+    for (const PathGraph::Edge& edge : problem_.trips.further[index(visit)]) extend_ways(data_node, visit, edge, ways);
+  }
+  return ways;
+}
+
+// The last visit's message goes to the data node, which computes the loss.
+void SlotPrices::end_ways(size_t data_node, Ways& ways) const {
+  const DataNode& data = problem_.data_nodes[data_node];
+  const double second = prices_.data[index(data.node)];
+  const int last = problem_.trips.visits - 1;
+  for (size_t state = 0; state < problem_.trips.places.size(); ++state)
+    for (size_t i = 0; i < problem_.trips.places[state].size(); ++i) {
+      const Place& place = problem_.trips.places[state][i];
+      if (place.node == data.node) continue;
+      ways.prices[index(last)][state][i] = visit_price(data_node, last, static_cast<int>(state), i) +
+                                           second * (both_ways_s(place.node, data.node) + data.loss_s);
+    }
+}
+
+void SlotPrices::extend_ways(size_t data_node, int visit, const PathGraph::Edge& edge, Ways& ways) const {
+  const int data = problem_.data_nodes[data_node].node;
+  const double second = prices_.data[index(data)];
+  const std::vector<Place>& from = problem_.trips.places[index(edge.from)];
+  const std::vector<Place>& to = problem_.trips.places[index(edge.to)];
+  const Costs& behind = ways.prices[index(visit) + 1][index(edge.to)];
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (from[i].node == data) continue;
+    const double own = visit_price(data_node, visit, edge.from, i);
+    double& best = ways.prices[index(visit)][index(edge.from)][i];
+    for (size_t j = 0; j < to.size(); ++j) {
+      if (to[j].node == from[i].node) continue;
+      const double price = own + second * both_ways_s(from[i].node, to[j].node) + behind[j];
+      if (price >= best) continue;
+      best = price;
+      ways.next[index(visit)][index(edge.from)][i] = {edge.to, static_cast<int>(j)};
+    }
+  }
+}
+
+SlotPrices::Trip SlotPrices::cheapest_trip(size_t data_node, const Ways& ways) const {
   const Trips& trips = problem_.trips;
   const DataNode& data = problem_.data_nodes[data_node];
   const double second = prices_.data[index(data.node)];
-  const auto visit_price = [&](const Place& place, double held_s) {
-    const double visit = prices_.visit.empty() ? 0 : prices_.visit[index(place.stage)];
-    return second * place.work_s + prices_.other[index(place.node)] * held_s + visit;
-  };
-  std::vector<std::vector<Costs>> least(index(trips.visits));  // by visit and state
-  std::vector<std::vector<std::vector<Step>>> next(index(trips.visits));
-  for (int visit = trips.visits - 1; visit >= 0; --visit) {
-    auto& prices = least[index(visit)];
-    auto& steps = next[index(visit)];
-    for (const auto& places : trips.places) {
-      prices.emplace_back(places.size(), kInfinity);
-      steps.emplace_back(places.size());
-    }
-    if (visit + 1 == trips.visits) {
-      for (size_t state = 0; state < trips.places.size(); ++state)
-        for (size_t i = 0; i < trips.places[state].size(); ++i) {
-          const Place& place = trips.places[state][i];
-          const double held_s = hold_s(data_node, visit, static_cast<int>(state))[i];
-          if (held_s < kInfinity)
-            prices[state][i] = visit_price(place, held_s) + second * (held_s - place.work_s);
-        }
-      continue;
-    }
-    for (const PathGraph::Edge& edge : trips.further[index(visit)]) {
-      const std::vector<Place>& from = trips.places[index(edge.from)];
-      const std::vector<Place>& to = trips.places[index(edge.to)];
-      const Costs& behind = least[index(visit) + 1][index(edge.to)];
-      for (size_t i = 0; i < from.size(); ++i) {
-        const double held_s = hold_s(data_node, visit, edge.from)[i];
-        if (held_s == kInfinity) continue;
-        const double own = visit_price(from[i], held_s);
-        double& best = prices[index(edge.from)][i];
-        for (size_t j = 0; j < to.size(); ++j) {
-          if (to[j].node == from[i].node) continue;
-          const double price = own + second * both_ways_s(from[i].node, to[j].node) + behind[j];
-          if (price >= best) continue;
-          best = price;
-          steps[index(edge.from)][i] = {edge.to, static_cast<int>(j)};
-        }
-      }
-    }
-  }
-  Trip trip = {.price = kInfinity};
+  Trip trip = {.price = kInfinity, .seconds = kInfinity};
   Step step;
   for (const int state : trips.first)
     for (size_t i = 0; i < trips.places[index(state)].size(); ++i) {
       const double price = second * (data.work_s + both_ways_s(data.node, trips.places[index(state)][i].node)) +
-                           least[0][index(state)][i];
+                           ways.prices[0][index(state)][i];
       if (price >= trip.price) continue;
       trip.price = price;
       step = {state, static_cast<int>(i)};
@@ -190,10 +166,22 @@ SlotPrices::Trip SlotPrices::cheapest(size_t data_node) const {
     trip.seconds += both_ways_s(before, place.node) + place.work_s;
     before = place.node;
     trip.steps.push_back(step);
-    step = next[visit][index(step.state)][index(step.place)];
+    step = ways.next[visit][index(step.state)][index(step.place)];
   }
   trip.seconds += both_ways_s(before, data.node);
   return trip;
+}
+
+// Where a second costs 1 to the data node alone, the price of a way is its time: the least that a visit holds its slot.
+void SlotPrices::measure_holds() {
+  prices_ = {.data = Costs(index(problem_.nodes), 1), .other = {}, .visit = {}};
+  holds_.assign(problem_.data_nodes.size(), {});
+  shortest_s_.clear();
+  for (size_t d = 0; d < problem_.data_nodes.size(); ++d) {
+    Ways ways = cheapest_ways(d);
+    shortest_s_.push_back(cheapest_trip(d, ways).seconds);
+    holds_[d] = std::move(ways.prices);
+  }
 }
 
 void SlotPrices::find_trips() {
@@ -201,7 +189,7 @@ void SlotPrices::find_trips() {
   for (double& price : prices_.data) price = std::exp(price);
   for (double& price : prices_.other) price = std::exp(price);
   trips_.clear();
-  for (size_t d = 0; d < problem_.data_nodes.size(); ++d) trips_.push_back(cheapest(d));
+  for (size_t d = 0; d < problem_.data_nodes.size(); ++d) trips_.push_back(cheapest_trip(d, cheapest_ways(d)));
 }
 
 int64_t SlotPrices::most_started(size_t data_node, double iteration_s) const {
@@ -226,7 +214,7 @@ double SlotPrices::sold(double iteration_s) const {
 
 SlotPrices::Choice SlotPrices::choose(double iteration_s) const {
   Choice choice = index(problem_.data_node_count) >= problem_.data_nodes.size() ? choose_all(iteration_s)
-                                                                               : choose_some(iteration_s);
+                                                                                : choose_some(iteration_s);
   choice.excess -= sold(iteration_s);
   return choice;
 }
@@ -330,7 +318,7 @@ void SlotPrices::adjust(const Choice& choice, double iteration_s, double step) {
     for (size_t visit = 0; visit < trips_[d].steps.size(); ++visit) {
       const Step& at = trips_[d].steps[visit];
       const Place& place = problem_.trips.places[index(at.state)][index(at.place)];
-      asked[index(place.node)] += started * hold_s(d, static_cast<int>(visit), at.state)[index(at.place)];
+      asked[index(place.node)] += started * holds_[d][visit][index(at.state)][index(at.place)];
       if (!visits.empty()) visits[index(place.stage)] += started;
     }
   }

@@ -55,8 +55,8 @@ class SlotPrices {
     int nodes = 0;  // of the network
     int64_t microbatches = 0;
     std::vector<DataNode> data_nodes = {};  // or those that may be
-    int data_node_count = 0;           // so many of them are, at most
-    int64_t most_each = 0;             // microbatches of a data node, at most
+    int data_node_count = 0;                // so many of them are, at most
+    int64_t most_each = 0;                  // microbatches of a data node, at most
     std::vector<Supply> others = {};        // by node, where it is no data node
     Trips trips = {};
     // Visits of a stage, at least and at most; empty: any.
@@ -74,6 +74,11 @@ class SlotPrices {
     int state = -1;
     int place = -1;
   };
+  // Of a data node's microbatches, from each place on: what they pay at least, and where they go.
+  struct Ways {
+    std::vector<std::vector<Costs>> prices;            // by visit and state, of each place
+    std::vector<std::vector<std::vector<Step>>> next;  // likewise
+  };
   // The cheapest way of a data node's microbatch.
   struct Trip {
     double price = 0;
@@ -81,7 +86,7 @@ class SlotPrices {
     std::vector<Step> steps = {};
   };
   struct Choice {
-    double excess = 0;             // of what is asked for over what there is, in prices
+    double excess = 0;                  // of what is asked for over what there is, in prices
     std::vector<int64_t> started = {};  // by data node
   };
   struct Prices {
@@ -92,9 +97,12 @@ class SlotPrices {
   double both_ways_s(int a, int b) const {
     return both_ways_s_[static_cast<size_t>(a) * static_cast<size_t>(problem_.nodes) + static_cast<size_t>(b)];
   }
-  const Costs& hold_s(size_t data_node, int visit, int state) const;
+  double visit_price(size_t data_node, int visit, int state, size_t place) const;
+  Ways cheapest_ways(size_t data_node) const;
+  void end_ways(size_t data_node, Ways& ways) const;
+  void extend_ways(size_t data_node, int visit, const PathGraph::Edge& edge, Ways& ways) const;
+  Trip cheapest_trip(size_t data_node, const Ways& ways) const;
   void measure_holds();
-  Trip cheapest(size_t data_node) const;
   void find_trips();
   Choice choose(double iteration_s) const;
   Choice choose_all(double iteration_s) const;
@@ -106,7 +114,7 @@ class SlotPrices {
   double pairs() const;
 
   const Problem problem_;
-  Costs both_ways_s_;  // of messages, by pair of nodes
+  Costs both_ways_s_;                                   // of messages, by pair of nodes
   std::vector<std::vector<std::vector<Costs>>> holds_;  // by data node, visit and state, of each place
   Costs shortest_s_;                                    // trip of each data node
   Prices weights_;                                      // logarithms, but for visits

@@ -23,9 +23,8 @@ std::string title_of(const char* what, const RunData& run) { return fmt::format(
 std::string name_of(const RunData& run, int node) { return run.description.plan.node_names[static_cast<size_t>(node)]; }
 
 std::string timeline(const RunData& run, const IterationPicture& picture, double end_s, const std::string& title) {
-  const std::string svg =
-      render_timeline(run.description.plan, picture.record,
-                      {.plot_width = kTimelineWidth, .end_s = end_s, .critical = picture.critical});
+  const std::string svg = render_timeline(run.description.plan, picture.record,
+                                          {.plot_width = kTimelineWidth, .end_s = end_s, .critical = picture.critical});
   return heading(title) + "<div class=\"scroll\">" + svg + "</div>\n";
 }
 
@@ -63,7 +62,8 @@ std::string share(double part, double whole) {
 std::string timelines_section(const RunData& run) {
   std::string html = paragraph(
       "One iteration, a row per node. Boxes are what the node computes; thin lines below are what it sends, from the "
-      "start of sending to arrival. The red line of the planned one is its critical path. Neighbouring iterations overlap, "
+      "start of sending to arrival. The red line of the planned one is its critical path. Neighbouring iterations "
+      "overlap, "
       "so a run needs less for each. Hover over anything for its name and times.");
   double end_s = run.planned.seconds;
   if (run.traced) end_s = std::max(end_s, run.traced->typical.seconds);

@@ -77,6 +77,14 @@ void print_plan(const Plan& plan, const std::vector<std::string>& gone) {
       fmt::print("  {:<{}}  {:>5}  {:>5}  {:>6}  {:>4.0f} %\n", plan.node_names[i], width, stage, plan.node_slots[i],
                  visits[i], predicted.busy_share[i] * 100);
     }
+  std::vector<std::string> idle;
+  for (const int node : used_nodes(plan))
+    if (visits[static_cast<size_t>(node)] == 0) idle.push_back(plan.node_names[static_cast<size_t>(node)]);
+  if (!idle.empty())
+    fmt::print(
+        "\n  idle       {}: in no path, only in sums of gradients; --nodes-per-stage keeps all nodes, --stages {} "
+        "not\n",
+        fmt::join(idle, ", "), plan.stage_count());
   const std::vector<std::string> unused = unused_nodes(plan, gone);
   if (!unused.empty()) fmt::print("\n  unused     {}: the best plan found does without\n", fmt::join(unused, ", "));
 }

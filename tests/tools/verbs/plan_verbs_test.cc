@@ -230,7 +230,8 @@ TEST_F(PlanVerbsTest, MemoryBoundsTheSlotsThatAreWritten) {
   EXPECT_THAT(slots(), ::testing::Each(::testing::AllOf(::testing::Ge(1), ::testing::Lt(5))));
   EXPECT_TRUE(validate(load_plan(path("written-plan.json")), load_network(path("written.json"))).empty());
   const std::vector<int> without = slots();
-  expect_ok(plan + "--recompute block", "\n  recompute  block: where a run does so, each backward takes 80 % of a forward longer");
+  expect_ok(plan + "--recompute block",
+            "\n  recompute  block: where a run does so, each backward takes 80 % of a forward longer");
   EXPECT_GT(slots()[0], without[0]);
   EXPECT_TRUE(validate(load_plan(path("written-plan.json")), load_network(path("written.json"))).empty());
 
@@ -290,6 +291,19 @@ TEST_F(PlanVerbsTest, Replans) {
   expect_refused(replan + "--network @/none.json", "none.json");
   for (const char* arguments : {"--place x", "--place =1", "--place x=", "--place x=1y", "--place x=1,x=2", "--gone"})
     EXPECT_EQ(run(replan + arguments).exit_code, 2) << arguments;
+}
+
+// Whoever keeps all nodes hears which of them do nothing.
+TEST_F(PlanVerbsTest, NamesNodesThatNoPathVisits) {
+  folder_.write("slow.json", R"({"format": "skippipe-network", "version": 1, "nodes": [
+    {"name": "a", "forward_s": 0.1}, {"name": "slow", "forward_s": 100}, {"name": "b", "forward_s": 0.1}],
+    "region_links": [{"from": "", "to": "", "latency_ms": 1}]})");
+  const std::string plan =
+      "plan --network @/slow.json --skip 0 --microbatches 2 --evaluations 500 --out @/slow-plan.json ";
+  expect_ok(plan + "--nodes-per-stage 2,1", "\n  idle       slow: in no path, only in sums of gradients; ");
+  const ProgramResult free = run(plan + "--stages 2");
+  EXPECT_THAT(free.output, HasSubstr("\n  unused     slow: "));
+  EXPECT_THAT(free.output, Not(HasSubstr("idle")));
 }
 
 // A node for each stage, and one gone: the others take the model in fewer stages. Where nodes could take its place, the

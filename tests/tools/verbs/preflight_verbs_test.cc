@@ -156,7 +156,8 @@ TEST_F(PreflightVerbsTest, NamesOfOptionsThatThereAreNot) {
   EXPECT_THAT(run_skippipe("generate --model none --prompt y --max-tokens 5").output, HasSubstr("none"));
   EXPECT_THAT(run_skippipe("eval --model none --tokens y --sequence 8").output,
               HasSubstr("note: --tokens FILE --sequence N is now --data FILE --tokens N"));
-  expect_wrong_use("eval --model none --data y --tokens many", "--tokens: found 'many', expected a whole number from 1 to 1048576");
+  expect_wrong_use("eval --model none --data y --tokens many",
+                   "--tokens: found 'many', expected a whole number from 1 to 1048576");
   expect_wrong_use("eval --model none --tokens 8", "give --data");
   expect_wrong_use("launch run.toml --dry-rum", "launch: unknown option '--dry-rum'; did you mean '--dry-run'?\n");
   expect_wrong_use("plan --networ=x", "plan: unknown option '--networ'; did you mean '--network'?\n");
