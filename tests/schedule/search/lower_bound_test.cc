@@ -23,6 +23,13 @@ namespace {
 
 using testing::HasSubstr;
 
+// Planners search for each of them.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kPlannedSeeds = 20;
+#else
+constexpr uint64_t kPlannedSeeds = 100;
+#endif
+
 LowerBound for_any_stages(PlanRequest request) {
   request.stages.clear();
   return lower_bound(request);
@@ -101,7 +108,7 @@ TEST(LowerBound, IsTheTimeOfASingleMicrobatch) {
 
 TEST(LowerBound, IsNeverAboveWhatPlannersFind) {
   double closest = INFINITY;
-  for (const uint64_t seed : test::seeds(60)) {
+  for (const uint64_t seed : test::seeds(kPlannedSeeds)) {
     SCOPED_TRACE(test::replay_command(seed));
     Random random(seed, {22});
     const int stages = 2 + static_cast<int>(random.below(5));
