@@ -14,8 +14,7 @@
 namespace skippipe {
 namespace {
 
-constexpr double kSearchedVisits = 2e7;  // by default, forward and backward: some three seconds
-
+constexpr double kSearchedVisits = 2e7;          // by default, forward and backward: some three seconds
 constexpr int64_t kMaxBytes = int64_t{1} << 50;  // as plan files
 
 int sum(const std::vector<int>& layers) { return std::accumulate(layers.begin(), layers.end(), 0); }
@@ -76,6 +75,7 @@ PlanResult recut(const Plan& old, const Network& network, int stages, const Repl
   if (stages < 1 || stages > layers)
     throw ConfigError("found {} stages, expected 1 to {}, as many as the plan's model has layers", stages, layers);
   const std::vector<int> left = nodes_left(old, network, options.gone);
+  if (left.empty()) return {.rule = kStageNodesRule, .why = "no node is left"};
   PlanRequest request;
   request.network = subnetwork(network, left);
   request.rules = old.rules;
@@ -87,7 +87,6 @@ PlanResult recut(const Plan& old, const Network& network, int stages, const Repl
   skip_less_if_needed(request);
   request.budget = options.budget.value_or(SearchBudget{.evaluations = evaluations_of(request, kSearchedVisits)});
   if (request.budget.evaluations == 0 && request.budget.seconds == 0) request.budget.evaluations = 1;
-  if (left.empty()) return {.rule = kStageNodesRule, .why = "no node is left"};
   PlanResult result = make_planner("joint")->plan(request);
   if (result.plan) result.plan = widen(*result.plan, left, network);
   return result;

@@ -297,7 +297,7 @@ std::string dom_of(const std::string& folder, const std::string& page) {
 
 // A browser's idea of the page, where there is a browser: nothing was moved or dropped to make sense of it.
 TEST_F(ReportTest, ABrowserReadsWhatWasWritten) {
-  if (!has_browser()) GTEST_SKIP() << "chromium is not installed";
+  if (!has_browser()) GTEST_SKIP() << "chromium is not installed: what the page's source shows is still tested";
   const std::string html = report(path("run"));
   const std::string dom = dom_of(path(""), "report.html");
   for (const char* tag : {"<section", "<svg", "<rect", "<polyline", "<tr", "<td", "<text", "<li", "<figure"}) {
@@ -307,8 +307,21 @@ TEST_F(ReportTest, ABrowserReadsWhatWasWritten) {
 }
 
 // Nothing is wider than the screen, but for what scrolls by itself, and no label of a picture shrinks beyond reading.
+// What keeps it within a narrow screen, without a browser to show it: what is wide is scrolled or a chart that fits.
+TEST_F(ReportTest, WideThingsAreScrolled) {
+  const std::string html = report(path("run"));
+  EXPECT_THAT(html, HasSubstr("<meta name=\"viewport\" content=\"width=device-width"));
+  EXPECT_THAT(html, HasSubstr("@media screen and (max-width: 760px)"));
+  EXPECT_GT(count_of(html, "<table"), 0u);
+  EXPECT_EQ(count_of(html, "<div class=\"scroll\"><table"), count_of(html, "<table"));
+  EXPECT_GT(count_of(html, "<figure"), 0u);
+  const size_t scrolled =
+      count_of(html, "<div class=\"scroll\"><svg") + count_of(html, "<div class=\"scroll keep\"><svg");
+  EXPECT_EQ(scrolled + count_of(html, "<figure"), count_of(html, "<svg"));
+}
+
 TEST_F(ReportTest, IsLegibleOnAPhone) {
-  if (!has_browser()) GTEST_SKIP() << "chromium is not installed";
+  if (!has_browser()) GTEST_SKIP() << "chromium is not installed: what the page's source shows is still tested";
   report(path("run"));
   write("phone.html",
         R"(<html><body><iframe src="report.html" style="width:420px;height:800px;border:0"></iframe><p></p>
